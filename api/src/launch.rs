@@ -1,0 +1,212 @@
+//! What the operator tells a rank when it starts it, and what the process tells back when it ends.
+//!
+//! A rank is told everything on its command line ([`RankLaunch::args`]). A process that cannot do its work writes a
+//! [`Termination`] to its container's termination message; `coterie inspect` writes an [`Inspection`] there.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Kubernetes cuts a termination message at this many bytes.
+pub const TERMINATION_MESSAGE_LIMIT: usize = 4096;
+/// Where Kubernetes reads the termination message from; written only if the file is already there.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// How the weights are held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Quantization {
+    /// As in the checkpoint (bf16).
+    None,
+    /// 8-bit integers with one float scale per group of inputs; made while loading.
+    Int8,
+}
+
+impl Quantization {
+    /// Best quality first: the order in which the operator tries what fits.
+    pub const BEST_FIRST: [Quantization; 2] = [Quantization::None, Quantization::Int8];
+
+    /// As written on the command line of `coterie serve --quantization`.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Quantization::None => "none",
+            Quantization::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Quantization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Quantization {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::BEST_FIRST
+            .into_iter()
+            .find(|q| q.flag().eq_ignore_ascii_case(text))
+            .ok_or_else(|| format!("unknown quantization {text:?}; known: none, int8"))
+    }
+}
+
+/// What a rank computes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Device {
+    /// The pod's CPU cores.
+    Cpu,
+    /// The pod's NVIDIA GPUs.
+    Gpu,
+}
+
+impl Device {
+    /// As written on the command line of `coterie serve --device`.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
+        }
+    }
+}
+
+/// The command line of one rank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankLaunch {
+    /// Folder of the model inside the container.
+    pub model_dir: String,
+    /// Name that clients put into `model`.
+    pub served_name: String,
+    /// Longest request in tokens (prompt and answer); the model's own when absent.
+    pub context_length: Option<u32>,
+    /// How the weights are held.
+    pub quantization: Quantization,
+    /// What to compute on.
+    pub device: Device,
+    /// HTTP port.
+    pub port: u16,
+    /// After SIGTERM, running requests may take this many seconds to finish.
+    pub drain_seconds: u32,
+}
+
+impl RankLaunch {
+    /// The arguments after the program's name: `serve --model … --port …`.
+    pub fn args(&self) -> Vec<String> {
+        let mut args = vec!["serve".to_owned()];
+        let mut flag = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+        flag("model", self.model_dir.clone());
+        flag("served-name", self.served_name.clone());
+        if let Some(context) = self.context_length {
+            flag("context", context.to_string());
+        }
+        flag("quantization", self.quantization.flag().to_owned());
+        flag("device", self.device.flag().to_owned());
+        flag("port", self.port.to_string());
+        flag("drain-seconds", self.drain_seconds.to_string());
+        args
+    }
+}
+
+/// Bytes of one replica's weights in memory, by how they are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightBytes {
+    /// As in the checkpoint.
+    pub none: u64,
+    /// With [`Quantization::Int8`].
+    pub int8: u64,
+}
+
+impl WeightBytes {
+    /// Bytes when held as `quantization`.
+    pub fn of(&self, quantization: Quantization) -> u64 {
+        match quantization {
+            Quantization::None => self.none,
+            Quantization::Int8 => self.int8,
+        }
+    }
+}
+
+/// What `coterie inspect` found in a model folder: everything that the capacity plan needs, in one JSON object that
+/// fits a termination message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// Class name from config.json, e.g. `MixtralForCausalLM`.
+    pub architecture: String,
+    /// Parameters of the whole model.
+    pub parameters: u64,
+    /// Parameters that one token uses.
+    pub active_parameters: u64,
+    /// Decoder layers.
+    pub layers: u32,
+    /// Experts of one layer.
+    pub experts: u32,
+    /// Experts that one token uses in one layer.
+    pub experts_per_token: u32,
+    /// Longest context that the model was made for, tokens.
+    pub context_length: u32,
+    /// Weights in memory, bytes.
+    pub weight_bytes: WeightBytes,
+    /// KV cache, bytes per token of context.
+    pub kv_bytes_per_token: u64,
+    /// Memory beside weights and KV cache (activations, tokenizer, the process itself), bytes.
+    pub working_bytes: u64,
+    /// `sha256:…` over the folder's files: names, sizes, and contents as documented by `coterie inspect --help`.
+    pub digest: String,
+    /// Devices that this build of the runtime can serve the model on.
+    pub devices: Vec<Device>,
+}
+
+/// Why a runtime process ended without doing its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TerminationReason {
+    /// The model folder is unusable as it is: unknown architecture, broken or missing file.
+    ModelRejected,
+    /// The command line asks for what this build or machine cannot do.
+    LaunchRejected,
+    /// The machine failed us: out of memory, port taken, read error.
+    Failed,
+}
+
+/// The termination message of a runtime process that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Termination {
+    /// Who has to act.
+    pub reason: TerminationReason,
+    /// One sentence for a person: what happened, to which file, what to do.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn args_leave_out_an_absent_context() {
+        let launch = RankLaunch {
+            model_dir: "/model".into(),
+            served_name: "m".into(),
+            context_length: None,
+            quantization: Quantization::Int8,
+            device: Device::Cpu,
+            port: 8080,
+            drain_seconds: 60,
+        };
+        assert_eq!(
+            launch.args().join(" "),
+            "serve --model /model --served-name m --quantization int8 --device cpu --port 8080 --drain-seconds 60"
+        );
+        let with = RankLaunch { context_length: Some(512), ..launch };
+        assert!(with.args().join(" ").contains(" --context 512 "));
+    }
+
+    #[test]
+    fn quantization_is_read_in_both_spellings() {
+        assert_eq!("int8".parse(), Ok(Quantization::Int8));
+        assert_eq!("Int8".parse(), Ok(Quantization::Int8));
+        assert_eq!("None".parse(), Ok(Quantization::None));
+        assert!("int9".parse::<Quantization>().unwrap_err().contains("known: none, int8"));
+    }
+}

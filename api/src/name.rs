@@ -1,0 +1,42 @@
+//! Labels, annotations, field manager, port names: every string that two processes, or a person with kubectl,
+//! must spell alike.
+
+/// API group of every Coterie resource.
+pub const GROUP: &str = "coterie.dev";
+/// The operator's server-side-apply field manager.
+pub const FIELD_MANAGER: &str = "coterie-operator";
+/// Name of the Lease by which operators elect a leader.
+pub const LEASE: &str = "coterie-operator";
+
+/// Label: the ModelDeployment that an object belongs to (its name).
+pub const LABEL_DEPLOYMENT: &str = "coterie.dev/model-deployment";
+/// Label: what a pod is for; [`ROLE_RANK`] or [`ROLE_INSPECT`].
+pub const LABEL_ROLE: &str = "coterie.dev/role";
+/// Label: the hash of the spec fields that a pod was made from.
+pub const LABEL_REVISION: &str = "coterie.dev/revision";
+/// Label: the number of the replica that a pod is (part of).
+pub const LABEL_REPLICA: &str = "coterie.dev/replica";
+/// Value of [`LABEL_ROLE`] on a pod that serves the model.
+pub const ROLE_RANK: &str = "rank";
+/// Value of [`LABEL_ROLE`] on a pod that only looks at the weights.
+pub const ROLE_INSPECT: &str = "inspect";
+
+/// Annotation on a ModelDeployment: a new value replaces every pod, one by one (`kubectl annotate`).
+pub const ANNOTATION_RESTART: &str = "coterie.dev/restart";
+/// Annotation on an applied object: the hash of what was applied, so that an unchanged object is not written again.
+pub const ANNOTATION_APPLIED: &str = "coterie.dev/applied";
+
+/// Name of the rank's container in its pod.
+pub const CONTAINER_RANK: &str = "rank";
+/// Name of the inspecting container in its pod.
+pub const CONTAINER_INSPECT: &str = "inspect";
+/// Name of the HTTP port of a rank, and of its Service's port.
+pub const PORT_HTTP: &str = "http";
+/// Number of a rank's HTTP port.
+pub const HTTP_PORT: u16 = 8080;
+/// Number of the port of a ModelDeployment's Service.
+pub const SERVICE_PORT: u16 = 80;
+/// Where the model's source is mounted, read-only, in rank and inspect pods.
+pub const MODEL_MOUNT: &str = "/model";
+/// The resource name under which nodes offer NVIDIA GPUs.
+pub const GPU_RESOURCE: &str = "nvidia.com/gpu";

@@ -1,0 +1,1 @@
+//! Compute kernels: ops on slices; they know no model and no request.

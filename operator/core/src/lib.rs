@@ -1,0 +1,1 @@
+//! The operator's decisions: pure functions from what was asked and seen to what is wanted.

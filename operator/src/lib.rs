@@ -1,0 +1,1 @@
+//! The operator's IO shell: watches, applies, reports.

@@ -1,0 +1,1 @@
+//! One rank: loads a model, serves the OpenAI API.

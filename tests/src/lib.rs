@@ -1,0 +1,1 @@
+//! Several crates together on one machine: a real API server, no kubelet, no GPU.

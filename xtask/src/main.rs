@@ -1,0 +1,2 @@
+//! `cargo xtask`: demo, test, check, cluster, model.
+fn main() {}
