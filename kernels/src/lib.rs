@@ -1,1 +1,3 @@
 //! Compute kernels: ops on slices; they know no model and no request.
+
+pub mod cpu;

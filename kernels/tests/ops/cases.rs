@@ -1,0 +1,265 @@
+//! The list of cases, and the ops on rows and elements.
+
+use coterie_kernels::cpu::attention::Shape;
+use coterie_kernels::cpu::pool::Pool;
+use coterie_kernels::cpu::{activation, gate, logits, moe, norm, rope};
+
+use super::random::Random;
+use super::{attention, products};
+
+/// Runs an op on a pool and returns what it wrote.
+pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
+
+/// One op on one input.
+pub struct Case {
+    pub name: String,
+    pub run: Run,
+    /// What the op's specification gives.
+    pub specified: Vec<f32>,
+    /// The same in f64.
+    pub exact: Vec<f64>,
+    /// Most normalised error of the specification against `exact`.
+    pub bound: f64,
+}
+
+/// (m, n, k): tails of every loop, the sizes of the talking model, several parts and several pieces along k.
+const PRODUCTS: [(usize, usize, usize); 15] = [
+    (1, 1, 1),
+    (1, 3, 63),
+    (1, 17, 64),
+    (1, 17, 65),
+    (1, 40, 576),
+    (1, 9, 1536),
+    (2, 17, 65),
+    (3, 8, 130),
+    (4, 24, 64),
+    (5, 33, 63),
+    (7, 40, 100),
+    (8, 17, 1536),
+    (13, 19, 1100),
+    (32, 48, 576),
+    (101, 23, 33),
+];
+
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (m, n, k) in PRODUCTS {
+        cases.extend([products::bf16(m, n, k), products::f32(m, n, k), products::int8(m, n, k)]);
+    }
+    cases.push(products::grouped());
+    for (n, k) in [(1, 1), (3, 63), (17, 65), (40, 576)] {
+        cases.push(products::quantize(n, k));
+    }
+    for (rows, dim) in [(1, 1), (3, 17), (1, 64), (40, 576), (2, 1536)] {
+        cases.extend([rms_norm(rows, dim), softmax(rows, dim)]);
+    }
+    for n in [1, 15, 16, 33, 40_000] {
+        cases.extend([silu_mul(n), add(n)]);
+    }
+    cases.extend([gather(), combine(), rotate(8, 8), rotate(64, 32)]);
+    cases.extend([choose(1, 8, 2, true), choose(300, 60, 4, false)]);
+    for (head_dim, q_heads, kv_heads, block_size) in
+        [(64, 9, 3, 16), (8, 4, 4, 32), (24, 20, 1, 16), (128, 8, 2, 64), (80, 2, 1, 16)]
+    {
+        cases.push(attention::paged(Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11 }));
+    }
+    cases
+}
+
+fn widen(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+fn rms_norm(rows: usize, dim: usize) -> Case {
+    let mut random = Random::new(dim as u64);
+    let (x, weight, eps) = (random.values(rows * dim), random.values(dim), 1e-5);
+    let mut specified = vec![0.0; x.len()];
+    norm::reference(&mut specified, &x, &weight, eps);
+    let wide = widen(&x);
+    let exact = wide.chunks(dim).flat_map(|x| {
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / dim as f64;
+        let scaled: Vec<f64> =
+            x.iter().zip(&weight).map(|(x, w)| x / (mean + f64::from(eps)).sqrt() * f64::from(*w)).collect();
+        scaled
+    });
+    Case {
+        name: format!("rms_norm {rows} {dim}"),
+        specified,
+        exact: exact.collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = vec![f32::NAN; x.len()];
+            norm::rms_norm(pool, &mut out, &x, &weight, eps, dim);
+            out
+        }),
+    }
+}
+
+fn exact_softmax(x: &[f32]) -> Vec<f64> {
+    let max = x.iter().copied().fold(f32::MIN, f32::max);
+    let terms: Vec<f64> = x.iter().map(|x| f64::from(x - max).exp()).collect();
+    let sum: f64 = terms.iter().sum();
+    terms.iter().map(|term| term / sum).collect()
+}
+
+fn softmax(rows: usize, dim: usize) -> Case {
+    let mut x: Vec<f32> = Random::new(dim as u64 + 1).values(rows * dim).iter().map(|x| x * 20.0).collect();
+    if dim > 16 {
+        x[3] = f32::NEG_INFINITY;
+        x[5] = -1e30;
+    }
+    let mut specified = x.clone();
+    specified.chunks_mut(dim).for_each(logits::softmax_reference);
+    Case {
+        name: format!("softmax {rows} {dim}"),
+        specified,
+        exact: x.chunks(dim).flat_map(exact_softmax).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            logits::softmax_rows(pool, &mut out, dim);
+            out
+        }),
+    }
+}
+
+fn silu_mul(n: usize) -> Case {
+    let mut random = Random::new(n as u64);
+    let mut g: Vec<f32> = random.values(n).iter().map(|g| g * 8.0).collect();
+    if n > 20 {
+        (g[0], g[1], g[2], g[20]) = (-200.0, 200.0, 0.0, -87.9);
+    }
+    let up = random.values(n);
+    let mut specified = vec![0.0; n];
+    activation::silu_mul_reference(&mut specified, &g, &up);
+    Case {
+        name: format!("silu_mul {n}"),
+        specified,
+        exact: widen(&g).iter().zip(&up).map(|(g, up)| g / (1.0 + (-g).exp()) * f64::from(*up)).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = vec![f32::NAN; n];
+            activation::silu_mul(pool, &mut out, &g, &up);
+            out
+        }),
+    }
+}
+
+fn add(n: usize) -> Case {
+    let mut random = Random::new(n as u64);
+    let (a, b) = (random.values(n), random.values(n));
+    Case {
+        name: format!("add {n}"),
+        specified: a.iter().zip(&b).map(|(a, b)| a + b).collect(),
+        exact: widen(&a).iter().zip(&b).map(|(a, b)| a + f64::from(*b)).collect(),
+        bound: 1e-7,
+        run: Box::new(move |pool| {
+            let mut out = a.clone();
+            activation::add(pool, &mut out, &b);
+            out
+        }),
+    }
+}
+
+fn gather() -> Case {
+    let (dim, mut random) = (70, Random::new(5));
+    let (x, rows) = (random.values(400 * dim), random.permutation(400));
+    let picked: Vec<f32> = rows.iter().flat_map(|row| x[*row as usize * dim..][..dim].to_vec()).collect();
+    Case {
+        name: "gather".into(),
+        exact: widen(&picked),
+        specified: picked,
+        bound: 0.0,
+        run: Box::new(move |pool| {
+            let mut out = vec![f32::NAN; rows.len() * dim];
+            moe::gather(pool, &mut out, &x, &rows, dim);
+            out
+        }),
+    }
+}
+
+fn combine() -> Case {
+    let (dim, tokens, top_k, mut random) = (70, 300, 3, Random::new(6));
+    let expert_out = random.values(tokens * top_k * dim);
+    let (rows, weights) = (random.permutation(tokens * top_k), random.values(tokens * top_k));
+    let (mut specified, mut exact) = (vec![0f32; tokens * dim], vec![0f64; tokens * dim]);
+    for (choice, (row, weight)) in rows.iter().zip(&weights).enumerate() {
+        for d in 0..dim {
+            let x = expert_out[*row as usize * dim + d];
+            specified[choice / top_k * dim + d] += weight * x;
+            exact[choice / top_k * dim + d] += f64::from(*weight) * f64::from(x);
+        }
+    }
+    Case {
+        name: "combine".into(),
+        specified,
+        exact,
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = vec![f32::NAN; tokens * dim];
+            moe::combine(pool, &mut out, &expert_out, &rows, &weights, top_k, dim);
+            out
+        }),
+    }
+}
+
+/// Exact angles are those of the f32 frequencies and products that models are trained with.
+fn rotate(head_dim: usize, rotary_dim: usize) -> Case {
+    let (heads, theta, half) = (3, 10_000f32, rotary_dim / 2);
+    let positions: Vec<u32> = (0..150).map(|i| i * 54).collect();
+    let x = Random::new(9).values(positions.len() * heads * head_dim);
+    let mut exact = widen(&x);
+    for (row, head) in exact.chunks_mut(head_dim).enumerate() {
+        for i in 0..half {
+            let frequency = 1.0 / theta.powf((2 * i) as f32 / rotary_dim as f32);
+            let angle = f64::from(positions[row / heads] as f32 * frequency);
+            let (a, b) = (head[i], head[i + half]);
+            head[i] = a * angle.cos() - b * angle.sin();
+            head[i + half] = b * angle.cos() + a * angle.sin();
+        }
+    }
+    let table = rope::Table::new(f64::from(theta), rotary_dim, 8192);
+    let run = move |pool: &Pool| {
+        let mut out = x.clone();
+        rope::half_split(pool, &mut out, &table, &positions, heads, head_dim);
+        out
+    };
+    Case {
+        name: format!("half_split {head_dim} {rotary_dim}"),
+        specified: run(&Pool::new(1)),
+        exact,
+        bound: 1e-6,
+        run: Box::new(run),
+    }
+}
+
+fn choose(rows: usize, experts: usize, k: usize, renormalise: bool) -> Case {
+    let mut logits: Vec<f32> = Random::new(experts as u64).values(rows * experts);
+    logits[5] = logits[2]; // a tie
+    let (mut specified, mut exact) = (Vec::new(), Vec::new());
+    for row in logits.chunks(experts) {
+        let mut softmax = row.to_vec();
+        logits::softmax_reference(&mut softmax);
+        let truth = exact_softmax(row);
+        let mut order: Vec<usize> = (0..experts).collect();
+        order.sort_by(|a, b| softmax[*b].total_cmp(&softmax[*a]).then(a.cmp(b)));
+        let best = &order[..k];
+        let sum: f32 = best.iter().map(|i| softmax[*i]).sum();
+        let exact_sum: f64 = best.iter().map(|i| truth[*i]).sum();
+        let (over, exact_over) = if renormalise { (sum, exact_sum) } else { (1.0, 1.0) };
+        specified.extend(best.iter().map(|i| *i as f32).chain(best.iter().map(|i| softmax[*i] / over)));
+        exact.extend(best.iter().map(|i| *i as f64).chain(best.iter().map(|i| truth[*i] / exact_over)));
+    }
+    Case {
+        name: format!("softmax_top_k {rows} {experts} {k}"),
+        specified,
+        exact,
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let (mut ids, mut weights) = (vec![0; rows * k], vec![f32::NAN; rows * k]);
+            gate::softmax_top_k(pool, &logits, experts, k, renormalise, &mut ids, &mut weights);
+            let rows = ids.chunks(k).zip(weights.chunks(k));
+            rows.flat_map(|(ids, weights)| ids.iter().map(|id| *id as f32).chain(weights.to_vec())).collect()
+        }),
+    }
+}
