@@ -1,8 +1,26 @@
 //! The engine's door: load, submit, step, cancel.
 
+use crate::backend::cpu::Cpu;
+use crate::batch::Batch;
+use crate::block_pool::blocks_for;
+use crate::emit;
+use crate::load_error::LoadError;
+use crate::model::config::Config;
+use crate::model::{self, Model};
 use crate::request::{Event, Rejected, Request, RequestId};
-use coterie_api::launch::{Device, Inspection, Quantization};
+use crate::sampler::Sampler;
+use crate::scheduler::{Limits, Scheduler, Wanted};
+use crate::sequence::Sequence;
+use crate::weights::shard::Checkpoint;
+use coterie_api::launch::{Device, Quantization};
 use std::path::Path;
+
+/// Rows that one step computes, unless more requests than that are running.
+pub const STEP_TOKENS: usize = 512;
+/// Rows of logits that are computed at a time.
+pub const LOGIT_ROWS: usize = 32;
+/// Tokens that the cache holds beside one whole context, so that a long request does not keep all others out.
+pub const SPARE_TOKENS: usize = 2048;
 
 /// How a model is loaded and how much runs at once.
 #[derive(Clone, Debug)]
@@ -20,13 +38,201 @@ pub struct EngineOptions {
     /// Requests that may wait at most.
     pub max_waiting: usize,
 }
-// Engine::load(dir: &Path, options: &EngineOptions, progress: &dyn Fn(f32)) -> Result<Engine, LoadError>
-//   LoadError: thiserror enum; `fn reason(&self) -> coterie_api::launch::TerminationReason`
-// Engine::submit(&mut self, request: Request) -> Result<RequestId, Rejected>
-// Engine::cancel(&mut self, id: RequestId)
-// Engine::step(&mut self, events: &mut Vec<Event>)      // clears nothing, appends
-// Engine::is_idle(&self) -> bool
-// Engine::load_now(&self) -> Load { waiting, running: usize, kv_usage: f32, prompt_tokens, generated_tokens: u64 (totals) }
-// Engine::context_length(&self) -> usize; Engine::vocabulary(&self) -> usize
-// Engine::stop_tokens(&self) -> &[u32]                   // eos ids from generation_config.json, else config.json
-// pub fn inspect(dir: &Path) -> Result<Inspection, LoadError>   // headers only, plus the digest
+
+/// Tokens that the cache of a rank holds: one request of the whole context, and up to [`SPARE_TOKENS`] for others.
+/// More requests run as long as what they have written so far fits. What is not used costs no memory.
+pub fn cache_tokens(context: usize, max_running: usize) -> usize {
+    let others = max_running.saturating_sub(1).saturating_mul(context);
+    context.saturating_add(others.min(SPARE_TOKENS))
+}
+
+/// What the engine is doing right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Requests that wait for their first step.
+    pub waiting: usize,
+    /// Requests in the running batch.
+    pub running: usize,
+    /// Share of the KV cache in use, 0 to 1.
+    pub kv_usage: f32,
+    /// Prompt tokens computed since the engine was loaded.
+    pub prompt_tokens: u64,
+    /// Tokens generated since the engine was loaded.
+    pub generated_tokens: u64,
+}
+
+/// A loaded model and the requests that run on it. It stays on the thread that loaded it.
+pub struct Engine {
+    model: Box<dyn Model>,
+    scheduler: Scheduler,
+    sampler: Sampler,
+    stop_tokens: Vec<u32>,
+    next_id: u64,
+    generated_tokens: u64,
+    /// Scratch, filled anew each step.
+    batch: Batch,
+    wanted: Vec<Wanted>,
+}
+
+impl Engine {
+    /// Loads the model folder `dir`; `progress` is told the share of the weights that is loaded, 0 to 1.
+    pub fn load(dir: &Path, options: &EngineOptions, progress: &dyn Fn(f32)) -> Result<Engine, LoadError> {
+        Engine::load_with(dir, options, |_| {}, progress)
+    }
+
+    /// Like [`load`](Engine::load), with the limits that follow from the options changed by `adjust`.
+    pub fn load_with(
+        dir: &Path,
+        options: &EngineOptions,
+        adjust: impl FnOnce(&mut Limits),
+        progress: &dyn Fn(f32),
+    ) -> Result<Engine, LoadError> {
+        if options.device == Device::Gpu {
+            return Err(LoadError::NoGpu);
+        }
+        let config = Config::read(dir)?;
+        let mut limits = limits(options, &config)?;
+        adjust(&mut limits);
+        let checkpoint = Checkpoint::open(dir)?;
+        let backend = Cpu::new(options.threads);
+        let model =
+            model::load(backend, &checkpoint, &config, options.quantization, limits.blocks, progress)?;
+        progress(1.0);
+        Ok(Engine::new(model, limits, config.stop_tokens))
+    }
+
+    /// An engine on a model whose cache has `limits.blocks` blocks.
+    pub fn new(model: Box<dyn Model>, limits: Limits, stop_tokens: Vec<u32>) -> Engine {
+        Engine {
+            model,
+            scheduler: Scheduler::new(limits),
+            sampler: Sampler::default(),
+            stop_tokens,
+            next_id: 0,
+            generated_tokens: 0,
+            batch: Batch::default(),
+            wanted: Vec::new(),
+        }
+    }
+
+    /// Queues a request. It starts in one of the next [`step`](Engine::step)s.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Rejected> {
+        let Limits { context, max_waiting: limit, .. } = *self.scheduler.limits();
+        let (prompt, max_tokens) = (request.prompt.len(), request.max_tokens);
+        if prompt == 0 {
+            return Err(Rejected::EmptyPrompt);
+        }
+        if max_tokens == 0 && request.prompt_logprobs.is_none() {
+            return Err(Rejected::NothingToDo);
+        }
+        if prompt.saturating_add(max_tokens) > context {
+            return Err(Rejected::TooLong { prompt, max_tokens, context });
+        }
+        let vocabulary = self.vocabulary();
+        if let Some(&token) = request.prompt.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(Rejected::UnknownToken { token, vocabulary });
+        }
+        let waiting = self.scheduler.waiting();
+        if waiting >= limit {
+            return Err(Rejected::QueueFull { waiting, limit });
+        }
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        self.scheduler.enqueue(Sequence::new(id, request));
+        Ok(id)
+    }
+
+    /// Ends a request at once and frees what it holds. An unknown or finished one is left alone.
+    pub fn cancel(&mut self, id: RequestId) {
+        self.scheduler.remove(id);
+    }
+
+    /// Computes one step, schedule → forward → sample → emit, and appends what happened to `events`.
+    pub fn step(&mut self, events: &mut Vec<Event>) {
+        self.scheduler.schedule(&mut self.batch, &mut self.wanted);
+        if self.batch.rows() == 0 {
+            return;
+        }
+        self.model.forward(&self.batch);
+        for first in (0..self.wanted.len()).step_by(LOGIT_ROWS) {
+            let last = (first + LOGIT_ROWS).min(self.wanted.len());
+            let logits = self.model.logits(first..last);
+            for (row, wanted) in self.wanted[first..last].iter().enumerate() {
+                let sequence = &mut self.scheduler.running()[wanted.running];
+                if wanted.position + 1 < sequence.tokens.len() {
+                    emit::score_prompt(sequence, wanted.position, logits, row);
+                } else {
+                    let before = sequence.tokens.len();
+                    emit::generate(&mut self.sampler, sequence, logits, row, events);
+                    self.generated_tokens += (sequence.tokens.len() - before) as u64;
+                }
+            }
+        }
+        for sequence in self.scheduler.running() {
+            emit::end_of_scoring(sequence, events);
+        }
+        self.scheduler.retire(|sequence| sequence.ended);
+    }
+
+    /// Nothing waits and nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.waiting() == 0 && self.scheduler.running_count() == 0
+    }
+
+    /// What the engine is doing right now.
+    pub fn load_now(&self) -> Load {
+        let (used, blocks) = self.scheduler.blocks_used();
+        Load {
+            waiting: self.scheduler.waiting(),
+            running: self.scheduler.running_count(),
+            kv_usage: used as f32 / blocks as f32,
+            prompt_tokens: self.scheduler.prompt_tokens(),
+            generated_tokens: self.generated_tokens,
+        }
+    }
+
+    /// How often a request gave its cache up to an older one and computed its tokens again later.
+    pub fn preemptions(&self) -> u64 {
+        self.scheduler.preemptions()
+    }
+
+    /// Longest request, prompt and answer, tokens.
+    pub fn context_length(&self) -> usize {
+        self.scheduler.limits().context
+    }
+
+    /// Token ids below this exist.
+    pub fn vocabulary(&self) -> usize {
+        self.model.vocabulary()
+    }
+
+    /// The model's end-of-sequence tokens, from generation_config.json, else from config.json.
+    pub fn stop_tokens(&self) -> &[u32] {
+        &self.stop_tokens
+    }
+}
+
+/// The limits that follow from the options: the context that was asked for must be one that the model can serve.
+fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError> {
+    let zero = |option| Err(LoadError::ZeroOption { option });
+    let context = options.context_length.unwrap_or(config.servable_context());
+    if context == 0 {
+        return zero("the context length");
+    }
+    if options.max_running == 0 {
+        return zero("the number of requests that may run");
+    }
+    if context > config.context_length {
+        return Err(LoadError::ContextTooLong { asked: context, limit: config.context_length });
+    }
+    if let Some(window) = config.sliding_window.filter(|window| *window < context) {
+        return Err(LoadError::SlidingWindow { asked: context, window });
+    }
+    Ok(Limits {
+        context,
+        blocks: blocks_for(cache_tokens(context, options.max_running)),
+        step_tokens: STEP_TOKENS,
+        max_running: options.max_running,
+        max_waiting: options.max_waiting,
+    })
+}

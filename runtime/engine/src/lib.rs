@@ -2,9 +2,30 @@
 //!
 //! [`Engine::load`] reads a model folder, [`Engine::submit`] queues a request, [`Engine::step`] computes the next
 //! token of every running request. Whoever owns the engine calls `step` from one thread until [`Engine::is_idle`].
+//!
+//! Where to read: [`engine`] is the door. [`scheduler`] decides who computes (it knows tokens and blocks, no device),
+//! [`batch`] is what it decided. [`model`] is a list of layers; a family's file says what they do, in the operations
+//! of [`backend`]. [`moe`] is the part between the gate and the experts. [`weights`] leads from files to matrices.
+//! [`simple`] says what all of it must come to, in two hundred slow lines.
 
+pub mod backend;
+pub mod batch;
+pub mod block_pool;
+pub mod digest;
+mod emit;
 pub mod engine;
+pub mod inspect;
+pub mod load_error;
+pub mod model;
+pub mod moe;
 pub mod request;
+pub mod sampler;
+pub mod scheduler;
+pub mod sequence;
+pub mod simple;
+pub mod weights;
 
-pub use engine::{Engine, EngineOptions};
+pub use engine::{Engine, EngineOptions, Load};
+pub use inspect::inspect;
+pub use load_error::LoadError;
 pub use request::{Event, Finish, Rejected, Request, RequestId, Sampling, TokenLogprobs};

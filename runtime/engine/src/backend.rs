@@ -1,0 +1,106 @@
+//! What a device must be able to do: hold tensors, and the list of operations that every model is written in.
+//!
+//! Activations are row-major f32, `[rows, width]`. Operations return new tensors; a backend recycles the memory of
+//! dropped ones, so that a step allocates nothing once it has seen its largest batch. They cannot fail: what could go
+//! wrong with a request was refused before, and a device that breaks takes the rank with it.
+//!
+//! A row's result depends on that row (and its sequence's cache) alone, never on what else is in the batch: the same
+//! request gives the same tokens whatever runs beside it.
+
+pub mod cpu;
+
+use crate::batch::Batch;
+use crate::load_error::LoadError;
+use crate::weights::Storage;
+
+/// The form of one attention layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads; query head h reads KV head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on q·k.
+    pub scale: f32,
+}
+
+impl AttentionShape {
+    /// Bytes of keys and values that one token leaves in a layer's cache (f32).
+    pub fn bytes_per_token(&self) -> usize {
+        2 * self.kv_heads * self.head_dim * size_of::<f32>()
+    }
+}
+
+/// The experts of each token: `[tokens, per_token]`, best first, in host memory, where tokens are dispatched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Choice {
+    /// Expert numbers.
+    pub experts: Vec<u32>,
+    /// What each expert's output is multiplied with.
+    pub weights: Vec<f32>,
+    /// Experts of one token.
+    pub per_token: usize,
+}
+
+/// A device.
+pub trait Backend: Storage {
+    /// Activations `[rows, width]`.
+    type Tensor;
+    /// One layer's cached keys and values, in blocks.
+    type KvBlocks;
+    /// The angles of a rotary embedding.
+    type Rope;
+    /// A batch whose arrays lie where the operations read them.
+    type Batch<'a>;
+
+    /// Makes a batch readable for the device, once a step.
+    fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
+    /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
+    fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
+    /// The rotary embedding of base `theta` over whole heads, pairs split in halves.
+    fn rope(&self, theta: f64, head_dim: usize) -> Self::Rope;
+
+    /// The rows of `table` that the batch's tokens name.
+    fn embed(&self, table: &Self::Matrix, batch: &Self::Batch<'_>) -> Self::Tensor;
+    /// `x / √(mean(x²) + eps) · weight`, row by row.
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Vector, eps: f32) -> Self::Tensor;
+    /// `x · wᵀ` for each of several matrices.
+    fn matmul<const N: usize>(&self, x: &Self::Tensor, w: [&Self::Matrix; N]) -> [Self::Tensor; N];
+    /// Turns every head of every row by its position.
+    fn rotate(&self, x: &mut Self::Tensor, rope: &Self::Rope, batch: &Self::Batch<'_>);
+    /// Of `q`, `k`, `v`: puts k and v into the cache, then lets each row of q attend to its sequence up to itself.
+    fn attend(
+        &self,
+        qkv: [&Self::Tensor; 3],
+        cache: &mut Self::KvBlocks,
+        batch: &Self::Batch<'_>,
+        shape: &AttentionShape,
+    ) -> Self::Tensor;
+    /// `x += y`.
+    fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor);
+    /// `silu(gate) ⊙ up`.
+    fn silu_mul(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor;
+
+    /// Softmax over all experts, then the `k` best of each row, their weights renormalised to sum 1 if asked.
+    fn softmax_top_k(&self, logits: &Self::Tensor, k: usize, renormalise: bool) -> Choice;
+    /// The rows that `rows` lists.
+    fn gather(&self, x: &Self::Tensor, rows: &[u32]) -> Self::Tensor;
+    /// Rows `offsets[e]..offsets[e + 1]` of `x` times matrix e, for each of several lists of matrices.
+    fn grouped_matmul<const N: usize>(
+        &self,
+        x: &Self::Tensor,
+        offsets: &[u32],
+        w: [&[Self::Matrix]; N],
+    ) -> [Self::Tensor; N];
+    /// `out[t] = Σ_j weights[t, j] · x[rows[t, j]]`, j from 0 to `per_token`.
+    fn combine(&self, x: &Self::Tensor, rows: &[u32], weights: &[f32], per_token: usize) -> Self::Tensor;
+
+    /// Column and value of a row's largest value; the lowest on a tie; a NaN only if all are.
+    fn argmax(&self, x: &Self::Tensor, row: usize) -> (u32, f32);
+    /// log_softmax of a row at `token`, and the `n` best columns with theirs, best first, ties lowest first.
+    fn log_softmax_top(&self, x: &Self::Tensor, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>);
+    /// Replaces `out` with a row.
+    fn copy_row(&self, x: &Self::Tensor, row: usize, out: &mut Vec<f32>);
+}

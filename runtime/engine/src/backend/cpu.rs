@@ -1,0 +1,338 @@
+//! The CPU: tensors in ordinary memory, matrices where the files are mapped, operations from `coterie-kernels`.
+
+use crate::backend::{AttentionShape, Backend, Choice};
+use crate::batch::Batch;
+use crate::block_pool::BLOCK_SIZE;
+use crate::load_error::LoadError;
+use crate::weights::quantize::{to_bf16, to_f32, to_int8};
+use crate::weights::safetensors::Dtype;
+use crate::weights::shard::TensorView;
+use crate::weights::{Role, Storage};
+use coterie_api::launch::Quantization;
+use coterie_kernels::cpu::matmul::Matrix;
+use coterie_kernels::cpu::moe::Job;
+use coterie_kernels::cpu::pool::Pool;
+use coterie_kernels::cpu::quant::Int8;
+use coterie_kernels::cpu::{activation, attention, gate, logits, moe, norm, rope};
+use half::bf16;
+use memmap2::{MmapMut, MmapOptions};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// This process's cores.
+pub struct Cpu {
+    pool: Pool,
+    spare: Rc<Spare>,
+}
+
+impl Cpu {
+    /// A backend of `threads` threads; 0 takes all cores that this process may use.
+    pub fn new(threads: usize) -> Cpu {
+        Cpu { pool: Pool::new(threads), spare: Rc::default() }
+    }
+
+    fn tensor(&self, rows: usize, width: usize) -> CpuTensor {
+        CpuTensor { memory: self.spare.take(width, rows), rows, width, spare: self.spare.clone() }
+    }
+}
+
+/// Memory of dropped tensors by width. A layer asks for the same few widths again and again, so each width keeps as
+/// many buffers as were ever in use at once, each as long as the longest batch made it.
+#[derive(Default)]
+struct Spare(RefCell<BTreeMap<usize, Vec<Vec<f32>>>>);
+
+impl Spare {
+    fn take(&self, width: usize, rows: usize) -> Vec<f32> {
+        let mut memory = self.0.borrow_mut().entry(width).or_default().pop().unwrap_or_default();
+        if memory.len() < rows * width {
+            // A new allocation instead of a growing one: the old values are not copied, untouched pages cost nothing.
+            memory = vec![0.0; rows * width];
+        }
+        memory
+    }
+
+    fn give_back(&self, width: usize, memory: Vec<f32>) {
+        self.0.borrow_mut().entry(width).or_default().push(memory);
+    }
+}
+
+/// Activations `[rows, width]`.
+pub struct CpuTensor {
+    /// At least `rows · width` values.
+    memory: Vec<f32>,
+    rows: usize,
+    width: usize,
+    spare: Rc<Spare>,
+}
+
+impl CpuTensor {
+    fn values(&self) -> &[f32] {
+        &self.memory[..self.rows * self.width]
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[..self.rows * self.width]
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values()[row * self.width..][..self.width]
+    }
+}
+
+impl Drop for CpuTensor {
+    fn drop(&mut self) {
+        self.spare.give_back(self.width, std::mem::take(&mut self.memory));
+    }
+}
+
+/// A weight matrix `[outputs, inputs]`.
+pub struct CpuMatrix {
+    outputs: usize,
+    inputs: usize,
+    held: Held,
+}
+
+enum Held {
+    /// bf16 or f32, aligned, used where the file is mapped.
+    Mapped(TensorView),
+    Bf16(Vec<bf16>),
+    F32(Vec<f32>),
+    Int8(Int8),
+}
+
+impl CpuMatrix {
+    fn view(&self) -> Matrix<'_> {
+        let (n, k) = (self.outputs, self.inputs);
+        match &self.held {
+            Held::Mapped(view) if view.dtype() == Dtype::Bf16 => {
+                Matrix::Bf16 { values: bytemuck::cast_slice(view.bytes()), n, k }
+            }
+            Held::Mapped(view) => Matrix::F32 { values: bytemuck::cast_slice(view.bytes()), n, k },
+            Held::Bf16(values) => Matrix::Bf16 { values, n, k },
+            Held::F32(values) => Matrix::F32 { values, n, k },
+            Held::Int8(values) => Matrix::Int8(values.view()),
+        }
+    }
+
+    fn embedding(&self, token: u32, out: &mut [f32]) {
+        let row = token as usize * self.inputs..(token as usize + 1) * self.inputs;
+        match self.view() {
+            Matrix::Bf16 { values, .. } => {
+                for (out, value) in out.iter_mut().zip(&values[row]) {
+                    *out = value.to_f32();
+                }
+            }
+            Matrix::F32 { values, .. } => out.copy_from_slice(&values[row]),
+            Matrix::Int8(_) => unreachable!("embeddings are kept as they are"),
+        }
+    }
+}
+
+impl Storage for Cpu {
+    type Matrix = CpuMatrix;
+    type Vector = Vec<f32>;
+
+    fn matrix(&self, view: TensorView, role: Role, quantization: Quantization) -> CpuMatrix {
+        let (outputs, inputs) = (view.shape()[0], view.shape()[1]);
+        let held = match (quantization, role, view.dtype()) {
+            (Quantization::Int8, Role::Dense | Role::Expert, _) => Held::Int8(to_int8(&self.pool, &view)),
+            (_, _, Dtype::Bf16 | Dtype::F32) if view.is_aligned() => {
+                view.read_pages();
+                Held::Mapped(view)
+            }
+            (_, _, Dtype::F32) => Held::F32(to_f32(&view)),
+            _ => Held::Bf16(to_bf16(&view).into_owned()),
+        };
+        CpuMatrix { outputs, inputs, held }
+    }
+
+    fn vector(&self, view: TensorView) -> Vec<f32> {
+        to_f32(&view)
+    }
+}
+
+/// One layer's keys and values, each `[blocks, kv_heads, block size, head_dim]`.
+pub struct CpuKvBlocks {
+    keys: MmapMut,
+    values: MmapMut,
+}
+
+/// The rotary embedding's table. It grows to the largest position seen, by doubling: its size follows the contexts
+/// that are used, not the one that config.json claims.
+pub struct CpuRope {
+    theta: f64,
+    head_dim: usize,
+    table: RefCell<Rc<rope::Table>>,
+}
+
+/// Positions that a rotary table has from the start.
+const FIRST_POSITIONS: usize = 4096;
+
+impl CpuRope {
+    fn table(&self, positions: usize) -> Rc<rope::Table> {
+        let mut table = self.table.borrow_mut();
+        if table.max_positions() < positions {
+            *table = Rc::new(rope::Table::new(self.theta, self.head_dim, positions.next_power_of_two()));
+        }
+        table.clone()
+    }
+}
+
+/// A batch, and its sequences as the kernels take them.
+pub struct CpuBatch<'a> {
+    batch: &'a Batch,
+    sequences: Vec<attention::Sequence<'a>>,
+    /// One more than the largest position.
+    positions: usize,
+}
+
+fn kernel_shape(shape: &AttentionShape) -> attention::Shape {
+    let AttentionShape { heads, kv_heads, head_dim, scale } = *shape;
+    attention::Shape { q_heads: heads, kv_heads, head_dim, block_size: BLOCK_SIZE, scale }
+}
+
+impl Backend for Cpu {
+    type Tensor = CpuTensor;
+    type KvBlocks = CpuKvBlocks;
+    type Rope = Rc<CpuRope>;
+    type Batch<'a> = CpuBatch<'a>;
+
+    fn place<'a>(&self, batch: &'a Batch) -> CpuBatch<'a> {
+        let sequences = batch.sequences.iter().map(|sequence| attention::Sequence {
+            rows: sequence.rows.clone(),
+            block_table: &batch.tables[sequence.table.clone()],
+            context: sequence.context,
+        });
+        let positions = batch.sequences.iter().map(|sequence| sequence.context).max();
+        CpuBatch { batch, sequences: sequences.collect(), positions: positions.unwrap_or_default() }
+    }
+
+    fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<CpuKvBlocks, LoadError> {
+        let bytes = (blocks * BLOCK_SIZE).checked_mul(shape.bytes_per_token() / 2).filter(|n| *n > 0);
+        let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
+        let map = || {
+            // Anonymous pages are zero and cost nothing until they are written.
+            let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+            map.map_err(|source| LoadError::NoMemory { bytes, source })
+        };
+        Ok(CpuKvBlocks { keys: map()?, values: map()? })
+    }
+
+    fn rope(&self, theta: f64, head_dim: usize) -> Rc<CpuRope> {
+        let table = Rc::new(rope::Table::new(theta, head_dim, FIRST_POSITIONS));
+        Rc::new(CpuRope { theta, head_dim, table: RefCell::new(table) })
+    }
+
+    fn embed(&self, table: &CpuMatrix, batch: &CpuBatch<'_>) -> CpuTensor {
+        let mut out = self.tensor(batch.batch.rows(), table.inputs);
+        for (row, &token) in out.values_mut().chunks_exact_mut(table.inputs).zip(&batch.batch.tokens) {
+            table.embedding(token, row);
+        }
+        out
+    }
+
+    fn rms_norm(&self, x: &CpuTensor, weight: &Vec<f32>, eps: f32) -> CpuTensor {
+        let mut out = self.tensor(x.rows, x.width);
+        norm::rms_norm(&self.pool, out.values_mut(), x.values(), weight, eps, x.width);
+        out
+    }
+
+    fn matmul<const N: usize>(&self, x: &CpuTensor, w: [&CpuMatrix; N]) -> [CpuTensor; N] {
+        let mut outs = w.map(|w| self.tensor(x.rows, w.outputs));
+        let mut jobs: [Option<Job<'_>>; N] = [const { None }; N];
+        for ((job, out), w) in jobs.iter_mut().zip(&mut outs).zip(w) {
+            *job = Some(Job { out: out.values_mut(), x: x.values(), w: w.view(), m: x.rows });
+        }
+        moe::grouped(&self.pool, &mut jobs.map(|job| job.expect("each job was just made")));
+        outs
+    }
+
+    fn rotate(&self, x: &mut CpuTensor, rope: &Rc<CpuRope>, batch: &CpuBatch<'_>) {
+        let (table, heads) = (rope.table(batch.positions), x.width / rope.head_dim);
+        rope::half_split(&self.pool, x.values_mut(), &table, &batch.batch.positions, heads, rope.head_dim);
+    }
+
+    fn attend(
+        &self,
+        [q, k, v]: [&CpuTensor; 3],
+        cache: &mut CpuKvBlocks,
+        batch: &CpuBatch<'_>,
+        shape: &AttentionShape,
+    ) -> CpuTensor {
+        let shape = kernel_shape(shape);
+        let keys: &mut [f32] = bytemuck::cast_slice_mut(&mut cache.keys);
+        let values: &mut [f32] = bytemuck::cast_slice_mut(&mut cache.values);
+        attention::kv_store(&self.pool, keys, values, k.values(), v.values(), &batch.batch.slots, &shape);
+        let mut out = self.tensor(q.rows, q.width);
+        attention::paged(&self.pool, out.values_mut(), q.values(), keys, values, &batch.sequences, &shape);
+        out
+    }
+
+    fn add(&self, x: &mut CpuTensor, y: &CpuTensor) {
+        activation::add(&self.pool, x.values_mut(), y.values());
+    }
+
+    fn silu_mul(&self, gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {
+        let mut out = self.tensor(gate.rows, gate.width);
+        activation::silu_mul(&self.pool, out.values_mut(), gate.values(), up.values());
+        out
+    }
+
+    fn softmax_top_k(&self, logits: &CpuTensor, k: usize, renormalise: bool) -> Choice {
+        let (mut experts, mut weights) = (vec![0; logits.rows * k], vec![0.0; logits.rows * k]);
+        let (values, width) = (logits.values(), logits.width);
+        gate::softmax_top_k(&self.pool, values, width, k, renormalise, &mut experts, &mut weights);
+        Choice { experts, weights, per_token: k }
+    }
+
+    fn gather(&self, x: &CpuTensor, rows: &[u32]) -> CpuTensor {
+        let mut out = self.tensor(rows.len(), x.width);
+        moe::gather(&self.pool, out.values_mut(), x.values(), rows, x.width);
+        out
+    }
+
+    fn grouped_matmul<const N: usize>(
+        &self,
+        x: &CpuTensor,
+        offsets: &[u32],
+        w: [&[CpuMatrix]; N],
+    ) -> [CpuTensor; N] {
+        let mut outs = w.map(|w| self.tensor(x.rows, w[0].outputs));
+        let mut jobs = Vec::with_capacity(N * offsets.len());
+        for (out, w) in outs.iter_mut().zip(w) {
+            let mut rest = out.values_mut();
+            for (matrix, ends) in w.iter().zip(offsets.windows(2)) {
+                let (first, m) = (ends[0] as usize, (ends[1] - ends[0]) as usize);
+                let (mine, others) = rest.split_at_mut(m * matrix.outputs);
+                rest = others;
+                if m > 0 {
+                    let x = &x.values()[first * x.width..][..m * x.width];
+                    jobs.push(Job { out: mine, x, w: matrix.view(), m });
+                }
+            }
+        }
+        moe::grouped(&self.pool, &mut jobs);
+        outs
+    }
+
+    fn combine(&self, x: &CpuTensor, rows: &[u32], weights: &[f32], per_token: usize) -> CpuTensor {
+        let mut out = self.tensor(rows.len() / per_token, x.width);
+        moe::combine(&self.pool, out.values_mut(), x.values(), rows, weights, per_token, x.width);
+        out
+    }
+
+    fn argmax(&self, x: &CpuTensor, row: usize) -> (u32, f32) {
+        let best = logits::argmax(&self.pool, x.row(row));
+        (best, x.row(row)[best as usize])
+    }
+
+    fn log_softmax_top(&self, x: &CpuTensor, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>) {
+        logits::log_softmax_top(&self.pool, x.row(row), token, n)
+    }
+
+    fn copy_row(&self, x: &CpuTensor, row: usize, out: &mut Vec<f32>) {
+        out.clear();
+        out.extend_from_slice(x.row(row));
+    }
+}

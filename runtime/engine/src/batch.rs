@@ -1,0 +1,83 @@
+//! One step's work as plain arrays: a row is one token of one sequence.
+
+use std::ops::Range;
+
+/// The rows of one sequence in a [`Batch`], and the cache that they see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceRows {
+    /// Rows of the batch: the sequence's newest tokens, in order.
+    pub rows: Range<usize>,
+    /// The sequence's blocks, as a range of [`Batch::tables`].
+    pub table: Range<usize>,
+    /// Tokens in the cache once these rows are in it.
+    pub context: usize,
+}
+
+/// What one forward pass computes. Cleared and filled again each step, so it allocates only while it grows.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// `[rows]` token ids.
+    pub tokens: Vec<u32>,
+    /// `[rows]` positions in their sequences, from 0.
+    pub positions: Vec<u32>,
+    /// `[rows]` places in the cache: block × block size + offset.
+    pub slots: Vec<u32>,
+    /// Who the rows belong to; covers all rows in order.
+    pub sequences: Vec<SequenceRows>,
+    /// The block tables of all sequences, one behind the other.
+    pub tables: Vec<u32>,
+    /// Rows whose logits are wanted, ascending.
+    pub logit_rows: Vec<u32>,
+}
+
+impl Batch {
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        let Batch { tokens, positions, slots, sequences, tables, logit_rows } = self;
+        [tokens, positions, slots, tables, logit_rows].into_iter().for_each(Vec::clear);
+        sequences.clear();
+    }
+
+    /// How many tokens the batch computes.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Adds `tokens`, the newest of a sequence whose cache holds `computed` tokens already, in `block_size`-token
+    /// blocks that `table` lists. Returns the first row.
+    pub fn push(&mut self, tokens: &[u32], computed: usize, table: &[u32], block_size: usize) -> usize {
+        let (first, first_block) = (self.rows(), self.tables.len());
+        self.tokens.extend_from_slice(tokens);
+        for position in computed..computed + tokens.len() {
+            self.positions.push(position as u32);
+            self.slots
+                .push(table[position / block_size] * block_size as u32 + (position % block_size) as u32);
+        }
+        self.tables.extend_from_slice(table);
+        self.sequences.push(SequenceRows {
+            rows: first..self.rows(),
+            table: first_block..self.tables.len(),
+            context: computed + tokens.len(),
+        });
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_know_their_place_in_the_cache() {
+        let mut batch = Batch::default();
+        assert_eq!(batch.push(&[7, 8, 9], 3, &[5, 2], 4), 0);
+        assert_eq!(batch.push(&[1], 0, &[3], 4), 3);
+        assert_eq!(batch.positions, [3, 4, 5, 0]);
+        assert_eq!(batch.slots, [5 * 4 + 3, 2 * 4, 2 * 4 + 1, 3 * 4]);
+        assert_eq!(batch.sequences[0], SequenceRows { rows: 0..3, table: 0..2, context: 6 });
+        assert_eq!(batch.sequences[1], SequenceRows { rows: 3..4, table: 2..3, context: 1 });
+        batch.clear();
+        assert_eq!(batch.rows(), 0);
+        assert!(batch.sequences.is_empty() && batch.tables.is_empty());
+    }
+}

@@ -1,0 +1,219 @@
+//! Why a model folder, or what was asked of it, was refused: one variant a rule.
+
+use crate::model::config::ConfigRule;
+use crate::weights::safetensors::HeaderRule;
+use coterie_api::launch::TerminationReason;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why a model could not be loaded. Every message names the file, and the tensor where there is one.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The folder is not there, or is no folder.
+    #[error("the model folder {} cannot be read: {source}; mount or download the model there", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that every model folder has is not there.
+    #[error("{} is missing; the folder must hold a whole HuggingFace model", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system failed to read a file.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is larger than any real one.
+    #[error("{} has {bytes} bytes, more than the {limit} that such a file may have", path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// A JSON file is not JSON, or not of the expected form.
+    #[error("{} is not what it should be: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
+    /// config.json names no architecture that we know.
+    #[error(
+        "{}: architecture {name:?} is not known to this build; known: {known}; nearest: {nearest}",
+        path.display()
+    )]
+    UnknownArchitecture {
+        /// config.json.
+        path: PathBuf,
+        /// What it names.
+        name: String,
+        /// What this build serves.
+        known: String,
+        /// The known name most like it.
+        nearest: &'static str,
+    },
+    /// config.json breaks a rule.
+    #[error("{}: {rule}", path.display())]
+    Config {
+        /// config.json or generation_config.json.
+        path: PathBuf,
+        /// The rule.
+        rule: ConfigRule,
+    },
+    /// A safetensors file breaks a rule of its format.
+    #[error("{}: {rule}", path.display())]
+    Header {
+        /// The safetensors file.
+        path: PathBuf,
+        /// The rule.
+        rule: Box<HeaderRule>,
+    },
+    /// The index names a shard outside the folder.
+    #[error("{}: shard {shard:?} of tensor {tensor:?} is not a plain file name; shards lie beside their index", path.display())]
+    ShardOutside {
+        /// The index.
+        path: PathBuf,
+        /// The name it gives.
+        shard: String,
+        /// A tensor that is said to be there.
+        tensor: String,
+    },
+    /// The index names a shard that is not there.
+    #[error("{}: shard {shard:?} of tensor {tensor:?} is missing; download it again", path.display())]
+    ShardMissing {
+        /// The index.
+        path: PathBuf,
+        /// The name it gives.
+        shard: String,
+        /// A tensor that is said to be there.
+        tensor: String,
+    },
+    /// The index lists a tensor twice.
+    #[error("{}: tensor {tensor:?} is listed twice", path.display())]
+    ListedTwice {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The index names a tensor that its shard does not have.
+    #[error("{}: the index says that tensor {tensor:?} is here, but it is not; download the model again", path.display())]
+    NotInShard {
+        /// The shard.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The architecture needs a tensor that no file has.
+    #[error("{}: tensor {tensor:?} is missing; the checkpoint is incomplete or of another architecture", path.display())]
+    MissingTensor {
+        /// The file, or the index, that should name it.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor's shape is not what config.json says.
+    #[error("{}: tensor {tensor:?} has shape {found:?}, but config.json calls for {expected:?}", path.display())]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// From config.json.
+        expected: Vec<usize>,
+        /// From the file.
+        found: Vec<usize>,
+    },
+    /// A tensor's number format cannot be used.
+    #[error("{}: tensor {tensor:?} holds {found}, but weights must be BF16, F16 or F32", path.display())]
+    WrongDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its format, as the file spells it.
+        found: String,
+    },
+    /// A longer context was asked for than the model has.
+    #[error(
+        "a context of {asked} tokens was asked for, but this model was made for {limit}; ask for at most that"
+    )]
+    ContextTooLong {
+        /// Asked for.
+        asked: usize,
+        /// What the model was made for.
+        limit: usize,
+    },
+    /// A longer context was asked for than the model's sliding window.
+    #[error(
+        "a context of {asked} tokens was asked for, but this model attends to a sliding window of {window} tokens only, which this build does not do; ask for a context of at most {window}"
+    )]
+    SlidingWindow {
+        /// Asked for.
+        asked: usize,
+        /// The model's window.
+        window: usize,
+    },
+    /// An option is 0 that must not be.
+    #[error("{option} is 0; it must be at least 1")]
+    ZeroOption {
+        /// Its name.
+        option: &'static str,
+    },
+    /// So much cache cannot even be counted.
+    #[error("a cache of {blocks} blocks is more than a machine can address; ask for a shorter context")]
+    CacheTooLarge {
+        /// Blocks of cache.
+        blocks: usize,
+    },
+    /// The system gives no room for the cache.
+    #[error(
+        "the system gives no {bytes} bytes for one layer's cache: {source}; ask for a shorter context or use a larger machine"
+    )]
+    NoMemory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A GPU was asked for.
+    #[error("this build has no CUDA backend; use --device cpu")]
+    NoGpu,
+}
+
+impl LoadError {
+    /// What a failed open of `path` means.
+    pub(crate) fn of_open(path: &Path, source: std::io::Error) -> LoadError {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::NotFound => LoadError::MissingFile { path },
+            _ => LoadError::Read { path, source },
+        }
+    }
+
+    /// Who has to act: whoever made the folder, whoever wrote the command line, or whoever runs the machine.
+    pub fn reason(&self) -> TerminationReason {
+        match self {
+            LoadError::ContextTooLong { .. }
+            | LoadError::SlidingWindow { .. }
+            | LoadError::ZeroOption { .. }
+            | LoadError::CacheTooLarge { .. }
+            | LoadError::NoGpu => TerminationReason::LaunchRejected,
+            LoadError::Read { .. } | LoadError::NoMemory { .. } => TerminationReason::Failed,
+            _ => TerminationReason::ModelRejected,
+        }
+    }
+}

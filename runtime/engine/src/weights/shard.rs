@@ -1,0 +1,238 @@
+//! The files of a checkpoint: one `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+
+use crate::load_error::LoadError;
+use crate::weights::json::read_json;
+use crate::weights::safetensors::{Dtype, Entry, Header};
+use crate::weights::unique::Pairs;
+use memmap2::{Advice, Mmap, UncheckedAdvice};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// The only weights file of a small checkpoint.
+pub const SINGLE: &str = "model.safetensors";
+/// The list of a large checkpoint's shards.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// One mapped safetensors file whose header was checked.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    header: Header,
+}
+
+impl Shard {
+    /// Maps `path` and checks its header.
+    pub fn open(path: PathBuf) -> Result<Shard, LoadError> {
+        let read = |source| LoadError::Read { path: path.clone(), source };
+        // Asked before opening: to open a pipe would wait for its writer.
+        let metadata = std::fs::metadata(&path).map_err(|e| LoadError::of_open(&path, e))?;
+        if !metadata.is_file() {
+            return Err(LoadError::MissingFile { path });
+        }
+        let file = File::open(&path).map_err(|e| LoadError::of_open(&path, e))?;
+        // SAFETY: the map is read-only. Another process that cuts or rewrites a weights file while it is served breaks
+        // this program (SIGBUS or wrong tokens), as with any mapped file; model folders are mounted read-only.
+        let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+        let header = Header::parse(&map)
+            .map_err(|rule| LoadError::Header { path: path.clone(), rule: Box::new(rule) })?;
+        Ok(Shard { path, map, header })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length and JSON: everything before the data.
+    pub fn header_bytes(&self) -> &[u8] {
+        &self.map[..self.header.bytes]
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// One tensor, or some rows of it, in its mapped file.
+#[derive(Clone, Debug)]
+pub struct TensorView {
+    shard: Arc<Shard>,
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+impl TensorView {
+    /// Its name in the checkpoint.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How its values are written; never [`Dtype::Other`].
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many values it has.
+    pub fn values(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Its values as they lie in the file, little-endian, not necessarily aligned.
+    pub fn bytes(&self) -> &[u8] {
+        &self.shard.map[self.bytes.clone()]
+    }
+
+    /// Can the bytes be used in place as values of their format?
+    pub fn is_aligned(&self) -> bool {
+        self.bytes().as_ptr().addr().is_multiple_of(self.dtype.bits() as usize / 8)
+    }
+
+    /// Rows `rows` of the outermost dimension, with `shape` as the new shape: the same number of values.
+    pub fn rows(&self, rows: Range<usize>, shape: &[usize]) -> TensorView {
+        let row = self.bytes.len() / self.shape[0];
+        let bytes = self.bytes.start + rows.start * row..self.bytes.start + rows.end * row;
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            rows.len() * self.values() / self.shape[0],
+            "a view has the values of its rows"
+        );
+        TensorView { bytes, shape: shape.to_vec(), ..self.clone() }
+    }
+
+    /// Reads the bytes into memory now, in order, instead of page by page when they are first used.
+    pub fn read_pages(&self) {
+        // An old kernel refuses, a full memory may: both only cost time later.
+        let _ = self.shard.map.advise_range(Advice::PopulateRead, self.bytes.start, self.bytes.len());
+    }
+
+    /// Tells the system that the mapped pages are not needed any more: they leave this process's memory and are read
+    /// again from the file if touched.
+    pub fn forget_pages(&self) {
+        // SAFETY: the map is shared and read-only, so DONTNEED loses nothing, not even of the neighbours that share
+        // the first and last page: a later read faults the file's bytes in again.
+        let _ = unsafe {
+            let (start, length) = (self.bytes.start, self.bytes.len());
+            self.shard.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length)
+        };
+    }
+}
+
+/// Every tensor of a model folder.
+#[derive(Debug)]
+pub struct Checkpoint {
+    shards: Vec<Arc<Shard>>,
+    /// Tensor name -> index into `shards`.
+    tensors: HashMap<String, usize>,
+    /// The file that lists the tensors, for messages.
+    listing: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Pairs<String>,
+}
+
+impl Checkpoint {
+    /// Opens the weights of model folder `dir` and checks every header.
+    pub fn open(dir: &Path) -> Result<Checkpoint, LoadError> {
+        // A folder may hold both, the index being left over: the reference takes the single file.
+        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+        if index.exists() && !single.exists() {
+            Self::open_index(dir, index)
+        } else {
+            Self::open_single(single)
+        }
+    }
+
+    fn open_single(path: PathBuf) -> Result<Checkpoint, LoadError> {
+        let shard = Arc::new(Shard::open(path.clone())?);
+        let tensors = shard.header.tensors.keys().map(|name| (name.clone(), 0)).collect();
+        Ok(Checkpoint { shards: vec![shard], tensors, listing: path })
+    }
+
+    fn open_index(dir: &Path, path: PathBuf) -> Result<Checkpoint, LoadError> {
+        let Index { weight_map: Pairs(pairs) } = read_json(&path)?;
+        let mut shards = Vec::new();
+        let mut by_file = HashMap::new();
+        let mut tensors = HashMap::with_capacity(pairs.len());
+        for (tensor, file) in pairs {
+            let number = match by_file.get(&file) {
+                Some(&number) => number,
+                None => {
+                    shards.push(Arc::new(open_shard(dir, &path, &file, &tensor)?));
+                    by_file.insert(file, shards.len() - 1);
+                    shards.len() - 1
+                }
+            };
+            let shard: &Shard = &shards[number];
+            if !shard.header.tensors.contains_key(&tensor) {
+                return Err(LoadError::NotInShard { path: shard.path.clone(), tensor });
+            }
+            if tensors.insert(tensor.clone(), number).is_some() {
+                return Err(LoadError::ListedTwice { path, tensor });
+            }
+        }
+        Ok(Checkpoint { shards, tensors, listing: path })
+    }
+
+    /// The mapped files.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// Is there a tensor of this name?
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor `name`, which must have `shape` and a number format that weights may have.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        let Some(&number) = self.tensors.get(name) else {
+            return Err(LoadError::MissingTensor { path: self.listing.clone(), tensor: name.to_owned() });
+        };
+        let shard = &self.shards[number];
+        let Entry { dtype, shape: found, bytes } = &shard.header.tensors[name];
+        let (path, tensor) = (|| shard.path.clone(), || name.to_owned());
+        if let Dtype::Other(found, _) = *dtype {
+            return Err(LoadError::WrongDtype { path: path(), tensor: tensor(), found: found.to_owned() });
+        }
+        if found != shape {
+            let (expected, found) = (shape.to_vec(), found.clone());
+            return Err(LoadError::WrongShape { path: path(), tensor: tensor(), expected, found });
+        }
+        Ok(TensorView {
+            shard: shard.clone(),
+            name: tensor(),
+            dtype: *dtype,
+            shape: found.clone(),
+            bytes: bytes.clone(),
+        })
+    }
+}
+
+/// A shard lies beside its index: anything but a plain file name could reach outside the folder.
+fn open_shard(dir: &Path, index: &Path, file: &str, tensor: &str) -> Result<Shard, LoadError> {
+    let (path, shard, tensor) = (index.to_owned(), file.to_owned(), tensor.to_owned());
+    let mut parts = Path::new(file).components();
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file);
+    if !plain || file.contains('\0') {
+        return Err(LoadError::ShardOutside { path, shard, tensor });
+    }
+    match Shard::open(dir.join(file)) {
+        Err(LoadError::MissingFile { .. }) => Err(LoadError::ShardMissing { path, shard, tensor }),
+        opened => opened,
+    }
+}

@@ -1,0 +1,235 @@
+//! The engine against its specification: random mixes of requests, arrivals, cancellations, tiny caches and budgets,
+//! and every token and log probability compared with the slow simple loop.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod tiny_mixtral;
+
+use coterie_api::launch::{Device, Quantization};
+use coterie_engine::simple::{Answer, Simple};
+use coterie_engine::{Engine, EngineOptions, Event, Request, RequestId, Sampling, TokenLogprobs};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::TempDir;
+
+static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
+    let (dir, config) = (tempfile::tempdir().unwrap(), tiny_mixtral::config());
+    tiny_mixtral::write(dir.path(), &config, &tiny_mixtral::tensors(&config, 3));
+    dir
+});
+static SIMPLE: LazyLock<Simple> = LazyLock::new(|| Simple::load(MODEL.path()).unwrap());
+
+/// Preemptions of all scenes: the test must have seen some.
+static PREEMPTIONS: AtomicU64 = AtomicU64::new(0);
+
+const CONTEXT: usize = 80;
+/// The two sum in different orders.
+const LOGPROB_TOLERANCE: f32 = 1e-4;
+
+#[derive(Clone, Debug)]
+struct Arrival {
+    request: Request,
+    /// The step before which it is submitted.
+    step: usize,
+    /// Steps after its arrival, it is cancelled.
+    cancel: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Scene {
+    arrivals: Vec<Arrival>,
+    extra_blocks: usize,
+    step_tokens: usize,
+    max_running: usize,
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let temperature = prop_oneof![Just(0.0f32), 0.2f32..1.5];
+    let top_p = prop_oneof![Just(1.0f32), 0.1f32..1.0];
+    let logprobs = || prop_oneof![2 => Just(None), 1 => (0usize..4).prop_map(Some)];
+    let prompt = prop::collection::vec(0u32..61, 1..50);
+    (prompt, 0usize..30, temperature, top_p, any::<u64>(), logprobs(), logprobs(), any::<bool>()).prop_map(
+        |(prompt, max_tokens, temperature, top_p, seed, top_logprobs, prompt_logprobs, stops)| Request {
+            prompt,
+            max_tokens: if prompt_logprobs.is_none() { max_tokens.max(1) } else { max_tokens },
+            sampling: Sampling { temperature, top_p, seed },
+            stop_tokens: if stops { vec![2, 11, 40] } else { Vec::new() },
+            top_logprobs,
+            prompt_logprobs,
+        },
+    )
+}
+
+fn scene() -> impl Strategy<Value = Scene> {
+    let cancel = prop_oneof![3 => Just(None), 1 => (0usize..20).prop_map(Some)];
+    let arrival =
+        (request(), 0usize..25, cancel).prop_map(|(request, step, cancel)| Arrival { request, step, cancel });
+    (prop::collection::vec(arrival, 1..8), 0usize..6, 1usize..40, 1usize..6).prop_map(
+        |(arrivals, extra_blocks, step_tokens, max_running)| Scene {
+            arrivals,
+            extra_blocks,
+            step_tokens,
+            max_running,
+        },
+    )
+}
+
+fn engine(dir: &Path, quantization: Quantization, scene: &Scene, threads: usize) -> Engine {
+    let options = EngineOptions {
+        quantization,
+        device: Device::Cpu,
+        context_length: Some(CONTEXT),
+        threads,
+        max_running: scene.max_running,
+        max_waiting: 100,
+    };
+    let adjust = |limits: &mut coterie_engine::scheduler::Limits| {
+        limits.blocks = CONTEXT / 16 + scene.extra_blocks;
+        limits.step_tokens = scene.step_tokens;
+    };
+    Engine::load_with(dir, &options, adjust, &|_| {}).unwrap()
+}
+
+/// Plays a scene; the answers by arrival, and whether each came to its end.
+fn play(engine: &mut Engine, scene: &Scene) -> Vec<(Answer, bool)> {
+    let mut answers = vec![(Answer::default(), false); scene.arrivals.len()];
+    let (mut ids, mut events) = (BTreeMap::<RequestId, usize>::new(), Vec::new());
+    for step in 0.. {
+        for (number, arrival) in scene.arrivals.iter().enumerate() {
+            if arrival.step == step {
+                ids.insert(engine.submit(arrival.request.clone()).unwrap(), number);
+            }
+            if arrival.cancel.is_some_and(|after| arrival.step + after == step)
+                && let Some((&id, _)) = ids.iter().find(|(_, n)| **n == number)
+            {
+                engine.cancel(id);
+                ids.remove(&id);
+            }
+        }
+        engine.step(&mut events);
+        for event in events.drain(..) {
+            note(event, &ids, &mut answers);
+        }
+        let all_came = scene.arrivals.iter().all(|a| a.step + a.cancel.unwrap_or(0) <= step);
+        if all_came && engine.is_idle() {
+            break;
+        }
+        assert!(step < 5000, "the engine never comes to rest");
+    }
+    PREEMPTIONS.fetch_add(engine.preemptions(), Ordering::Relaxed);
+    let load = engine.load_now();
+    assert_eq!((load.waiting, load.running, load.kv_usage), (0, 0, 0.0), "a block leaked");
+    answers
+}
+
+fn note(event: Event, ids: &BTreeMap<RequestId, usize>, answers: &mut [(Answer, bool)]) {
+    match event {
+        Event::Prompt { id, logprobs, finish } => {
+            let (answer, done) = &mut answers[ids[&id]];
+            assert!(answer.tokens.is_empty() && answer.prompt_logprobs.is_empty() && !*done);
+            answer.prompt_logprobs = logprobs;
+            answer.finish = finish;
+            *done = finish.is_some();
+        }
+        Event::Token { id, token, logprobs, finish } => {
+            let (answer, done) = &mut answers[ids[&id]];
+            assert!(!*done, "an event behind the last one");
+            answer.tokens.push(token);
+            answer.logprobs.extend(logprobs);
+            answer.finish = finish;
+            *done = finish.is_some();
+        }
+        Event::Failed { message, .. } => panic!("{message}"),
+    }
+}
+
+fn assert_close(fast: &TokenLogprobs, simple: &TokenLogprobs) {
+    assert_eq!(fast.token, simple.token);
+    assert!((fast.logprob - simple.logprob).abs() < LOGPROB_TOLERANCE, "{fast:?} {simple:?}");
+    assert_eq!(fast.top.len(), simple.top.len());
+    for (fast, simple) in fast.top.iter().zip(&simple.top) {
+        // Two tokens of nearly the same probability may change places.
+        assert!((fast.1 - simple.1).abs() < LOGPROB_TOLERANCE, "{fast:?} {simple:?}");
+    }
+}
+
+fn assert_equal(fast: &(Answer, bool), simple: &Answer) {
+    let (fast, done) = fast;
+    if *done {
+        assert_eq!(fast.tokens, simple.tokens);
+        assert_eq!(fast.finish, simple.finish);
+        assert_eq!(fast.logprobs.len(), simple.logprobs.len());
+        assert_eq!(fast.prompt_logprobs.len(), simple.prompt_logprobs.len());
+    } else {
+        // Cancelled: what came before is right.
+        assert_eq!(fast.tokens, simple.tokens[..fast.tokens.len()]);
+    }
+    for (fast, simple) in fast.logprobs.iter().zip(&simple.logprobs) {
+        assert_close(fast, simple);
+    }
+    for (fast, simple) in fast.prompt_logprobs.iter().zip(&simple.prompt_logprobs) {
+        match (fast, simple) {
+            (Some(fast), Some(simple)) => assert_close(fast, simple),
+            (fast, simple) => assert_eq!(fast, simple),
+        }
+    }
+}
+
+#[test]
+fn the_engine_equals_its_specification() {
+    every_token_equals_the_simple_loops();
+    assert!(PREEMPTIONS.load(Ordering::Relaxed) > 20, "the scenes are too easy");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    fn every_token_equals_the_simple_loops(scene in scene()) {
+        let mut engine = engine(MODEL.path(), Quantization::None, &scene, 2);
+        for ((answer, done), arrival) in play(&mut engine, &scene).iter().zip(&scene.arrivals) {
+            prop_assert!(*done || arrival.cancel.is_some());
+            let simple = SIMPLE.run(&arrival.request).unwrap();
+            assert_equal(&(answer.clone(), *done), &simple);
+        }
+    }
+
+    /// In whatever company, budget and number of threads: the very same bits.
+    #[test]
+    fn a_request_alone_equals_the_same_in_company(scene in scene(), int8 in any::<bool>()) {
+        let quantization = if int8 { Quantization::Int8 } else { Quantization::None };
+        let together = play(&mut engine(MODEL.path(), quantization, &scene, 2), &scene);
+        for (answer, arrival) in together.iter().zip(&scene.arrivals) {
+            let alone = Arrival { step: 0, cancel: None, ..arrival.clone() };
+            let scene = Scene { arrivals: vec![alone], extra_blocks: 0, step_tokens: 512, max_running: 1 };
+            let (alone, _) = play(&mut engine(MODEL.path(), quantization, &scene, 1), &scene).remove(0);
+            if answer.1 {
+                prop_assert_eq!(&answer.0, &alone);
+            } else {
+                let so_far = answer.0.tokens.len();
+                prop_assert_eq!(&answer.0.tokens, &alone.tokens[..so_far]);
+            }
+        }
+    }
+}
+
+/// The simple loop is the specification, so it must itself be shown to move: tokens differ, stops happen.
+#[test]
+fn the_tiny_model_is_not_trivial() {
+    let request = Request {
+        prompt: vec![5, 6, 7],
+        max_tokens: 40,
+        sampling: Sampling { temperature: 1.0, top_p: 0.9, seed: 4 },
+        stop_tokens: Vec::new(),
+        top_logprobs: Some(3),
+        prompt_logprobs: None,
+    };
+    let answer = SIMPLE.run(&request).unwrap();
+    let distinct: std::collections::BTreeSet<u32> = answer.tokens.iter().copied().collect();
+    assert!(distinct.len() > 5, "{:?}", answer.tokens);
+    let other =
+        SIMPLE.run(&Request { sampling: Sampling { seed: 5, ..request.sampling.clone() }, ..request });
+    assert_ne!(other.unwrap().tokens, answer.tokens);
+}

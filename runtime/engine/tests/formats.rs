@@ -1,0 +1,180 @@
+//! The same model in every form that a folder may have: number formats, fused experts, odd alignment, shards.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod tiny_mixtral;
+
+use coterie_api::launch::{Device, Quantization};
+use coterie_engine::{Engine, EngineOptions, Event, Request, Sampling, TokenLogprobs, inspect};
+use half::{bf16, f16};
+use std::cell::RefCell;
+use std::path::Path;
+use tempfile::TempDir;
+use tiny_mixtral::{Tensor, config, tensors, write};
+
+/// All log probabilities of a prompt.
+fn scores(dir: &Path, quantization: Quantization) -> Vec<TokenLogprobs> {
+    let (device, context_length) = (Device::Cpu, None);
+    let options =
+        EngineOptions { quantization, device, context_length, threads: 1, max_running: 1, max_waiting: 1 };
+    let mut engine = Engine::load(dir, &options, &|_| {}).unwrap();
+    let request = Request {
+        prompt: (0..40).map(|i| i * 7 % 61).collect(),
+        max_tokens: 0,
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
+        stop_tokens: Vec::new(),
+        top_logprobs: None,
+        prompt_logprobs: Some(61),
+    };
+    engine.submit(request).unwrap();
+    let mut events = Vec::new();
+    while !engine.is_idle() {
+        engine.step(&mut events);
+    }
+    match events.remove(0) {
+        Event::Prompt { logprobs, .. } => logprobs.into_iter().flatten().collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn folder(change: impl FnOnce(&mut Vec<Tensor>)) -> TempDir {
+    let (dir, mut tensors) = (tempfile::tempdir().unwrap(), tensors(&config(), 9));
+    change(&mut tensors);
+    write(dir.path(), &config(), &tensors);
+    dir
+}
+
+/// Rewrites every tensor's values.
+fn convert<const N: usize>(tensors: &mut [Tensor], dtype: &'static str, to: impl Fn(f32) -> [u8; N]) {
+    for tensor in tensors {
+        let values = tensor.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32());
+        tensor.bytes = values.flat_map(&to).collect();
+        tensor.dtype = dtype;
+    }
+}
+
+fn assert_near(a: &[TokenLogprobs], b: &[TokenLogprobs], tolerance: f32) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
+        assert_eq!(a.token, b.token);
+        assert!((a.logprob - b.logprob).abs() < tolerance, "{} {}", a.logprob, b.logprob);
+    }
+}
+
+#[test]
+fn f32_and_f16_checkpoints_hold_the_same_model() {
+    let plain = scores(folder(|_| {}).path(), Quantization::None);
+    let f32s = folder(|t| convert(t, "F32", f32::to_le_bytes));
+    assert_near(&plain, &scores(f32s.path(), Quantization::None), 1e-5);
+    // These values lie within f16's range, where it has more digits than bf16: they go there and back unchanged,
+    // but for the subnormal ones.
+    let f16s = folder(|t| convert(t, "F16", |v| f16::from_f32(v).to_le_bytes()));
+    assert_near(&plain, &scores(f16s.path(), Quantization::None), 1e-3);
+}
+
+#[test]
+fn int8_from_any_format_is_the_same_int8() {
+    let plain = scores(folder(|_| {}).path(), Quantization::Int8);
+    let f32s = folder(|t| convert(t, "F32", f32::to_le_bytes));
+    assert_near(&plain, &scores(f32s.path(), Quantization::Int8), 1e-4);
+    assert!(plain.iter().zip(scores(f32s.path(), Quantization::None)).any(|(a, b)| a.logprob != b.logprob));
+}
+
+/// A tensor of odd length in front puts all others on odd addresses.
+#[test]
+fn unaligned_weights_are_copied() {
+    let plain = folder(|_| {});
+    for dtype in ["BF16", "F32"] {
+        let shifted = folder(|t| {
+            if dtype == "F32" {
+                convert(t, "F32", f32::to_le_bytes);
+            }
+            t.insert(0, Tensor { name: "odd".into(), dtype: "U8", shape: vec![3], bytes: vec![0; 3] });
+        });
+        for quantization in Quantization::BEST_FIRST {
+            let same = scores(shifted.path(), quantization);
+            assert_near(&scores(plain.path(), quantization), &same, 1e-4);
+        }
+    }
+}
+
+/// w1 above w3 of all experts in one tensor, w2 in another, as newer code writes them if asked to.
+#[test]
+fn fused_experts_equal_separate_ones() {
+    let fused = folder(|tensors| {
+        for l in 0..2 {
+            let take = |e: usize, w: &str| {
+                let name = format!("model.layers.{l}.block_sparse_moe.experts.{e}.{w}.weight");
+                tensors.iter().find(|t| t.name == name).unwrap().bytes.clone()
+            };
+            let both: Vec<u8> = (0..4).flat_map(|e| [take(e, "w1"), take(e, "w3")].concat()).collect();
+            let down: Vec<u8> = (0..4).flat_map(|e| take(e, "w2")).collect();
+            let experts = format!("model.layers.{l}.mlp.experts");
+            let tensor = |name: &str, shape: &[usize], bytes| Tensor {
+                name: format!("{experts}.{name}"),
+                dtype: "BF16",
+                shape: shape.to_vec(),
+                bytes,
+            };
+            tensors.push(tensor("gate_up_proj", &[4, 40, 24], both));
+            tensors.push(tensor("down_proj", &[4, 24, 20], down));
+        }
+        tensors.retain(|t| !t.name.contains("block_sparse_moe.experts"));
+        tensors.iter_mut().for_each(|t| t.name = t.name.replace("block_sparse_moe", "mlp"));
+    });
+    for quantization in Quantization::BEST_FIRST {
+        assert_eq!(scores(fused.path(), quantization), scores(folder(|_| {}).path(), quantization));
+    }
+}
+
+#[test]
+fn a_tied_head_is_the_embedding() {
+    let tied = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config["tie_word_embeddings"] = true.into();
+    let mut all = tensors(&config, 9);
+    let embedding = all[0].bytes.clone();
+    all.retain(|t| t.name != "lm_head.weight");
+    write(tied.path(), &config, &all);
+    let copied = folder(|t| {
+        t.iter_mut().filter(|t| t.name == "lm_head.weight").for_each(|t| t.bytes.clone_from(&embedding))
+    });
+    let none = Quantization::None;
+    assert_eq!(scores(tied.path(), none), scores(copied.path(), none));
+}
+
+#[test]
+fn inspect_counts_what_is_held() {
+    let inspected = inspect(folder(|_| {}).path()).unwrap();
+    let values: usize =
+        tiny_mixtral::shapes(&config()).iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+    let experts = 2 * 4 * 3 * 24 * 20;
+    assert_eq!(inspected.parameters, values as u64);
+    assert_eq!(inspected.active_parameters, (values - experts / 2) as u64);
+    // Keys and values of 2 layers × 2 heads × 6, in f32.
+    assert_eq!(inspected.kv_bytes_per_token, 2 * 2 * 2 * 6 * 4);
+    let norms = 5 * 24;
+    assert_eq!(inspected.weight_bytes.none, (2 * values + 2 * norms) as u64);
+    assert!(inspected.weight_bytes.int8 < inspected.weight_bytes.none);
+    let f32s = inspect(folder(|t| convert(t, "F32", f32::to_le_bytes)).path()).unwrap();
+    assert_eq!(f32s.weight_bytes.none, 4 * values as u64);
+    assert_ne!(f32s.digest, inspected.digest);
+}
+
+#[test]
+fn progress_goes_from_0_to_1() {
+    let seen = RefCell::new(Vec::new());
+    let options = EngineOptions {
+        quantization: Quantization::Int8,
+        device: Device::Cpu,
+        context_length: None,
+        threads: 1,
+        max_running: 1,
+        max_waiting: 1,
+    };
+    let dir = folder(|_| {});
+    Engine::load(dir.path(), &options, &|share| seen.borrow_mut().push(share)).unwrap();
+    let seen = seen.into_inner();
+    assert!(seen.len() > 10 && seen.is_sorted());
+    assert_eq!((seen[0], seen[seen.len() - 1]), (0.0, 1.0));
+}
