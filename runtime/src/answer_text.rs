@@ -1,0 +1,120 @@
+//! One answer's text: tokens in, text out, with each token's log probabilities at their place in the text.
+
+use crate::detokenizer::Detokenizer;
+use crate::stop_strings::StopStrings;
+use coterie_engine::TokenLogprobs;
+use std::collections::VecDeque;
+
+/// The text of an answer while its tokens come.
+#[derive(Debug)]
+pub struct AnswerText {
+    detokenizer: Detokenizer,
+    stops: StopStrings,
+    /// Tokens whose text is not out yet, with the byte at which it begins.
+    waiting: VecDeque<(usize, PlacedToken)>,
+    /// Bytes of text that tokens have completed.
+    completed: usize,
+    /// The same in characters.
+    completed_chars: usize,
+    /// Bytes of text that are out.
+    out: usize,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// Text that follows what was out before.
+    pub text: String,
+    /// The tokens whose text begins in it; only where log probabilities were asked for.
+    pub tokens: Vec<PlacedToken>,
+    /// A stop string was found: the answer ends here.
+    pub stopped: bool,
+}
+
+/// A token and its place in the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedToken {
+    /// Its text begins at this character of the answer.
+    pub start: usize,
+    /// The token and its log probabilities.
+    pub logprobs: TokenLogprobs,
+}
+
+impl AnswerText {
+    /// An empty answer that ends before the first of `stops`.
+    pub fn new(stops: Vec<String>) -> Self {
+        AnswerText {
+            detokenizer: Detokenizer::default(),
+            stops: StopStrings::new(stops),
+            waiting: VecDeque::new(),
+            completed: 0,
+            completed_chars: 0,
+            out: 0,
+        }
+    }
+
+    /// Adds a token of the given bytes (none, for a token that is not shown).
+    pub fn push(&mut self, bytes: &[u8], logprobs: Option<TokenLogprobs>) -> Piece {
+        let placed = logprobs.map(|logprobs| PlacedToken { start: self.completed_chars, logprobs });
+        self.waiting.extend(placed.map(|token| (self.completed, token)));
+        let text = self.detokenizer.push(bytes);
+        self.completed += text.len();
+        self.completed_chars += text.chars().count();
+        let released = self.stops.push(&text);
+        self.out += released.text.len();
+        let tokens = self.tokens_before(self.out);
+        Piece { text: released.text, tokens, stopped: released.stopped }
+    }
+
+    /// Nothing follows: gives out what was held back.
+    pub fn finish(&mut self) -> Piece {
+        let tail = self.detokenizer.finish();
+        let released = self.stops.push(&tail);
+        if released.stopped {
+            self.out += released.text.len();
+            return Piece { tokens: self.tokens_before(self.out), text: released.text, stopped: true };
+        }
+        let text = released.text + &self.stops.finish();
+        Piece { text, tokens: self.tokens_before(usize::MAX), stopped: false }
+    }
+
+    fn tokens_before(&mut self, byte: usize) -> Vec<PlacedToken> {
+        let many = self.waiting.partition_point(|(start, _)| *start < byte);
+        self.waiting.drain(..many).map(|(_, token)| token).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(token: u32) -> Option<TokenLogprobs> {
+        Some(TokenLogprobs { token, logprob: -1.0, top: Vec::new() })
+    }
+
+    fn ids(piece: &Piece) -> Vec<u32> {
+        piece.tokens.iter().map(|t| t.logprobs.token).collect()
+    }
+
+    #[test]
+    fn a_token_comes_out_with_the_text_that_it_begins() {
+        let mut answer = AnswerText::new(vec!["END".into()]);
+        let held = answer.push(&[0xc3], token(1));
+        assert_eq!((held.text.as_str(), ids(&held)), ("", vec![]));
+        let whole = answer.push(&[0xbc], token(2));
+        assert_eq!((whole.text.as_str(), ids(&whole)), ("ü", vec![1, 2]));
+        let held = answer.push(b" E", token(3));
+        assert_eq!((held.text.as_str(), ids(&held), held.tokens[0].start), (" ", vec![3], 1));
+        let stopped = answer.push(b"ND more", token(4));
+        assert_eq!((stopped.text.as_str(), ids(&stopped), stopped.stopped), ("", vec![], true));
+    }
+
+    #[test]
+    fn at_the_end_everything_held_comes_out() {
+        let mut answer = AnswerText::new(vec!["END".into()]);
+        answer.push(b"x EN", token(1));
+        answer.push(&[], token(2));
+        let rest = answer.finish();
+        assert_eq!((rest.text.as_str(), ids(&rest), rest.stopped), ("EN", vec![2], false));
+    }
+}

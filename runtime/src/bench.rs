@@ -1,0 +1,188 @@
+//! `coterie bench`: how fast this machine runs a model. The prompt is random tokens; nothing stops an answer early.
+
+use crate::config::BenchArgs;
+use crate::machine;
+use crate::termination::failed;
+use coterie_api::launch::Termination;
+use coterie_engine::{Engine, EngineOptions, Event, LoadError, Request, Sampling};
+use serde::Serialize;
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Prompt tokens a second, all requests together; median.
+    prefill_tok_s: f64,
+    /// Generated tokens a second after the first, all requests together; median. Absent where only one is generated.
+    decode_tok_s: Option<f64>,
+    load_s: f64,
+    peak_rss_bytes: Option<u64>,
+    quantization: &'static str,
+    device: &'static str,
+    prompt_tokens: usize,
+    generate: usize,
+    batch: usize,
+    runs: usize,
+    threads: usize,
+    cpu_features: Vec<&'static str>,
+    architecture: String,
+    parameters: u64,
+    active_parameters: u64,
+    digest: String,
+    version: &'static str,
+}
+
+/// One run.
+struct Timing {
+    /// Seconds until every request had its first token.
+    prefill_s: f64,
+    /// Seconds from then to the last token of all.
+    decode_s: f64,
+    /// Tokens generated in `decode_s`.
+    decoded: usize,
+}
+
+impl Timing {
+    fn decode_tok_s(&self) -> Option<f64> {
+        (self.decoded > 0).then(|| self.decoded as f64 / self.decode_s)
+    }
+}
+
+/// Measures, and prints one JSON object.
+pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
+    let inspection = coterie_engine::inspect(&args.model).map_err(rejected)?;
+    let options = EngineOptions {
+        quantization: args.quantization,
+        device: args.device,
+        context_length: Some(args.prompt_tokens + args.generate),
+        threads: args.threads,
+        max_running: args.batch,
+        max_waiting: args.batch,
+    };
+    let started = Instant::now();
+    let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(rejected)?;
+    let load_s = started.elapsed().as_secs_f64();
+
+    let mut timings = Vec::new();
+    for number in 1..=args.runs {
+        let timing = measure(&mut engine, args)?;
+        tracing::info!(number, prefill_s = timing.prefill_s, decode_s = timing.decode_s, "run");
+        timings.push(timing);
+    }
+    let prompt_tokens = (args.prompt_tokens * args.batch) as f64;
+    let decoded: Vec<f64> = timings.iter().filter_map(Timing::decode_tok_s).collect();
+    let report = Report {
+        prefill_tok_s: prompt_tokens / median(timings.iter().map(|timing| timing.prefill_s)),
+        decode_tok_s: (!decoded.is_empty()).then(|| median(decoded.into_iter())),
+        load_s,
+        peak_rss_bytes: machine::peak_memory(),
+        quantization: args.quantization.flag(),
+        device: args.device.flag(),
+        prompt_tokens: args.prompt_tokens,
+        generate: args.generate,
+        batch: args.batch,
+        runs: args.runs,
+        threads: threads(args),
+        cpu_features: machine::cpu_features(),
+        architecture: inspection.architecture,
+        parameters: inspection.parameters,
+        active_parameters: inspection.active_parameters,
+        digest: inspection.digest,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let json = serde_json::to_string(&report)
+        .map_err(|error| failed(format!("the report could not be written: {error}")))?;
+    println!("{json}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One batch from its prompts to its last token.
+fn measure(engine: &mut Engine, args: &BenchArgs) -> Result<Timing, Termination> {
+    let vocabulary = engine.vocabulary() as u64;
+    for number in 0..args.batch as u64 {
+        let request = Request {
+            prompt: random_tokens(number, vocabulary).take(args.prompt_tokens).collect(),
+            max_tokens: args.generate,
+            sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: number },
+            stop_tokens: Vec::new(),
+            top_logprobs: None,
+            prompt_logprobs: None,
+        };
+        engine.submit(request).map_err(|why| failed(format!("the engine refused a prompt: {why}")))?;
+    }
+    let started = Instant::now();
+    let (mut events, mut begun, mut generated) = (Vec::new(), HashSet::new(), 0);
+    // A long batch is prefilled in several steps, and requests that are through decode meanwhile: those tokens count
+    // neither way.
+    let mut prefilled = None;
+    while !engine.is_idle() {
+        engine.step(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Failed { message, .. } => return Err(failed(format!("the model failed: {message}"))),
+                Event::Token { id, .. } => {
+                    generated += 1;
+                    begun.insert(id);
+                }
+                Event::Prompt { .. } => {}
+            }
+        }
+        if begun.len() == args.batch && prefilled.is_none() {
+            prefilled = Some((started.elapsed().as_secs_f64(), generated));
+        }
+    }
+    let whole_s = started.elapsed().as_secs_f64();
+    let expected = args.batch * args.generate;
+    match prefilled {
+        Some((prefill_s, before)) if generated == expected => {
+            Ok(Timing { prefill_s, decode_s: whole_s - prefill_s, decoded: generated - before })
+        }
+        _ => Err(failed(format!("the engine generated {generated} tokens where {expected} were asked for"))),
+    }
+}
+
+/// The same tokens for the same `seed` (a 64-bit linear congruential sequence, high bits).
+fn random_tokens(seed: u64, vocabulary: u64) -> impl Iterator<Item = u32> {
+    let step = |state: &u64| {
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    };
+    let states = std::iter::successors(Some(seed + 1), step).skip(1);
+    states.map(move |state| ((state >> 33) % vocabulary.max(1)) as u32)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+fn threads(args: &BenchArgs) -> usize {
+    if args.threads > 0 { args.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+fn rejected(error: LoadError) -> Termination {
+    Termination { reason: error.reason(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+
+    #[test]
+    fn prompts_are_random_but_the_same_every_time() {
+        let first: Vec<u32> = random_tokens(0, 1000).take(100).collect();
+        assert_eq!(first, random_tokens(0, 1000).take(100).collect::<Vec<_>>());
+        assert_ne!(first, random_tokens(1, 1000).take(100).collect::<Vec<_>>());
+        assert!(first.iter().all(|token| *token < 1000));
+        assert!(first.iter().collect::<std::collections::BTreeSet<_>>().len() > 80);
+    }
+}

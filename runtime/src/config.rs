@@ -1,0 +1,254 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
+use coterie_api::name::HTTP_PORT;
+use coterie_engine::EngineOptions;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Serves Mixture-of-Experts models behind the OpenAI API.
+#[derive(Debug, Parser)]
+#[command(name = "coterie", version)]
+pub struct Cli {
+    /// Form of the log on stderr; text on a terminal and json elsewhere, unless given
+    #[arg(long, global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load a model folder and serve it over HTTP until SIGTERM
+    ///
+    /// It listens at once; /ready answers 200 once the model has generated a token of its own. SIGTERM or one SIGINT
+    /// drains: /ready turns 503, new requests are still taken for 3 seconds, then running ones may finish until
+    /// --drain-seconds are over.
+    ///
+    /// Exit code 0: every request was answered. 1: the machine failed, or requests still ran at the drain's deadline
+    /// and were cut. 2: the model folder or the command line was refused. 130: a second SIGINT ended it at once.
+    Serve(ServeArgs),
+    /// Measure how fast this machine runs a model; prints one JSON object
+    Bench(BenchArgs),
+    /// Say what a model folder holds and what serving it takes
+    ///
+    /// The digest is SHA-256 over the files that lie directly in the folder (hidden ones left out), sorted by name:
+    /// each one's name, size and content; of a file over 32 MiB the first 4 MiB and 64 samples of 64 KiB. It tells
+    /// other weights, an edited tokenizer and a cut-off file apart; it does not find a few flipped bytes.
+    Inspect(InspectArgs),
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `coterie serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Folder of the model: config.json, tokenizer.json, *.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Name that clients put into `model` [default: the folder's name]
+    #[arg(long, value_name = "NAME")]
+    pub served_name: Option<String>,
+    /// Longest request, prompt and answer, in tokens [default: the model's own]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// How the weights are held: none (as in the checkpoint) or int8
+    #[arg(long, default_value = Quantization::None.flag())]
+    pub quantization: Quantization,
+    /// What to compute on: cpu or gpu
+    #[arg(long, default_value = Device::Cpu.flag(), value_parser = device)]
+    pub device: Device,
+    /// Address to listen on
+    #[arg(long, default_value = "0.0.0.0")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = HTTP_PORT)]
+    pub port: u16,
+    /// After SIGTERM, running requests may take this many seconds to finish
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub drain_seconds: u32,
+    /// Threads to compute with; 0 takes all cores
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Requests in one batch at most
+    #[arg(long, value_name = "REQUESTS", default_value_t = 16, value_parser = at_least_one)]
+    pub max_running: usize,
+    /// Requests that may wait for a place in the batch; more get status 429
+    #[arg(long, value_name = "REQUESTS", default_value_t = 256, value_parser = at_least_one)]
+    pub max_waiting: usize,
+    /// File for the termination message; written only if it is there
+    #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
+    pub termination_log: PathBuf,
+}
+
+/// `coterie bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// How the weights are held: none or int8
+    #[arg(long, default_value = Quantization::None.flag())]
+    pub quantization: Quantization,
+    /// What to compute on: cpu or gpu
+    #[arg(long, default_value = Device::Cpu.flag(), value_parser = device)]
+    pub device: Device,
+    /// Tokens in each prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = at_least_one)]
+    pub prompt_tokens: usize,
+    /// Tokens to generate for each request
+    #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = at_least_one)]
+    pub generate: usize,
+    /// Requests at once
+    #[arg(long, value_name = "REQUESTS", default_value_t = 1, value_parser = at_least_one)]
+    pub batch: usize,
+    /// Runs; the median is reported
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    pub runs: usize,
+    /// Threads to compute with; 0 takes all cores
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// File for the termination message; written only if it is there
+    #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
+    pub termination_log: PathBuf,
+}
+
+/// `coterie inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// Folder of the model
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Form of the answer on stdout
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// File for the answer as JSON, or for the reason of a failure; written only if it is there
+    #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
+    pub termination_log: PathBuf,
+}
+
+/// Form of an answer on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl ServeArgs {
+    /// Name that clients put into `model`.
+    pub fn served_name(&self) -> String {
+        self.served_name.clone().unwrap_or_else(|| folder_name(&self.model))
+    }
+
+    /// What the engine is loaded with.
+    pub fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            quantization: self.quantization,
+            device: self.device,
+            context_length: self.context.map(|tokens| tokens as usize),
+            threads: self.threads,
+            max_running: self.max_running,
+            max_waiting: self.max_waiting,
+        }
+    }
+}
+
+/// The last part of the path, also of `.` and of `models/m/`.
+fn folder_name(dir: &Path) -> String {
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    let known = [Device::Cpu, Device::Gpu];
+    let found = known.into_iter().find(|device| device.flag().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("unknown device {text:?}; known: cpu, gpu"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coterie_api::launch::RankLaunch;
+
+    fn serve(args: &[String]) -> ServeArgs {
+        let words = std::iter::once("coterie".to_owned()).chain(args.iter().cloned());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Serve(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_operator_writes_is_what_serve_reads() {
+        for context_length in [None, Some(512)] {
+            for quantization in Quantization::BEST_FIRST {
+                for device in [Device::Cpu, Device::Gpu] {
+                    let launch = RankLaunch {
+                        model_dir: "/model".into(),
+                        served_name: "smol-moe".into(),
+                        context_length,
+                        quantization,
+                        device,
+                        port: 8081,
+                        drain_seconds: 60,
+                    };
+                    let args = serve(&launch.args());
+                    let read = RankLaunch {
+                        model_dir: args.model.to_string_lossy().into_owned(),
+                        served_name: args.served_name(),
+                        context_length: args.context,
+                        quantization: args.quantization,
+                        device: args.device,
+                        port: args.port,
+                        drain_seconds: args.drain_seconds,
+                    };
+                    assert_eq!(read, launch);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_is_enough_to_serve_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("tiny-moe");
+        std::fs::create_dir(&model).unwrap();
+        let args = serve(&["serve".into(), "--model".into(), format!("{}/", model.display())]);
+        assert_eq!(args.served_name(), "tiny-moe");
+        assert_eq!((args.port, args.quantization, args.device), (8080, Quantization::None, Device::Cpu));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        for (flag, value, said) in [
+            ("--context", "0", "--context"),
+            ("--quantization", "int3", "known: none, int8"),
+            ("--device", "tpu", "known: cpu, gpu"),
+            ("--max-running", "0", "at least 1"),
+        ] {
+            let words = ["coterie", "serve", "--model", "m", flag, value];
+            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}

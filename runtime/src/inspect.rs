@@ -1,0 +1,133 @@
+//! `coterie inspect`: what a model folder holds and what serving it takes.
+
+use crate::config::{InspectArgs, Output};
+use crate::machine;
+use crate::served_model::TextSide;
+use crate::termination::{failed, write_message};
+use coterie_api::launch::{Inspection, Quantization, Termination};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+const MIB: f64 = (1 << 20) as f64;
+const GIB: f64 = (1 << 30) as f64;
+
+/// Inspects, and prints what was found; in a pod, the operator reads it from the termination message.
+pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
+    let inspection = coterie_engine::inspect(&args.model)
+        .map_err(|error| Termination { reason: error.reason(), message: error.to_string() })?;
+    let text_side = TextSide::load(&args.model)?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),
+        Output::Text => {
+            print!("{}", text(&inspection, text_side.chat_template.is_some(), machine::available_memory()));
+        }
+    }
+    write_message(&inspection, &args.termination_log).map_err(unwritable)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unwritable(error: impl std::fmt::Display) -> Termination {
+    failed(format!("what was found could not be written: {error}"))
+}
+
+/// For people. `available` is the memory that this machine has free, bytes.
+fn text(inspection: &Inspection, chat: bool, available: Option<u64>) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name:<14}{value}");
+    };
+    line("architecture", inspection.architecture.clone());
+    line(
+        "parameters",
+        format!(
+            "{} ({} active a token)",
+            billions(inspection.parameters),
+            billions(inspection.active_parameters)
+        ),
+    );
+    line(
+        "layers",
+        format!(
+            "{}, each with {} experts, {} a token",
+            inspection.layers, inspection.experts, inspection.experts_per_token
+        ),
+    );
+    line("context", format!("{} tokens", inspection.context_length));
+    line("chat template", if chat { "yes" } else { "no; only /v1/completions can be used" }.to_owned());
+    line(
+        "KV cache",
+        format!("{:.1} MiB for 1,000 tokens", inspection.kv_bytes_per_token as f64 * 1000.0 / MIB),
+    );
+    line("working", format!("{:.2} GiB beside weights and KV cache", inspection.working_bytes as f64 / GIB));
+    line("devices", inspection.devices.iter().map(|device| device.flag()).collect::<Vec<_>>().join(", "));
+    line("digest", inspection.digest.clone());
+    for quantization in Quantization::BEST_FIRST {
+        line(&format!("as {quantization}"), fit(inspection, quantization, available));
+    }
+    out
+}
+
+/// What holding the weights as `quantization` takes, and what it leaves here.
+fn fit(inspection: &Inspection, quantization: Quantization, available: Option<u64>) -> String {
+    let weights = inspection.weight_bytes.of(quantization);
+    let needed = weights.saturating_add(inspection.working_bytes);
+    let size = format!("{:.2} GiB of weights", weights as f64 / GIB);
+    let Some(available) = available else { return size };
+    let Some(left) = available.checked_sub(needed) else {
+        return format!("{size}: too much for the {:.2} GiB that are free here", available as f64 / GIB);
+    };
+    let tokens = left.checked_div(inspection.kv_bytes_per_token).unwrap_or(u64::MAX);
+    if tokens >= inspection.context_length.into() {
+        format!("{size}: fits here with the whole context")
+    } else {
+        format!("{size}: fits here with a context of {tokens} tokens at most (--context)")
+    }
+}
+
+fn billions(number: u64) -> String {
+    format!("{:.2} B", number as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coterie_api::launch::{Device, WeightBytes};
+
+    fn inspection() -> Inspection {
+        Inspection {
+            architecture: "MixtralForCausalLM".into(),
+            parameters: 660_000_000,
+            active_parameters: 214_000_000,
+            layers: 30,
+            experts: 8,
+            experts_per_token: 2,
+            context_length: 2048,
+            weight_bytes: WeightBytes { none: 4 << 30, int8: 2 << 30 },
+            kv_bytes_per_token: 1 << 20,
+            working_bytes: 1 << 30,
+            digest: "sha256:ab".into(),
+            devices: vec![Device::Cpu],
+        }
+    }
+
+    #[test]
+    fn the_text_says_what_fits_here() {
+        let found = text(&inspection(), true, Some(4 << 30));
+        assert!(found.contains("parameters    0.66 B (0.21 B active a token)"), "{found}");
+        assert!(found.contains("as None       4.00 GiB of weights: too much for the 4.00 GiB"), "{found}");
+        assert!(
+            found.contains("as Int8       2.00 GiB of weights: fits here with a context of 1024 tokens"),
+            "{found}"
+        );
+        assert!(text(&inspection(), true, Some(64 << 30)).contains("fits here with the whole context"));
+    }
+
+    #[test]
+    fn the_operator_can_read_what_is_written_for_it() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        write_message(&inspection(), log.path()).unwrap();
+        let read: Inspection = serde_json::from_slice(&std::fs::read(log.path()).unwrap()).unwrap();
+        assert_eq!(read, inspection());
+    }
+}

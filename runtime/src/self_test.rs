@@ -1,0 +1,59 @@
+//! Before anybody is served, the model answers itself: a prompt goes the whole way, and a token must come back.
+
+use crate::chat_template::Message;
+use crate::engine_thread::NotSubmitted;
+use crate::served_model::ServedModel;
+use crate::termination::{failed, model_rejected};
+use coterie_api::launch::Termination;
+use coterie_engine::{Event, Request, Sampling};
+use std::time::Instant;
+
+const PROMPT: &str = "Hello";
+
+/// Generates one token.
+pub async fn run(model: &ServedModel) -> Result<(), Termination> {
+    let mut tokens = prompt(model).await.map_err(model_rejected)?;
+    if tokens.is_empty() {
+        return Err(model_rejected(format!(
+            "the tokenizer makes no token of {PROMPT:?}; download tokenizer.json again"
+        )));
+    }
+    tokens.truncate(model.engine.context_length().saturating_sub(1).max(1));
+    let request = Request {
+        prompt: tokens,
+        max_tokens: 1,
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
+        stop_tokens: Vec::new(),
+        top_logprobs: Some(0),
+        prompt_logprobs: None,
+    };
+    let mut events = model.engine.submit(request, Instant::now()).await.map_err(|refused| match refused {
+        NotSubmitted::Rejected(rule) => model_rejected(format!(
+            "the engine refused the first prompt: {rule}; tokenizer.json may be another model's"
+        )),
+        NotSubmitted::Cut(_) => failed("the engine stopped before it generated a token"),
+    })?;
+    match events.next().await {
+        Ok(Event::Token { logprobs, .. }) if logprobs.as_ref().is_some_and(|l| l.logprob.is_finite()) => {
+            Ok(())
+        }
+        Ok(Event::Failed { message, .. }) => {
+            Err(model_rejected(format!("the model generated no token: {message}")))
+        }
+        Ok(_) => Err(model_rejected(
+            "the model's first token has no finite probability; its weights are damaged: download them again",
+        )),
+        Err(_) => Err(failed("the engine stopped before it generated a token")),
+    }
+}
+
+/// What a user would send. A template that does not take a plain first message can still be used by those who know it.
+async fn prompt(model: &ServedModel) -> Result<Vec<u32>, String> {
+    let hello = vec![Message { role: "user".to_owned(), content: PROMPT.to_owned(), name: None }];
+    match model.encode_chat(hello).await {
+        Some(Ok(tokens)) => return Ok(tokens),
+        Some(Err(refused)) => tracing::warn!(refused, "the chat template does not take a plain user message"),
+        None => {}
+    }
+    Ok(model.encode(PROMPT.to_owned(), true).await?.tokens)
+}

@@ -1,0 +1,86 @@
+//! HTTP: probes, metrics, the OpenAI API. JSON types never leave this folder.
+
+pub mod accept;
+mod health;
+mod openai;
+mod stream;
+
+use crate::engine_thread::EngineHandle;
+use crate::metrics::Metrics;
+use crate::readiness::{Phase, Readiness};
+use crate::served_model::ServedModel;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use coterie_engine::Load;
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What every request sees.
+pub struct Front {
+    /// Name that clients put into `model`.
+    pub served_name: String,
+    /// Where the process is in its life.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    model: OnceLock<ServedModel>,
+    started: u64,
+}
+
+impl Front {
+    /// A front that has no model yet.
+    pub fn new(served_name: String) -> Front {
+        Front {
+            served_name,
+            readiness: Readiness::default(),
+            metrics: Arc::default(),
+            model: OnceLock::new(),
+            started: unix_seconds(),
+        }
+    }
+
+    /// From now on requests are served by `model`.
+    pub fn open(&self, model: ServedModel) {
+        if self.model.set(model).is_ok() {
+            self.readiness.advance(Phase::Ready);
+        }
+    }
+
+    fn load(&self) -> Load {
+        self.model.get().map(|model| &model.engine).map_or_else(Load::default, EngineHandle::load)
+    }
+}
+
+/// Every path that is served.
+pub fn router(front: Arc<Front>) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{*model}", get(openai::models::retrieve))
+        .route("/v1/chat/completions", post(openai::chat::create))
+        .route("/v1/completions", post(openai::completions::create))
+        .fallback(openai::unknown_path)
+        .method_not_allowed_fallback(openai::wrong_method)
+        .layer(from_fn_with_state(front.clone(), close_while_draining))
+        .with_state(front)
+}
+
+/// Tells clients not to come back on this connection.
+async fn close_while_draining(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if matches!(front.readiness.phase(), Phase::Draining | Phase::Dead) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,45 @@
+//! For probes and scrapers.
+
+use super::Front;
+use crate::readiness::Phase;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use std::sync::Arc;
+
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// 200 while the process can do its work or may come to; 503 once only a restart helps.
+pub(super) async fn health(State(front): State<Arc<Front>>) -> (StatusCode, &'static str) {
+    match front.readiness.phase() {
+        Phase::Dead => (StatusCode::SERVICE_UNAVAILABLE, "the engine died\n"),
+        _ => (StatusCode::OK, "ok\n"),
+    }
+}
+
+/// 200 while requests should come here; else 503 and why not.
+pub(super) async fn ready(State(front): State<Arc<Front>>) -> (StatusCode, String) {
+    match not_ready(&front) {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+pub(super) async fn metrics(State(front): State<Arc<Front>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], front.metrics.text(front.load()))
+}
+
+/// Why no requests should come here.
+pub(super) fn not_ready(front: &Front) -> Option<String> {
+    match front.readiness.phase() {
+        Phase::Ready => None,
+        Phase::Loading => Some(format!(
+            "the model is being loaded: {:.0} % of its weights",
+            front.metrics.weights_loaded() * 100.0
+        )),
+        Phase::Testing => Some("the model is loaded and generates its first token".to_owned()),
+        Phase::Draining => Some("the process was asked to end and finishes what runs".to_owned()),
+        Phase::Dead => Some("the engine died".to_owned()),
+    }
+}

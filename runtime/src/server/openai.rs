@@ -1,0 +1,52 @@
+//! The OpenAI API.
+
+pub(super) mod chat;
+pub(super) mod completions;
+pub(super) mod models;
+
+mod answer;
+mod body;
+mod error;
+mod logprobs;
+mod messages;
+mod parameters;
+mod settings;
+
+use super::Front;
+use super::health::not_ready;
+use crate::served_model::ServedModel;
+pub(super) use answer::{Answer, Usage};
+use axum::http::{Method, Uri};
+pub(super) use error::ApiError;
+use parameters::Parameters;
+pub(super) use settings::Streamed;
+use std::hash::{BuildHasher, RandomState};
+
+pub(super) async fn unknown_path(method: Method, uri: Uri) -> ApiError {
+    ApiError::unknown_path(&method, uri.path())
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::wrong_method(&method, uri.path())
+}
+
+/// The model, once it can be asked; during a drain it still can.
+fn model(front: &Front) -> Result<&ServedModel, ApiError> {
+    let why =
+        || ApiError::not_ready(&not_ready(front).unwrap_or_else(|| "the model is not loaded".to_owned()));
+    front.model.get().ok_or_else(why)
+}
+
+/// Takes `model` and refuses any name but the one that is served.
+fn take_model(parameters: &mut Parameters, front: &Front) -> Result<(), ApiError> {
+    match parameters.string("model")? {
+        None => Err(ApiError::missing("model")),
+        Some(name) if name == front.served_name => Ok(()),
+        Some(name) => Err(ApiError::unknown_model(&name, &front.served_name)),
+    }
+}
+
+/// A number that nobody can foresee: for seeds that a client did not choose, and for ids.
+fn fresh_number() -> u64 {
+    RandomState::new().hash_one(())
+}

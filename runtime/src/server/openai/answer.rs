@@ -1,0 +1,71 @@
+//! How an endpoint writes an answer down: whole, or chunk by chunk.
+
+use super::fresh_number;
+use crate::generation::{Generation, Part};
+use crate::server::unix_seconds;
+use coterie_engine::Finish;
+use serde_json::{Value, json};
+
+/// Names this build, for clients that compare answers.
+const FINGERPRINT: &str = concat!("coterie-", env!("CARGO_PKG_VERSION"));
+
+/// The form in which one endpoint answers one request.
+pub(in crate::server) trait Answer: Send + 'static {
+    /// The chunk that goes before all others, if there is one.
+    fn opening(&mut self) -> Option<Value>;
+    /// The chunk that tells of `part`.
+    fn chunk(&mut self, part: Part) -> Value;
+    /// The chunk that counts.
+    fn usage_chunk(&self, usage: Usage) -> Value;
+    /// All parts in one object.
+    fn whole(self, parts: Vec<Part>, usage: Usage) -> Value;
+}
+
+/// Tokens of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Usage {
+    prompt: usize,
+    completion: usize,
+}
+
+impl Usage {
+    pub fn of(generation: &Generation) -> Usage {
+        Usage { prompt: generation.prompt_tokens(), completion: generation.completion_tokens() }
+    }
+
+    pub fn json(self) -> Value {
+        let total = self.prompt + self.completion;
+        json!({"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total})
+    }
+}
+
+/// What stands at the top of every object of one answer.
+#[derive(Clone, Debug)]
+pub(super) struct Letterhead {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+impl Letterhead {
+    /// `prefix` is OpenAI's for the kind of answer.
+    pub fn new(prefix: &str, model: &str) -> Letterhead {
+        let id = format!("{prefix}-{:016x}{:016x}", fresh_number(), fresh_number());
+        Letterhead { id, created: unix_seconds(), model: model.to_owned() }
+    }
+
+    /// An object of this answer.
+    pub fn object(&self, kind: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id, "object": kind, "created": self.created, "model": self.model,
+            "system_fingerprint": FINGERPRINT, "choices": choices,
+        })
+    }
+}
+
+pub(super) fn finish_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+    }
+}

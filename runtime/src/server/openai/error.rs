@@ -1,0 +1,191 @@
+//! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+use crate::engine_thread::{Cut, NotSubmitted};
+use crate::generation::Broken;
+use axum::Json;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use coterie_engine::Rejected;
+use serde_json::{Value, json};
+
+/// Seconds after which a client may try again when the queue is full.
+const QUEUE_RETRY: &str = "1";
+/// Seconds after which a client may try again when the model is not there.
+const MODEL_RETRY: &str = "5";
+
+/// A refusal or a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::server) struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+    retry_after: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: Option<&'static str>,
+        message: impl Into<String>,
+    ) -> ApiError {
+        ApiError { status, kind, message: message.into(), param: None, code, retry_after: None }
+    }
+
+    /// The request is wrong in `param`.
+    pub fn invalid(param: &str, message: impl Into<String>) -> ApiError {
+        ApiError::refused(None, message).about(param)
+    }
+
+    /// `param` is not given.
+    pub fn missing(param: &str) -> ApiError {
+        ApiError::refused(
+            Some("missing_required_parameter"),
+            format!("Missing required parameter: '{param}'."),
+        )
+        .about(param)
+    }
+
+    /// `param` is in OpenAI's API, but this build cannot do it.
+    pub fn unsupported(param: &str, message: impl Into<String>) -> ApiError {
+        ApiError::refused(Some("unsupported_parameter"), message).about(param)
+    }
+
+    /// `param` is not in OpenAI's API.
+    pub fn unknown_parameter(param: &str) -> ApiError {
+        ApiError::refused(Some("unknown_parameter"), format!("Unknown parameter: '{param}'.")).about(param)
+    }
+
+    pub fn malformed_json(error: &serde_json::Error) -> ApiError {
+        ApiError::refused(None, format!("The body of the request is not valid JSON: {error}."))
+    }
+
+    pub fn no_object(found: &str) -> ApiError {
+        ApiError::refused(None, format!("The body of the request must be a JSON object, not {found}."))
+    }
+
+    pub fn too_large(limit: usize) -> ApiError {
+        let message = format!("The body of the request is larger than {limit} bytes; send a shorter prompt.");
+        let code = Some("request_too_large");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", code, message)
+    }
+
+    pub fn too_slow() -> ApiError {
+        let message = "The body of the request did not arrive in time.";
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", Some("request_timeout"), message)
+    }
+
+    pub fn body_broke() -> ApiError {
+        ApiError::refused(None, "The body of the request broke off.")
+    }
+
+    pub fn unknown_path(method: &Method, path: &str) -> ApiError {
+        let message = format!(
+            "Unknown request URL: {method} {path}. Served are /v1/models, /v1/chat/completions and /v1/completions."
+        );
+        ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), message)
+    }
+
+    pub fn wrong_method(method: &Method, path: &str) -> ApiError {
+        let message = format!("{path} does not take {method}.");
+        ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request_error",
+            Some("method_not_allowed"),
+            message,
+        )
+    }
+
+    pub fn unknown_model(name: &str, served: &str) -> ApiError {
+        let message = format!("The model '{name}' does not exist; this server serves '{served}'.");
+        ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message)
+            .about("model")
+    }
+
+    pub fn not_ready(why: &str) -> ApiError {
+        let message = format!("The model cannot be asked now: {why}.");
+        let code = Some("model_not_ready");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message).retry(MODEL_RETRY)
+    }
+
+    /// The engine did not take the request; its prompt came from `prompt_param`.
+    pub fn not_submitted(why: &NotSubmitted, prompt_param: &str) -> ApiError {
+        let rule = match why {
+            NotSubmitted::Rejected(rule) => rule,
+            NotSubmitted::Cut(cut) => return ApiError::cut(cut),
+        };
+        let message = rule.to_string();
+        match rule {
+            Rejected::TooLong { .. } => {
+                ApiError::refused(Some("context_length_exceeded"), message).about(prompt_param)
+            }
+            Rejected::NothingToDo => ApiError::invalid("max_tokens", message),
+            Rejected::EmptyPrompt | Rejected::UnknownToken { .. } => ApiError::invalid(prompt_param, message),
+            Rejected::QueueFull { .. } => {
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message)
+                    .retry(QUEUE_RETRY)
+            }
+        }
+    }
+
+    /// The answer broke off.
+    pub fn broken(why: &Broken) -> ApiError {
+        match why {
+            Broken::Failed(message) => ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "server_error",
+                Some("request_failed"),
+                message,
+            ),
+            Broken::Cut(cut) => ApiError::cut(cut),
+        }
+    }
+
+    fn cut(why: &Cut) -> ApiError {
+        let (code, message) = match why {
+            Cut::DrainDeadline => (
+                "shutting_down",
+                "The server shut down before the answer was finished; send the request again.",
+            ),
+            Cut::EngineDied(_) => {
+                ("engine_died", "The engine stopped before the answer was finished; send the request again.")
+            }
+        };
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some(code), message).retry(MODEL_RETRY)
+    }
+
+    fn refused(code: Option<&'static str>, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message)
+    }
+
+    fn about(mut self, param: &str) -> ApiError {
+        self.param = Some(param.to_owned());
+        self
+    }
+
+    fn retry(mut self, seconds: &'static str) -> ApiError {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// As it is sent, in a body or in a stream.
+    pub fn json(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.json())).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,30 @@
+//! `/v1/models`: the one model that is served.
+
+use super::{ApiError, model};
+use crate::server::Front;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub(in crate::server) async fn list(State(front): State<Arc<Front>>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({"object": "list", "data": [object(&front)?]})))
+}
+
+pub(in crate::server) async fn retrieve(
+    State(front): State<Arc<Front>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if name != front.served_name {
+        return Err(ApiError::unknown_model(&name, &front.served_name));
+    }
+    Ok(Json(object(&front)?))
+}
+
+fn object(front: &Front) -> Result<Value, ApiError> {
+    let context = model(front)?.engine.context_length();
+    Ok(json!({
+        "id": front.served_name, "object": "model", "created": front.started, "owned_by": "coterie",
+        "max_model_len": context,
+    }))
+}

@@ -1,0 +1,171 @@
+//! A JSON object as parameters that are taken one by one; what is left at the end is refused. Every refusal names the
+//! parameter by its path, such as `messages[0].content`.
+
+use super::error::ApiError;
+use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
+
+/// Parameters that were not taken yet.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    fields: Map<String, Value>,
+    /// What the fields' names follow: empty, or `messages[0].`.
+    prefix: String,
+}
+
+/// A parameter of OpenAI's API that this build accepts only where it changes nothing.
+pub(super) struct Neutral {
+    pub name: &'static str,
+    /// The value changes nothing.
+    pub is_neutral: fn(&Value) -> bool,
+}
+
+impl Parameters {
+    /// Parses the body of a request.
+    pub fn parse(body: &[u8]) -> Result<Parameters, ApiError> {
+        let value = serde_json::from_slice(body).map_err(|error| ApiError::malformed_json(&error))?;
+        match value {
+            Value::Object(fields) => Ok(Parameters { fields, prefix: String::new() }),
+            other => Err(ApiError::no_object(named(&other))),
+        }
+    }
+
+    /// The fields of `value`, which stands at `path`.
+    pub fn of(value: Value, path: &str) -> Result<Parameters, ApiError> {
+        match value {
+            Value::Object(fields) => Ok(Parameters { fields, prefix: format!("{path}.") }),
+            other => Err(wrong_type(path, "an object", &other)),
+        }
+    }
+
+    /// The parameter's path in the request.
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Takes a parameter of any type; null counts as not given.
+    pub fn any(&mut self, name: &str) -> Option<Value> {
+        self.fields.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    pub fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        self.typed(name, "a string", |value| match value {
+            Value::String(text) => Ok(text),
+            other => Err(other),
+        })
+    }
+
+    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.typed(name, "true or false", |value| value.as_bool().ok_or(value))
+    }
+
+    pub fn array(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
+        self.typed(name, "an array", |value| match value {
+            Value::Array(items) => Ok(items),
+            other => Err(other),
+        })
+    }
+
+    pub fn object(&mut self, name: &str) -> Result<Option<Parameters>, ApiError> {
+        let path = self.path(name);
+        self.any(name).map(|value| Parameters::of(value, &path)).transpose()
+    }
+
+    pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
+        let found = self.typed(name, "an integer", |value| match value.as_i64() {
+            Some(number) => Ok(number),
+            // Larger than i64 is an integer all the same, and out of range.
+            None if value.is_u64() => Ok(i64::MAX),
+            None => Err(value),
+        })?;
+        self.in_range(name, found, &range)
+    }
+
+    pub fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f64>, ApiError> {
+        let found = self.typed(name, "a number", |value| value.as_f64().ok_or(value))?;
+        self.in_range(name, found, &range)
+    }
+
+    /// Takes the parameters in `table`, and refuses those that would change something.
+    pub fn only_neutral(&mut self, table: &[Neutral]) -> Result<(), ApiError> {
+        for Neutral { name, is_neutral } in table {
+            if let Some(value) = self.any(name)
+                && !is_neutral(&value)
+            {
+                let path = self.path(name);
+                let shown = shortened(&value);
+                return Err(ApiError::unsupported(
+                    &path,
+                    format!("'{path}' = {shown} is not supported yet; leave it out."),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what was not taken.
+    pub fn finish(self) -> Result<(), ApiError> {
+        let left =
+            self.fields.iter().find(|(_, value)| !value.is_null()).or_else(|| self.fields.iter().next());
+        match left {
+            None => Ok(()),
+            Some((name, _)) => Err(ApiError::unknown_parameter(&self.path(name))),
+        }
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(Value) -> Result<T, Value>,
+    ) -> Result<Option<T>, ApiError> {
+        let path = self.path(name);
+        self.any(name)
+            .map(|value| read(value).map_err(|other| wrong_type(&path, expected, &other)))
+            .transpose()
+    }
+
+    fn in_range<T: PartialOrd + std::fmt::Display>(
+        &self,
+        name: &str,
+        found: Option<T>,
+        range: &RangeInclusive<T>,
+    ) -> Result<Option<T>, ApiError> {
+        match found {
+            Some(number) if !range.contains(&number) => {
+                let path = self.path(name);
+                let (least, most) = (range.start(), range.end());
+                Err(ApiError::invalid(
+                    &path,
+                    format!("'{path}' must be between {least} and {most}, not {number}."),
+                ))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError {
+    ApiError::invalid(path, format!("'{path}' must be {expected}, not {}.", named(found)))
+}
+
+fn named(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a decimal number",
+        Value::Number(_) => "an integer",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn shortened(value: &Value) -> String {
+    let mut text = value.to_string();
+    if text.len() > 80 {
+        text.truncate(text.floor_char_boundary(80));
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! Answers on their way out: as server-sent events while they are generated, or whole.
+
+use super::openai::{Answer, ApiError, Streamed, Usage};
+use crate::generation::{Generation, Part};
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{self, Stream};
+use serde_json::Value;
+use std::convert::Infallible;
+
+/// An answer being sent.
+struct Sending<A> {
+    generation: Generation,
+    answer: A,
+    include_usage: bool,
+    state: State,
+}
+
+enum State {
+    Opening,
+    Running,
+    Done,
+}
+
+/// Sends the answer in the way that the client asked for.
+pub(super) async fn send(
+    generation: Generation,
+    answer: impl Answer,
+    way: Option<Streamed>,
+) -> Result<Response, ApiError> {
+    match way {
+        Some(Streamed { include_usage }) => Ok(streamed(generation, answer, include_usage)),
+        None => whole(generation, answer).await,
+    }
+}
+
+/// The answer as it comes. A reader that goes away drops the body, and with it the generation.
+fn streamed(generation: Generation, answer: impl Answer, include_usage: bool) -> Response {
+    let sending = Sending { generation, answer, include_usage, state: State::Opening };
+    let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
+    (headers, Body::from_stream(sending.events())).into_response()
+}
+
+/// The answer once it is finished. A client that goes away drops this future, and with it the generation.
+async fn whole(mut generation: Generation, answer: impl Answer) -> Result<Response, ApiError> {
+    let mut parts = Vec::new();
+    while !matches!(parts.last(), Some(Part::End(_))) {
+        parts.extend(generation.next().await.map_err(|why| ApiError::broken(&why))?);
+    }
+    Ok(Json(answer.whole(parts, Usage::of(&generation))).into_response())
+}
+
+impl<A: Answer> Sending<A> {
+    fn events(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        stream::unfold(self, |mut sending| async {
+            let events = sending.next().await?;
+            Some((Ok(Bytes::from(events)), sending))
+        })
+    }
+
+    /// The next events, one or several; `None` after the last.
+    async fn next(&mut self) -> Option<String> {
+        let mut out = String::new();
+        if matches!(self.state, State::Opening) {
+            self.state = State::Running;
+            if let Some(chunk) = self.answer.opening() {
+                self.write(&mut out, chunk);
+                return Some(out);
+            }
+        }
+        if matches!(self.state, State::Done) {
+            return None;
+        }
+        match self.generation.next().await {
+            Ok(parts) => parts.into_iter().for_each(|part| self.part(&mut out, part)),
+            Err(why) => {
+                self.state = State::Done;
+                event(&mut out, &ApiError::broken(&why).json());
+            }
+        }
+        Some(out)
+    }
+
+    fn part(&mut self, out: &mut String, part: Part) {
+        let last = matches!(part, Part::End(_));
+        let chunk = self.answer.chunk(part);
+        self.write(out, chunk);
+        if last {
+            self.state = State::Done;
+            if self.include_usage {
+                event(out, &self.answer.usage_chunk(Usage::of(&self.generation)));
+            }
+            out.push_str("data: [DONE]\n\n");
+        }
+    }
+
+    /// Where the last chunk will count tokens, the others say that they do not.
+    fn write(&self, out: &mut String, mut chunk: Value) {
+        if self.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        event(out, &chunk);
+    }
+}
+
+fn event(out: &mut String, value: &Value) {
+    out.push_str("data: ");
+    out.push_str(&value.to_string());
+    out.push_str("\n\n");
+}

@@ -1,0 +1,148 @@
+//! tokenizer.json: text to tokens, a token to its bytes.
+
+mod token_bytes;
+
+use crate::termination::{failed, model_rejected};
+use coterie_api::launch::Termination;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use token_bytes::Spelling;
+
+/// Larger files than any real tokenizer's are refused unread.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// A model's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    spelling: Spelling,
+}
+
+/// Text as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// For each token, at which character of the text it begins.
+    pub starts: Vec<usize>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` in `dir`.
+    pub fn load(dir: &Path) -> Result<Tokenizer, Termination> {
+        let path = dir.join("tokenizer.json");
+        let Some(bytes) = read_file(&path, LARGEST_FILE)? else {
+            return Err(model_rejected(format!(
+                "{} is missing; a model folder needs its tokenizer to be served: copy it from where the weights came from",
+                path.display()
+            )));
+        };
+        // The parser is not written for hostile files; a panic in it is this file's fault.
+        let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(&bytes)));
+        let broken = |why: String| {
+            model_rejected(format!("{} is not a usable tokenizer: {why}; download it again", path.display()))
+        };
+        parsed.unwrap_or_else(|_| Err("the parser panicked".to_owned())).map_err(broken)
+    }
+
+    /// Reads the contents of a `tokenizer.json`.
+    pub fn from_bytes(json: &[u8]) -> Result<Tokenizer, String> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        // Both are for training; in a served model they would silently change the prompt.
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        inner.with_padding(None);
+        let spelling = Spelling::of(inner.get_decoder());
+        Ok(Tokenizer { inner, spelling })
+    }
+
+    /// The tokens of `text`. `special` adds what the model wants around a plain text (a beginning-of-text token, as a
+    /// rule); a chat template writes those itself.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Encoded, String> {
+        let encoding = self
+            .inner
+            .encode_char_offsets(text, special)
+            .map_err(|error| format!("the text could not be split into tokens: {error}"))?;
+        Ok(Encoded {
+            tokens: encoding.get_ids().to_vec(),
+            starts: encoding.get_offsets().iter().map(|(start, _)| *start).collect(),
+        })
+    }
+
+    /// The bytes that `token` adds to a text; also of special tokens. Empty for an id that the tokenizer lacks.
+    pub fn bytes(&self, token: u32) -> Vec<u8> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&token);
+        match (added, self.inner.id_to_token(token)) {
+            (Some(added), _) => added.content.clone().into_bytes(),
+            (None, Some(spelled)) => {
+                self.spelling.bytes(&spelled, || self.inner.decode(&[token], false).unwrap_or_default())
+            }
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// The bytes that an answer shows for `token`: none for special tokens.
+    pub fn shown_bytes(&self, token: u32) -> Vec<u8> {
+        if self.is_special(token) { Vec::new() } else { self.bytes(token) }
+    }
+
+    /// The token marks structure (end of text, a turn in a chat) and is no text.
+    pub fn is_special(&self, token: u32) -> bool {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&token).is_some_and(|token| token.special)
+    }
+}
+
+/// The contents of `path`; `None` if it is not there.
+pub(crate) fn read_file(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, Termination> {
+    let unreadable = |error: std::io::Error| failed(format!("{} cannot be read: {error}", path.display()));
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(error)),
+        Ok(metadata) if metadata.len() > largest => Err(model_rejected(format!(
+            "{} has {} bytes, more than any real one ({largest}); download it again",
+            path.display(),
+            metadata.len()
+        ))),
+        Ok(_) => std::fs::read(path).map(Some).map_err(unreadable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coterie_api::launch::TerminationReason;
+
+    #[test]
+    fn a_folder_without_a_usable_tokenizer_is_rejected() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = Tokenizer::load(dir.path()).err().unwrap();
+        assert_eq!(missing.reason, TerminationReason::ModelRejected);
+        assert!(missing.message.contains("tokenizer.json is missing"));
+        for contents in ["", "{}", "[1,2", r#"{"model":{"type":"BPE","vocab":7}}"#] {
+            std::fs::write(dir.path().join("tokenizer.json"), contents).unwrap();
+            let broken = Tokenizer::load(dir.path()).err().unwrap();
+            assert_eq!(broken.reason, TerminationReason::ModelRejected);
+            assert!(broken.message.contains("not a usable tokenizer"), "{}", broken.message);
+        }
+    }
+
+    /// Like Llama's: `▁` for a space, bytes as `<0xHH>`.
+    const SENTENCE_PIECE: &str = r#"{"version":"1.0","added_tokens":[
+      {"id":0,"content":"</s>","special":true,"single_word":false,"lstrip":false,"rstrip":false,"normalized":false}],
+      "normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},
+        {"type":"Replace","pattern":{"String":" "},"content":"▁"}]},
+      "decoder":{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},
+        {"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]},
+      "model":{"type":"BPE","byte_fallback":true,"fuse_unk":true,"unk_token":null,"merges":[],
+        "vocab":{"</s>":0,"▁":1,"a":2,"<0xC3>":3,"<0xBC>":4,"▁a":5,"<0x41>":6}}}"#;
+
+    #[test]
+    fn a_token_keeps_its_leading_space_and_its_raw_byte() {
+        let tokenizer = Tokenizer::from_bytes(SENTENCE_PIECE.as_bytes()).unwrap();
+        assert_eq!(tokenizer.bytes(5), b" a");
+        assert_eq!(tokenizer.bytes(3), [0xc3]);
+        assert_eq!(tokenizer.bytes(0), b"</s>");
+        assert_eq!(tokenizer.shown_bytes(0), b"");
+        assert_eq!(tokenizer.bytes(99), b"");
+        assert_eq!(tokenizer.encode("a ü", false).unwrap().tokens, [1, 2, 1, 3, 4]);
+    }
+}

@@ -1,0 +1,14 @@
+//! The whole process but its weights: a real server on a loopback port, a real tokenizer and chat template, and an
+//! engine that follows a script.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
+
+mod chat;
+mod client;
+mod completions;
+mod lifecycle;
+mod model;
+mod rejections;
+mod script;
+mod server;
+mod streams;

@@ -1,0 +1,186 @@
+//! An engine that follows a script: a prompt that holds `say:TEXT` is answered with TEXT, a token a step.
+//!
+//! `say:` up to the next structure token or the end of the prompt. `again:TEXT` says it for ever. `panic:` panics,
+//! `fail:` fails that request alone. `wait:` before any of them delays every step by 20 ms.
+
+use crate::model::{END, TURN};
+use coterie_engine::{Event, Finish, Load, Rejected, Request, RequestId, TokenLogprobs};
+use coterie_runtime::engine_thread::TokenSource;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub const CONTEXT: usize = 2000;
+pub const RUNNING: usize = 4;
+pub const WAITING: usize = 4;
+
+/// What happened in the engine, for tests to look at.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub requests: Vec<Request>,
+    pub cancelled: Vec<RequestId>,
+    pub steps: u64,
+}
+
+pub struct Script {
+    pub seen: Arc<Mutex<Seen>>,
+    next: u64,
+    waiting: VecDeque<RequestId>,
+    running: Vec<RequestId>,
+    state: BTreeMap<RequestId, Progress>,
+    load: Load,
+}
+
+struct Progress {
+    request: Request,
+    act: Act,
+    generated: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Act {
+    Say,
+    Again,
+    Panic,
+    Fail,
+}
+
+impl Script {
+    pub fn new(seen: Arc<Mutex<Seen>>) -> Script {
+        let (waiting, running, state) = (VecDeque::new(), Vec::new(), BTreeMap::new());
+        Script { seen, next: 0, waiting, running, state, load: Load::default() }
+    }
+
+    fn generate(&mut self, id: RequestId, events: &mut Vec<Event>) -> bool {
+        let progress = self.state.get_mut(&id).unwrap();
+        let Progress { request, act, generated } = progress;
+        match act {
+            Act::Panic => panic!("the script says so"),
+            Act::Fail => {
+                events.push(Event::Failed { id, message: "the script lets this one fail".into() });
+                return true;
+            }
+            Act::Say | Act::Again => {}
+        }
+        if *generated == 0 {
+            self.load.prompt_tokens += request.prompt.len() as u64;
+            if let Some(top) = request.prompt_logprobs {
+                let nothing_more = request.max_tokens == 0;
+                let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));
+                let logprobs = request.prompt.iter().enumerate().map(score).collect();
+                let finish = nothing_more.then_some(Finish::Length);
+                events.push(Event::Prompt { id, logprobs, finish });
+                if nothing_more {
+                    return true;
+                }
+            }
+        }
+        let lines = spoken(&request.prompt);
+        let token = match act {
+            Act::Again if !lines.is_empty() => lines[*generated % lines.len()],
+            _ => lines.get(*generated).copied().unwrap_or(END),
+        };
+        *generated += 1;
+        self.load.generated_tokens += 1;
+        let finish = if request.stop_tokens.contains(&token) {
+            Some(Finish::Stop)
+        } else if *generated >= request.max_tokens {
+            Some(Finish::Length)
+        } else {
+            None
+        };
+        events.push(Event::Token {
+            id,
+            token,
+            logprobs: request.top_logprobs.map(|top| scored(token, top)),
+            finish,
+        });
+        finish.is_some()
+    }
+}
+
+/// What the prompt asks to say.
+fn spoken(prompt: &[u32]) -> Vec<u32> {
+    let after = |word: &str| {
+        let word: Vec<u32> = word.bytes().map(u32::from).collect();
+        prompt.windows(word.len()).rposition(|window| window == word).map(|at| &prompt[at + word.len()..])
+    };
+    let line = after("say:").or_else(|| after("again:")).unwrap_or(&[]);
+    line.iter().copied().take_while(|token| *token < TURN).collect()
+}
+
+fn scored(token: u32, top: usize) -> TokenLogprobs {
+    let top = (0..top as u32).map(|rank| (token.wrapping_add(rank) % 256, -0.25 - rank as f32)).collect();
+    TokenLogprobs { token, logprob: -0.25, top }
+}
+
+impl TokenSource for Script {
+    fn submit(&mut self, request: Request) -> Result<RequestId, Rejected> {
+        let (prompt, max_tokens) = (request.prompt.len(), request.max_tokens);
+        if prompt == 0 {
+            return Err(Rejected::EmptyPrompt);
+        }
+        if let Some(token) = request.prompt.iter().find(|token| **token > 258) {
+            return Err(Rejected::UnknownToken { token: *token, vocabulary: 259 });
+        }
+        if prompt + max_tokens > CONTEXT {
+            return Err(Rejected::TooLong { prompt, max_tokens, context: CONTEXT });
+        }
+        if self.waiting.len() >= WAITING {
+            return Err(Rejected::QueueFull { waiting: self.waiting.len(), limit: WAITING });
+        }
+        let text: Vec<u8> = request.prompt.iter().map(|token| *token as u8).collect();
+        let text = String::from_utf8_lossy(&text);
+        let act = [("panic:", Act::Panic), ("fail:", Act::Fail), ("again:", Act::Again)];
+        let act = act.into_iter().find(|(word, _)| text.contains(word)).map_or(Act::Say, |(_, act)| act);
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.seen.lock().unwrap().requests.push(request.clone());
+        self.state.insert(id, Progress { request, act, generated: 0 });
+        self.waiting.push_back(id);
+        Ok(id)
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        self.waiting.retain(|waiting| *waiting != id);
+        self.running.retain(|running| *running != id);
+        self.state.remove(&id);
+        self.seen.lock().unwrap().cancelled.push(id);
+    }
+
+    fn step(&mut self, events: &mut Vec<Event>) {
+        self.seen.lock().unwrap().steps += 1;
+        while self.running.len() < RUNNING {
+            let Some(id) = self.waiting.pop_front() else { break };
+            self.running.push(id);
+        }
+        let slow: Vec<u32> = "wait:".bytes().map(u32::from).collect();
+        let waits = |progress: &Progress| progress.request.prompt.windows(slow.len()).any(|w| w == slow);
+        if self.state.values().any(waits) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for id in self.running.clone() {
+            if self.generate(id, events) {
+                self.running.retain(|running| *running != id);
+                self.state.remove(&id);
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state.is_empty()
+    }
+
+    fn load_now(&self) -> Load {
+        let used = self.running.len() as f32 / RUNNING as f32;
+        Load { waiting: self.waiting.len(), running: self.running.len(), kv_usage: used, ..self.load }
+    }
+
+    fn context_length(&self) -> usize {
+        CONTEXT
+    }
+
+    fn stop_tokens(&self) -> &[u32] {
+        &[END]
+    }
+}

@@ -1,0 +1,131 @@
+//! Starts the process inside the test.
+
+use crate::client::{Reply, exchange};
+use crate::model;
+use crate::script::{Script, Seen};
+use coterie_api::launch::Termination;
+use coterie_runtime::serve::{Ended, ServeOptions, serve};
+use coterie_runtime::signals::Asked;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+pub const MODEL: &str = "scripted";
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub seen: Arc<Mutex<Seen>>,
+    asked: watch::Sender<Asked>,
+    ended: JoinHandle<Result<Ended, Termination>>,
+    _folder: TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        let server = Server::start_with(Duration::from_secs(30), || Ok(())).await;
+        server.until_ready().await;
+        server
+    }
+
+    /// `load` runs on the engine's thread before the script is there.
+    pub async fn start_with(
+        drain: Duration,
+        load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
+    ) -> Server {
+        let folder = model::folder();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = ServeOptions {
+            model_dir: folder.path().to_owned(),
+            served_name: MODEL.to_owned(),
+            lame_duck: Duration::from_millis(300),
+            drain,
+        };
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let (asked, receiver) = watch::channel(Asked::Serve);
+        let script = Script::new(seen.clone());
+        let load = move |progress: &dyn Fn(f32)| {
+            progress(0.5);
+            load().map(|()| script)
+        };
+        let ended = tokio::spawn(serve(listener, options, load, receiver));
+        Server { address, seen, asked, ended, _folder: folder }
+    }
+
+    pub async fn until_ready(&self) {
+        for _ in 0..500 {
+            if self.get("/ready").await.status == 200 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never ready");
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        exchange(self.address, "GET", path, "").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        exchange(self.address, "POST", path, &body.to_string()).await
+    }
+
+    pub async fn chat(&self, body: Value) -> Reply {
+        self.post("/v1/chat/completions", &named(body)).await
+    }
+
+    pub async fn complete(&self, body: Value) -> Reply {
+        self.post("/v1/completions", &named(body)).await
+    }
+
+    /// The value of a line in /metrics.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or("0").parse().unwrap()
+    }
+
+    pub fn ask(&self, asked: Asked) {
+        self.asked.send_replace(asked);
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_finished()
+    }
+
+    pub async fn ended(self) -> Result<Ended, Termination> {
+        tokio::time::timeout(Duration::from_secs(20), self.ended).await.expect("never ended").unwrap()
+    }
+}
+
+/// `body` for the model that is served, unless it names another.
+pub fn named(mut body: Value) -> Value {
+    if body.get("model").is_none() {
+        body["model"] = MODEL.into();
+    }
+    body
+}
+
+/// A chat body of one user message, with more fields.
+pub fn user(text: &str, more: Value) -> Value {
+    let mut body = more;
+    body["messages"] = serde_json::json!([{"role": "user", "content": text}]);
+    body
+}
+
+/// Waits for `condition`.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}

@@ -1,0 +1,17 @@
+//! The binary itself, with the real engine on a tiny random model: exit codes, termination messages, signals, and
+//! that text and engine fit together.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
+
+#[path = "../http/client.rs"]
+#[allow(dead_code)]
+mod client;
+mod commands;
+mod folder;
+#[path = "../http/model.rs"]
+#[allow(dead_code)]
+mod model;
+mod refusals;
+mod serving;
+#[path = "../../engine/tests/tiny_mixtral/mod.rs"]
+mod tiny_mixtral;
