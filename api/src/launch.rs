@@ -53,6 +53,7 @@ impl std::str::FromStr for Quantization {
 
 /// What a rank computes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Device {
     /// The pod's CPU cores.
     Cpu,
@@ -109,6 +110,7 @@ impl RankLaunch {
 
 /// Bytes of one replica's weights in memory, by how they are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WeightBytes {
     /// As in the checkpoint.
@@ -130,6 +132,7 @@ impl WeightBytes {
 /// What `coterie inspect` found in a model folder: everything that the capacity plan needs, in one JSON object that
 /// fits a termination message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Inspection {
     /// Class name from config.json, e.g. `MixtralForCausalLM`.

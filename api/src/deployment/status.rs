@@ -1,0 +1,173 @@
+//! What a ModelDeployment tells: is it ready, why not, what would fit, which weights are these.
+
+use super::schema;
+use crate::launch::{Device, Inspection, Quantization};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Written by the operator only.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelDeploymentStatus {
+    /// Ready, Valid, Placed, WeightsLoaded, Serving, RolledOut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Replicas that exist and are not being removed, of any revision.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Replicas that answer, of any revision.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Ready and asked for, e.g. `1/2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_of_desired: Option<String>,
+    /// Label selector of the pods, for autoscalers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// URL of the Service inside the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How the weights are held in memory.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+    /// Longest request in tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u32>,
+    /// What one rank needs and what nodes offer.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<CapacityStatus>,
+    /// What was found in the weights.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsStatus>,
+    /// Where the replacement of pods stands.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// The last time that a rank ended or was lost without being asked to.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<Failure>,
+    /// The last time that weights could not be inspected; gone once they could.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub last_inspect_failure: Option<Failure>,
+}
+
+/// What one rank needs and what nodes offer. Bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacityStatus {
+    /// Hash of what the choice of device and quantization was made from; the choice is kept while it stays the same.
+    pub basis: String,
+    /// What the ranks compute on.
+    pub device: Device,
+    /// Memory of one rank as chosen: weights, KV cache of one longest request, working memory, 5 % headroom.
+    pub needed: u64,
+    /// Memory of one rank for every quantization, best quality first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<CapacityOption>,
+    /// The memory limit of the template, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Memory for pods of the largest node that the template may use, when empty; 0 without such a node.
+    pub largest_node: u64,
+    /// Largest memory that is free on one such node; only while a rank waits for room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<u64>,
+    /// What could be asked for instead, when what is asked for does not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_fit: Option<String>,
+}
+
+/// One quantization and its price.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacityOption {
+    /// How the weights would be held.
+    pub quantization: Quantization,
+    /// Memory of one rank, bytes.
+    pub needed: u64,
+    /// Within the memory limit, and within some node when that is empty.
+    pub fits: bool,
+}
+
+/// What `coterie inspect` found, kept so that a restarted operator does not look again.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightsStatus {
+    /// Hash of the `model.source` (and restart annotation) that was inspected.
+    pub source_hash: String,
+    /// What was found.
+    #[serde(flatten)]
+    pub inspection: Inspection,
+}
+
+/// Where the replacement of pods stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Hash of the spec fields that pods are made from, now; absent while the weights are unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Replicas of that revision that are ready.
+    pub updated: i32,
+    /// What happens next: Complete, Create, Surge, WaitForReady, Drain, WaitForDrain, ScaleDown, BackOff or Blocked.
+    pub step: String,
+    /// Why it does not go on by itself, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_reason: Option<String>,
+}
+
+/// A pod that ended without being asked to.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Its name.
+    pub pod: String,
+    /// Its uid.
+    pub pod_uid: String,
+    /// Why, for programs: the runtime's own reason, or that of Kubernetes (OOMKilled, Evicted, Error, …).
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// When it was seen.
+    #[schemars(schema_with = "schema::time")]
+    pub time: Time,
+    /// How many such failures came in a row; for a process that is restarted in its pod, its restarts.
+    pub count: i32,
+    /// When another pod may take its place; absent for a process that is restarted in its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub retry_after: Option<Time>,
+}
+
+/// A part of the status that another version of the operator wrote and that cannot be read is derived anew. Without
+/// this, one such object would keep the operator from reading any.
+fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_another_version_wrote_is_left_out_and_the_rest_is_read() {
+        let status: ModelDeploymentStatus = serde_json::from_value(json!({
+            "replicas": 2,
+            "quantization": "Int2",
+            "capacity": { "basis": "b" },
+            "rollout": { "updated": 1, "step": "Complete", "later": true },
+        }))
+        .unwrap();
+        assert_eq!((status.replicas, status.quantization, status.capacity), (2, None, None));
+        assert_eq!(status.rollout.map(|rollout| rollout.updated), Some(1));
+    }
+}

@@ -1,0 +1,58 @@
+//! Services: one for clients, one headless for the ranks' DNS names.
+
+use super::{metadata, rank_selector};
+use crate::fingerprint::fingerprint;
+use crate::validate::Deployment;
+use coterie_api::name;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
+
+/// Names of the two Services: the one that clients use, and the headless one.
+pub fn service_names(name: &str) -> [String; 2] {
+    [name.to_owned(), format!("{name}-ranks")]
+}
+
+/// The Service that clients use. It selects by labels alone: readiness takes a draining rank out of it.
+pub fn client_service(deployment: &Deployment) -> Service {
+    let [name, _] = service_names(&deployment.name);
+    let spec = ServiceSpec {
+        type_: Some("ClusterIP".to_owned()),
+        ports: Some(vec![port(name::SERVICE_PORT)]),
+        selector: Some(rank_selector(deployment)),
+        ..Default::default()
+    };
+    service(deployment, name, spec)
+}
+
+/// The headless Service: every rank has a DNS name from its start on, ready or not.
+pub fn ranks_service(deployment: &Deployment) -> Service {
+    let [_, name] = service_names(&deployment.name);
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_owned()),
+        publish_not_ready_addresses: Some(true),
+        ports: Some(vec![port(name::HTTP_PORT)]),
+        selector: Some(rank_selector(deployment)),
+        ..Default::default()
+    };
+    service(deployment, name, spec)
+}
+
+/// With the hash of itself, so that an unchanged Service is not applied again.
+fn service(deployment: &Deployment, name: String, spec: ServiceSpec) -> Service {
+    let mut service =
+        Service { metadata: metadata(deployment, name, "service"), spec: Some(spec), status: None };
+    let hash = fingerprint(&service, 12);
+    service.metadata.annotations = Some(BTreeMap::from([(name::ANNOTATION_APPLIED.to_owned(), hash)]));
+    service
+}
+
+fn port(port: u16) -> ServicePort {
+    ServicePort {
+        name: Some(name::PORT_HTTP.to_owned()),
+        port: port.into(),
+        protocol: Some("TCP".to_owned()),
+        target_port: Some(IntOrString::String(name::PORT_HTTP.to_owned())),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,97 @@
+//! The snapshot that [`crate::plan`] may look at, and how Kubernetes' objects are reduced to it.
+//!
+//! The shell fills an [`Observed`] for one ModelDeployment:
+//! - `pods`: [`ObservedPod::from`] of every pod in its namespace that [`ObservedPod::is_owned_by`] its uid;
+//! - `taken_names`: names of the other pods in that namespace;
+//! - `nodes`: [`observe_nodes`] of all nodes and of the [`PodUse`] of all pods in the cluster;
+//! - `claim`: if the spec names a PersistentVolumeClaim, [`ClaimState::of`] what a look-up gave;
+//! - `services`: [`ObservedService::of`] the two names of [`crate::objects::service_names`], those that exist;
+//! - `status`: the status of the object as read, or the default.
+
+mod node;
+mod pod;
+pub mod quantity;
+
+pub use node::{Free, ObservedNode, PodUse, observe_nodes};
+pub use pod::{ObservedPod, Phase, Role, TerminationSeen, Waiting};
+
+use coterie_api::deployment::{ModelDeploymentStatus, PullPolicy};
+use coterie_api::name;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use std::collections::BTreeSet;
+
+/// Everything that a plan depends on beside the spec and the time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Pods of this ModelDeployment, terminating ones too.
+    pub pods: Vec<ObservedPod>,
+    /// Names of pods in the same namespace that are not ours; a new pod avoids them.
+    pub taken_names: BTreeSet<String>,
+    /// All nodes.
+    pub nodes: Vec<ObservedNode>,
+    /// The claim that the source names; `None` when the source is no claim.
+    pub claim: Option<ClaimState>,
+    /// Those of our Services' names that exist.
+    pub services: Vec<ObservedService>,
+    /// What was last written.
+    pub status: ModelDeploymentStatus,
+    /// What this operator was started with.
+    pub settings: Settings,
+}
+
+/// What the operator was started with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Image of the runtime (`coterie`).
+    pub runtime_image: String,
+    /// When nodes pull it; Kubernetes' default when absent.
+    pub image_pull_policy: Option<PullPolicy>,
+}
+
+/// State of a PersistentVolumeClaim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimState {
+    /// There is none of that name.
+    Missing,
+    /// No volume yet; some classes wait for the first pod.
+    Unbound,
+    /// It has its volume.
+    Bound,
+}
+
+impl ClaimState {
+    /// From what a look-up by name gave.
+    pub fn of(claim: Option<&PersistentVolumeClaim>) -> Self {
+        match claim {
+            None => ClaimState::Missing,
+            Some(claim) => {
+                let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+                if phase == Some("Bound") { ClaimState::Bound } else { ClaimState::Unbound }
+            }
+        }
+    }
+}
+
+/// A Service that has one of our names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedService {
+    /// Its name.
+    pub name: String,
+    /// The hash of what was applied ([`name::ANNOTATION_APPLIED`]).
+    pub applied: Option<String>,
+    /// Whether the ModelDeployment controls it.
+    pub owned: bool,
+}
+
+impl ObservedService {
+    /// Reduces a Service; `uid` is the ModelDeployment's.
+    pub fn of(service: &Service, uid: &str) -> Self {
+        let metadata = &service.metadata;
+        let annotations = metadata.annotations.as_ref();
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            applied: annotations.and_then(|a| a.get(name::ANNOTATION_APPLIED)).cloned(),
+            owned: pod::controller_uid(metadata) == Some(uid),
+        }
+    }
+}

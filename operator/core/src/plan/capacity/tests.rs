@@ -1,0 +1,273 @@
+use super::*;
+use crate::observed::Observed;
+use crate::plan::State;
+use crate::validate::validate;
+use crate::world::{GIB, inspection, node, object};
+use coterie_api::condition::reason;
+use coterie_api::deployment::ModelDeployment;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+fn weights() -> WeightsStatus {
+    WeightsStatus { source_hash: "hash".to_owned(), inspection: inspection() }
+}
+
+fn planned(change: impl FnOnce(&mut ModelDeployment, &mut Observed)) -> CapacityPlan {
+    let (mut object, mut observed) = (object(1), Observed::default());
+    observed.nodes = vec![node("small", 2 * GIB), node("large", 16 * GIB)];
+    change(&mut object, &mut observed);
+    plan(&validate(&object).unwrap(), &weights(), &observed)
+}
+
+fn limit(object: &mut ModelDeployment, memory: &str) {
+    object.spec.template.resources.limits.insert("memory".into(), Quantity(memory.into()));
+}
+
+#[track_caller]
+fn refused(plan: &CapacityPlan, reason: &str) -> String {
+    let finding = plan.unplaceable.as_ref().expect("an obstacle");
+    assert_eq!((finding.state, finding.reason), (State::False, reason));
+    finding.message.clone()
+}
+
+/// (4 GiB + 0.5 GiB of cache + 0.25 GiB) × 1.05, in MiB.
+#[test]
+fn need_is_weights_cache_and_working_memory_with_headroom() {
+    assert_eq!(needed(&weights(), Quantization::None, 8192), 5108 << 20);
+    assert_eq!(needed(&weights(), Quantization::Int8, 8192), 2957 << 20);
+    assert_eq!(needed(&weights(), Quantization::None, 1), 4570 << 20);
+}
+
+#[test]
+fn absurd_models_do_not_overflow() {
+    let mut inspection = inspection();
+    inspection.kv_bytes_per_token = u64::MAX;
+    inspection.weight_bytes.none = u64::MAX;
+    let weights = WeightsStatus { source_hash: "hash".to_owned(), inspection };
+    assert!(needed(&weights, Quantization::None, u32::MAX) > u64::MAX / 2);
+    assert_eq!(longest_context(&weights, Quantization::None, u64::MAX / 2), None);
+}
+
+#[test]
+fn the_longest_context_that_fits_is_exact() {
+    let fits = |context| needed(&weights(), Quantization::Int8, context) <= 5 * GIB / 2;
+    let longest = longest_context(&weights(), Quantization::Int8, 5 * GIB / 2).unwrap();
+    assert!(longest.is_multiple_of(256) && fits(longest) && !fits(longest + 256), "{longest}");
+    assert_eq!(longest_context(&weights(), Quantization::Int8, GIB), None);
+    assert_eq!(longest_context(&weights(), Quantization::Int8, 64 * GIB), Some(8192));
+}
+
+#[test]
+fn the_best_quantization_that_fits_is_chosen() {
+    let plan = planned(|_, _| {});
+    assert_eq!(
+        (plan.quantization, plan.device, plan.context_length),
+        (Quantization::None, Device::Cpu, 8192)
+    );
+    assert_eq!((plan.largest_node, plan.unplaceable), (16 * GIB, None));
+    assert_eq!(planned(|object, _| limit(object, "4Gi")).quantization, Quantization::Int8);
+    assert_eq!(planned(|_, seen| seen.nodes[1] = node("large", 4 * GIB)).quantization, Quantization::Int8);
+    let both = planned(|object, seen| {
+        limit(object, "6Gi");
+        seen.nodes[1] = node("large", 4 * GIB);
+    });
+    assert_eq!((both.quantization, both.unplaceable), (Quantization::Int8, None));
+}
+
+#[test]
+fn a_choice_is_kept_while_what_it_was_made_from_stays_the_same() {
+    let first = planned(|_, _| {});
+    let remember = |seen: &mut Observed| {
+        seen.status.capacity = Some(first.status(false));
+        seen.status.quantization = Some(first.quantization);
+    };
+    let rank = crate::observed::ObservedPod {
+        role: Some(Role::Rank),
+        node: Some("large".into()),
+        ..Default::default()
+    };
+    let shrunk = planned(|_, seen| {
+        remember(seen);
+        seen.pods.push(rank.clone());
+        seen.nodes[1] = node("large", 4 * GIB);
+    });
+    assert_eq!(shrunk.quantization, Quantization::None, "a node that goes restarts no rank");
+    let scaled = planned(|object, seen| {
+        remember(seen);
+        seen.pods.push(rank.clone());
+        seen.nodes[1] = node("large", 4 * GIB);
+        object.spec.replicas = 7;
+        object.metadata.generation = Some(9);
+    });
+    assert_eq!(scaled.quantization, Quantization::None, "nor does a change of replicas");
+    let unplaced = planned(|_, seen| {
+        remember(seen);
+        seen.nodes[1] = node("large", 4 * GIB);
+    });
+    assert_eq!(unplaced.quantization, Quantization::Int8, "nothing runs: chosen again");
+    let limited = planned(|object, seen| {
+        remember(seen);
+        seen.pods.push(rank.clone());
+        limit(object, "4Gi");
+    });
+    assert_eq!(limited.quantization, Quantization::Int8, "another limit, another choice");
+}
+
+#[test]
+fn a_limit_that_is_too_small_names_what_fits_and_makes_no_rank() {
+    let plan = planned(|object, _| {
+        limit(object, "4Gi");
+        object.spec.model.quantization = Some(Quantization::None);
+    });
+    let message = refused(&plan, reason::MEMORY_LIMIT_TOO_SMALL);
+    assert_eq!(
+        message,
+        "one rank needs 4.9 GiB (quantization None, context 8192), and template.resources.limits.memory is 4.0 GiB; set \
+         model.quantization: Int8 (needs 2.8 GiB), or raise the limit"
+    );
+    assert_eq!(plan.would_fit.as_deref(), Some("model.quantization: Int8 (needs 2.8 GiB)"));
+    assert!(plan.is_hopeless());
+}
+
+#[test]
+fn a_node_that_is_too_small_names_itself_and_what_fits_but_lets_ranks_wait_for_an_autoscaler() {
+    let plan = planned(|_, seen| seen.nodes[1] = node("large", 5 * GIB / 2));
+    let message = refused(&plan, reason::NODE_TOO_SMALL);
+    assert!(message.contains("the largest node, large, has 2.5 GiB for pods"), "{message}");
+    assert!(
+        message.contains("; set model.contextLength: 2048, or add a node with at least 2.8 GiB"),
+        "{message}"
+    );
+    assert!(!plan.is_hopeless());
+    let tiny = planned(|_, seen| seen.nodes.truncate(1));
+    let message = refused(&tiny, reason::NODE_TOO_SMALL);
+    assert!(message.ends_with("; add a node with at least 2.8 GiB"), "{message}");
+}
+
+#[test]
+fn both_changes_together_are_suggested_when_neither_alone_helps() {
+    let plan = planned(|object, seen| {
+        object.spec.model.quantization = Some(Quantization::None);
+        seen.nodes[1] = node("large", 5 * GIB / 2);
+    });
+    let text = plan.would_fit.unwrap();
+    assert_eq!(text, "model.quantization: Int8 with model.contextLength: 2048");
+}
+
+#[test]
+fn a_memory_request_of_the_template_counts() {
+    let plan = planned(|object, _| {
+        object.spec.template.resources.requests.insert("memory".into(), Quantity("20Gi".into()));
+    });
+    assert_eq!((plan.demand.memory, plan.needed), (20 * GIB, 2957 << 20));
+    let message = refused(&plan, reason::NODE_TOO_SMALL);
+    assert!(message.contains("; lower template.resources.requests.memory, or add a node"), "{message}");
+}
+
+#[test]
+fn more_cores_than_any_node_has() {
+    let plan = planned(|object, _| {
+        object.spec.template.resources.requests.insert("cpu".into(), Quantity("8500m".into()));
+    });
+    let message = refused(&plan, reason::NODE_TOO_SMALL);
+    assert!(message.starts_with("one rank requests 9 CPUs, and no node has as many"), "{message}");
+}
+
+#[test]
+fn a_device_that_the_runtime_cannot_use() {
+    let plan = planned(|object, _| object.spec.accelerator.device = DeviceChoice::Gpu);
+    let message = refused(&plan, reason::DEVICE_UNSUPPORTED);
+    assert!(message.ends_with("set accelerator.device to Cpu or Auto"), "{message}");
+    assert!(plan.is_hopeless());
+}
+
+fn planned_with_gpus(device: DeviceChoice, per_rank: u32, on_node: u64) -> CapacityPlan {
+    let mut inspection = inspection();
+    inspection.devices = vec![Device::Cpu, Device::Gpu];
+    let mut object = object(1);
+    object.spec.accelerator.device = device;
+    object.spec.accelerator.per_rank = per_rank;
+    let mut gpus = node("gpus", 16 * GIB);
+    gpus.allocatable.gpus = on_node;
+    let observed = Observed { nodes: vec![gpus], ..Default::default() };
+    plan(
+        &validate(&object).unwrap(),
+        &WeightsStatus { source_hash: "hash".to_owned(), inspection },
+        &observed,
+    )
+}
+
+#[test]
+fn gpus_are_taken_where_nodes_have_enough() {
+    let plan = planned_with_gpus(DeviceChoice::Auto, 2, 2);
+    assert_eq!((plan.device, plan.demand.gpus, plan.unplaceable), (Device::Gpu, 2, None));
+    assert_eq!(plan.demand.memory, 269 << 20, "of the node it needs the working memory");
+    assert_eq!(planned_with_gpus(DeviceChoice::Auto, 2, 1).device, Device::Cpu);
+}
+
+#[test]
+fn more_gpus_than_any_node_has() {
+    let message = refused(&planned_with_gpus(DeviceChoice::Gpu, 4, 2), reason::TOO_FEW_GPUS);
+    assert!(message.contains("set accelerator.perRank to at most 2"), "{message}");
+    let message = refused(&planned_with_gpus(DeviceChoice::Gpu, 4, 0), reason::TOO_FEW_GPUS);
+    assert!(!message.contains("at most 0"), "{message}");
+}
+
+#[test]
+fn a_context_longer_than_the_models_is_invalid() {
+    let plan = planned(|object, _| object.spec.model.context_length = Some(8193));
+    let finding = plan.invalid.as_ref().unwrap();
+    assert_eq!(finding.reason, reason::CONTEXT_TOO_LONG);
+    assert!(finding.message.contains("made for 8192 tokens; set at most that"), "{}", finding.message);
+    assert!(plan.is_hopeless());
+}
+
+fn taint(key: &str, effect: &str) -> Taint {
+    Taint { key: key.into(), effect: effect.into(), ..Default::default() }
+}
+
+#[test]
+fn only_nodes_that_the_template_may_use_count() {
+    let tainted = |object: &mut ModelDeployment, seen: &mut Observed, effect: &str, tolerated: bool| {
+        seen.nodes.iter_mut().for_each(|node| node.taints.push(taint("team", effect)));
+        if tolerated {
+            let toleration = Toleration { operator: Some("Exists".into()), ..Default::default() };
+            object.spec.template.tolerations.push(toleration);
+        }
+    };
+    let plan = planned(|object, seen| tainted(object, seen, "NoSchedule", false));
+    let message = refused(&plan, reason::NO_ELIGIBLE_NODE);
+    assert!(message.starts_with("there is no node whose taints are tolerated; label or add"), "{message}");
+    assert_eq!(planned(|object, seen| tainted(object, seen, "NoSchedule", true)).unplaceable, None);
+    assert_eq!(planned(|object, seen| tainted(object, seen, "PreferNoSchedule", false)).unplaceable, None);
+    let temporary = planned(|_, seen| {
+        seen.nodes.iter_mut().for_each(|node| {
+            node.schedulable = false;
+            node.taints.push(taint("node.kubernetes.io/unschedulable", "NoSchedule"));
+        });
+    });
+    assert_eq!((temporary.unplaceable, temporary.has_room), (None, false), "a cordon passes");
+    let selected = planned(|object, _| {
+        object.spec.template.node_selector.insert("pool".into(), "big".into());
+    });
+    assert!(refused(&selected, reason::NO_ELIGIBLE_NODE).contains("with label pool=big"));
+}
+
+#[test]
+fn tolerations_match_as_kubernetes_has_it() {
+    let taint = Taint { value: Some("a".into()), ..taint("team", "NoExecute") };
+    let toleration = |key: &str, operator: &str, value: &str, effect: &str| Toleration {
+        key: Some(key.into()),
+        operator: Some(operator.into()),
+        value: Some(value.into()),
+        effect: Some(effect.into()),
+        toleration_seconds: None,
+    };
+    assert!(tolerates(&toleration("team", "Equal", "a", "NoExecute"), &taint));
+    assert!(tolerates(&toleration("team", "", "a", ""), &taint), "Equal is the default");
+    assert!(tolerates(&toleration("team", "Exists", "", ""), &taint));
+    assert!(tolerates(&toleration("", "Exists", "", ""), &taint));
+    assert!(!tolerates(&toleration("team", "Equal", "b", ""), &taint));
+    assert!(!tolerates(&toleration("team", "Exists", "", "NoSchedule"), &taint));
+    assert!(!tolerates(&toleration("tea", "Exists", "", ""), &taint));
+    assert!(!tolerates(&Toleration::default(), &taint));
+}

@@ -1,0 +1,62 @@
+//! Events: what a change of conditions is worth telling.
+
+use coterie_api::condition::{READY, reason};
+use coterie_api::deployment::ModelDeploymentStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// A Kubernetes Event to write about the ModelDeployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventNote {
+    /// Warning rather than Normal.
+    pub warning: bool,
+    /// One of [`reason`].
+    pub reason: String,
+    /// The condition that changed; becomes the Event's `action`.
+    pub action: String,
+    /// For people; at most 1024 bytes.
+    pub message: String,
+}
+
+/// The API server refuses a longer note.
+const NOTE_LIMIT: usize = 1024;
+/// Reasons that every start passes through; the condition that follows is worth the Event.
+const ON_THE_WAY: [&str; 5] = [
+    reason::BLOCKED,
+    reason::LOADING,
+    reason::NO_RANK_READY,
+    reason::SCHEDULING,
+    reason::WAITING_FOR_INSPECTION,
+];
+/// Reasons of conditions that are not true as they should be, for now.
+const EXPECTED: [&str; 3] = [reason::INSPECTING, reason::PROGRESSING, reason::SCALED_TO_ZERO];
+
+/// What is worth an Event in the step from one status to the next: each condition whose status or reason changed,
+/// except on the way to somewhere. Ready only tells when it becomes true, since otherwise it repeats another.
+pub fn events(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Vec<EventNote> {
+    let told_before = |condition: &Condition| {
+        let same = |c: &&Condition| {
+            c.type_ == condition.type_ && c.status == condition.status && c.reason == condition.reason
+        };
+        old.conditions.iter().any(|c| same(&c))
+    };
+    let is_worth = |condition: &&Condition| {
+        let repeats = condition.type_ == READY && condition.status != "True";
+        !repeats && !ON_THE_WAY.contains(&condition.reason.as_str()) && !told_before(condition)
+    };
+    let (ready, parts): (Vec<_>, Vec<_>) =
+        new.conditions.iter().filter(is_worth).partition(|c| c.type_ == READY);
+    parts.into_iter().chain(ready).map(note).collect()
+}
+
+fn note(condition: &Condition) -> EventNote {
+    let expected = EXPECTED.contains(&condition.reason.as_str());
+    let mut message = condition.message.clone();
+    let end = (0..=NOTE_LIMIT.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    message.truncate(end.unwrap_or(0));
+    EventNote {
+        warning: condition.status != "True" && !expected,
+        reason: condition.reason.clone(),
+        action: condition.type_.clone(),
+        message,
+    }
+}

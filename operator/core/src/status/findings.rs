@@ -1,0 +1,232 @@
+//! What each condition says, from the plan and from what is seen.
+
+use super::Applied;
+use crate::objects::{endpoint, service_names};
+use crate::observed::quantity::readable;
+use crate::observed::{Observed, ObservedPod, Phase, Role};
+use crate::plan::capacity::CapacityPlan;
+use crate::plan::rollout::{RolloutPlan, Step};
+use crate::plan::trouble::{Kind, trouble};
+use crate::plan::{Finding, Plan, State};
+use crate::validate::Deployment;
+use coterie_api::condition::{PLACED, ROLLED_OUT, SERVING, VALID, WEIGHTS_LOADED, reason};
+
+pub(super) fn findings(
+    deployment: &Deployment,
+    observed: &Observed,
+    plan: &Plan,
+    applied: &Applied,
+) -> Vec<(&'static str, Finding)> {
+    let invalid = plan.capacity.as_ref().and_then(|capacity| capacity.invalid.clone());
+    vec![
+        (VALID, invalid.unwrap_or_else(|| plan.inspection.finding.clone())),
+        (PLACED, placed(deployment, observed, plan)),
+        (WEIGHTS_LOADED, weights_loaded(deployment, plan)),
+        (SERVING, serving(deployment, plan)),
+        (ROLLED_OUT, rolled_out(deployment, plan, applied)),
+    ]
+}
+
+fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding {
+    let Some(capacity) = &plan.capacity else { return waiting_for_inspection() };
+    if capacity.invalid.is_some() {
+        return Finding::new(State::Unknown, reason::BLOCKED, "see condition Valid");
+    }
+    let wanted = deployment.replicas;
+    let homeless: Vec<&ObservedPod> =
+        live_ranks(observed, &plan.rollout).filter(|pod| pod.node.is_none()).collect();
+    let placed = plan.rollout.updated - homeless.len().min(plan.rollout.updated);
+    if placed >= wanted && !capacity.is_hopeless() {
+        return Finding::new(State::True, reason::PLACED, format!("{} placed", ranks(placed, "are", "is")));
+    }
+    if let Some(obstacle) = &capacity.unplaceable {
+        return obstacle.clone();
+    }
+    if let Some(pod) = homeless.iter().find(|pod| pod.unschedulable.is_some()) {
+        return if capacity.has_room {
+            let message = trouble(pod).map_or_else(String::new, |trouble| trouble.message);
+            Finding::new(State::False, reason::UNSCHEDULABLE, message)
+        } else {
+            no_room(homeless.len(), capacity, pod.unschedulable.as_deref().unwrap_or_default())
+        };
+    }
+    let message = format!("{placed} of {} placed; wait", ranks(wanted, "are", "is"));
+    Finding::new(State::False, reason::SCHEDULING, message)
+}
+
+/// A rank would fit an empty node, and the scheduler finds no room now.
+fn no_room(homeless: usize, capacity: &CapacityPlan, scheduler: &str) -> Finding {
+    let scheduler = scheduler.trim().trim_end_matches('.');
+    let message = format!(
+        "{} for room: one needs {}, and the most that is free on one node is {} (scheduler: {scheduler}); free \
+         resources, add a node, or lower replicas",
+        ranks(homeless, "wait", "waits"),
+        readable(capacity.demand.memory),
+        readable(capacity.free),
+    );
+    Finding::new(State::False, reason::NO_ROOM, message)
+}
+
+fn weights_loaded(deployment: &Deployment, plan: &Plan) -> Finding {
+    let rollout = &plan.rollout;
+    if deployment.replicas == 0 {
+        return scaled_to_zero("no weights are loaded");
+    }
+    if rollout.revision.is_none() {
+        return blocked(plan);
+    }
+    if rollout.updated_ready > 0 {
+        let holding = ranks(rollout.updated_ready, "hold", "holds");
+        return Finding::new(State::True, reason::LOADED, format!("{holding} the weights"));
+    }
+    match &rollout.trouble {
+        Some(trouble) if trouble.kind == Kind::Unplaced => no_node(),
+        Some(trouble) => Finding::new(State::False, trouble.kind.reason(), &trouble.message),
+        None => {
+            let needed = plan.capacity.as_ref().map_or(0, |capacity| capacity.needed);
+            let message =
+                format!("ranks are starting and load up to {}; wait, or see kubectl logs", readable(needed));
+            Finding::new(State::False, reason::LOADING, message)
+        }
+    }
+}
+
+fn serving(deployment: &Deployment, plan: &Plan) -> Finding {
+    let rollout = &plan.rollout;
+    let [client, _] = service_names(&deployment.name);
+    if plan.foreign_services.contains(&client) {
+        return service_taken(deployment, &client);
+    }
+    if rollout.ready > 0 {
+        let message = format!("{} at {}", ranks(rollout.ready, "answer", "answers"), endpoint(deployment));
+        return Finding::new(State::True, reason::ANSWERING, message);
+    }
+    if deployment.replicas == 0 {
+        return scaled_to_zero("nothing answers");
+    }
+    match &rollout.trouble {
+        Some(trouble) if trouble.kind != Kind::Unplaced => {
+            Finding::new(State::False, trouble.kind.reason(), &trouble.message)
+        }
+        _ => Finding::new(
+            State::False,
+            reason::NO_RANK_READY,
+            "no rank is ready; see the conditions before this one",
+        ),
+    }
+}
+
+fn rolled_out(deployment: &Deployment, plan: &Plan, applied: &Applied) -> Finding {
+    let rollout = &plan.rollout;
+    if let Some(refusal) = applied.refusals.first() {
+        let message = format!(
+            "the API server refused {}: {}; correct what it names, it is tried again",
+            refusal.object,
+            refusal.message.trim().trim_end_matches('.')
+        );
+        return Finding::new(State::False, reason::APPLY_FAILED, message);
+    }
+    if let Some(service) = plan.foreign_services.first() {
+        return service_taken(deployment, service);
+    }
+    let Some(revision) = &rollout.revision else { return blocked(plan) };
+    let wanted = deployment.replicas;
+    let is_drained = rollout.step == Step::WaitForDrain && rollout.updated_ready >= wanted;
+    if rollout.step == Step::Complete || is_drained {
+        let message = format!("{} revision {revision}", ranks(wanted, "run", "runs"));
+        return Finding::new(State::True, reason::COMPLETE, message);
+    }
+    if rollout.step == Step::BackOff
+        && let Some(failure) = &rollout.failure
+        && let Some(retry) = &failure.retry_after
+    {
+        let message = format!("{}; the next one is made at {}", failure.message, retry.0);
+        return Finding::new(State::False, reason::BACKING_OFF, message);
+    }
+    match &rollout.trouble {
+        Some(trouble) if rollout.ready > rollout.updated_ready => {
+            let message = format!(
+                "the old revision keeps serving, since {revision} does not become ready: {}",
+                trouble.message
+            );
+            Finding::new(State::False, reason::HELD, message)
+        }
+        Some(trouble) if trouble.kind == Kind::Unplaced => no_node(),
+        Some(trouble) => Finding::new(State::False, trouble.kind.reason(), &trouble.message),
+        None => {
+            let message = format!(
+                "{} of {} revision {revision} and {} ready ({}); wait",
+                rollout.updated,
+                ranks(wanted, "run", "runs"),
+                rollout.updated_ready,
+                what_happens(rollout.step)
+            );
+            Finding::new(State::False, reason::PROGRESSING, message)
+        }
+    }
+}
+
+fn what_happens(step: Step) -> &'static str {
+    match step {
+        Step::BackOff => "the next one waits for its back-off",
+        Step::Blocked => "nothing can be made",
+        Step::Complete => "all is done",
+        Step::Create => "new ranks are made",
+        Step::Drain => "old ranks are drained",
+        Step::ScaleDown => "ranks that are too many are drained",
+        Step::Surge => "a new rank is made beside the old ones",
+        Step::WaitForDrain => "an old rank finishes its requests",
+        Step::WaitForReady => "a rank is starting",
+    }
+}
+
+/// Ranks that count: of the current revision, or all while there is none.
+fn live_ranks<'a>(observed: &'a Observed, rollout: &'a RolloutPlan) -> impl Iterator<Item = &'a ObservedPod> {
+    observed.pods.iter().filter(|pod| {
+        pod.role == Some(Role::Rank)
+            && pod.terminating.is_none()
+            && !matches!(pod.phase, Phase::Failed | Phase::Succeeded)
+            && rollout.revision.as_ref().is_none_or(|revision| *revision == pod.revision)
+    })
+}
+
+fn blocked(plan: &Plan) -> Finding {
+    match &plan.capacity {
+        None => waiting_for_inspection(),
+        Some(capacity) if capacity.invalid.is_some() => {
+            Finding::new(State::False, reason::BLOCKED, "no rank is made; see condition Valid")
+        }
+        Some(_) => Finding::new(State::False, reason::BLOCKED, "no rank is made; see condition Placed"),
+    }
+}
+
+fn no_node() -> Finding {
+    Finding::new(State::False, reason::BLOCKED, "a rank has no node; see condition Placed")
+}
+
+fn waiting_for_inspection() -> Finding {
+    Finding::new(
+        State::Unknown,
+        reason::WAITING_FOR_INSPECTION,
+        "the weights are not known yet; see condition Valid",
+    )
+}
+
+fn scaled_to_zero(effect: &str) -> Finding {
+    let message = format!("replicas is 0, so {effect}; set replicas to 1 or more");
+    Finding::new(State::False, reason::SCALED_TO_ZERO, message)
+}
+
+fn service_taken(deployment: &Deployment, service: &str) -> Finding {
+    let message = format!(
+        "Service {service} in namespace {} belongs to somebody else; delete it, or give this ModelDeployment another \
+         name",
+        deployment.namespace
+    );
+    Finding::new(State::False, reason::SERVICE_NAME_TAKEN, message)
+}
+
+/// `1 rank waits`, `2 ranks wait`.
+fn ranks(count: usize, plural: &str, singular: &str) -> String {
+    if count == 1 { format!("1 rank {singular}") } else { format!("{count} ranks {plural}") }
+}

@@ -1,0 +1,331 @@
+//! ModelDeployment → [`Deployment`]: parse, don't validate. After this step no field can be wrong.
+//!
+//! CEL refuses most of what is refused here already at admission; an object may be older than a rule, and quantities
+//! are compared only here.
+
+use crate::observed::quantity;
+use coterie_api::deployment::{
+    DRAIN_SECONDS_LIMIT, DeviceChoice, ModelDeployment, NAME_LIMIT, PullPolicy, Resources, SourceSpec,
+    TemplateSpec,
+};
+use coterie_api::launch::Quantization;
+use coterie_api::name::{ANNOTATION_RESTART, GPU_RESOURCE};
+use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use std::collections::BTreeMap;
+
+/// A ModelDeployment whose every field makes sense, with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployment {
+    /// metadata.name; a DNS label of at most [`coterie_api::deployment::NAME_LIMIT`] characters.
+    pub name: String,
+    /// metadata.namespace.
+    pub namespace: String,
+    /// metadata.uid.
+    pub uid: String,
+    /// metadata.generation.
+    pub generation: i64,
+    /// The reference that makes the garbage collector delete our objects with it.
+    pub owner: OwnerReference,
+    /// What clients put into `model`.
+    pub served_name: String,
+    /// Where the weights are.
+    pub source: Source,
+    /// Longest request in tokens, if it was asked for.
+    pub context_length: Option<u32>,
+    /// How the weights are held, if it was asked for.
+    pub quantization: Option<Quantization>,
+    /// What to compute on.
+    pub device: DeviceChoice,
+    /// GPUs of one rank, when the device is a GPU.
+    pub gpus_per_rank: u32,
+    /// Whole copies of the model.
+    pub replicas: usize,
+    /// How long a rank may go on with running requests after it was told to end.
+    pub drain_seconds: u32,
+    /// What the pods look like to the cluster.
+    pub template: Template,
+    /// Value of the restart annotation: another one replaces every pod.
+    pub restart: Option<String>,
+}
+
+/// Where the weights are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An OCI image or artifact.
+    Image {
+        /// As for a container image.
+        reference: String,
+        /// When nodes ask the registry.
+        pull_policy: Option<PullPolicy>,
+    },
+    /// A PersistentVolumeClaim in the same namespace.
+    Claim {
+        /// Its name.
+        name: String,
+        /// Folder inside it; relative, without `..`, without leading or trailing slash.
+        path: Option<String>,
+    },
+}
+
+/// What the pods look like to the cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Template {
+    /// Further labels.
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Labels that a node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that do not keep the pods away.
+    pub tolerations: Vec<Toleration>,
+    /// As written.
+    pub requests: BTreeMap<String, Quantity>,
+    /// As written.
+    pub limits: BTreeMap<String, Quantity>,
+    /// Memory request, bytes.
+    pub memory_request: Option<u64>,
+    /// Memory limit, bytes.
+    pub memory_limit: Option<u64>,
+    /// CPU that a node must have free, thousandths of a core.
+    pub cpu_request: Option<u64>,
+    /// Priority class.
+    pub priority_class_name: Option<String>,
+    /// Names of pull secrets.
+    pub image_pull_secrets: Vec<String>,
+}
+
+/// Why a ModelDeployment cannot be served as it is written; one variant per rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// A path that leaves the claim.
+    #[error(
+        "model.source.persistentVolumeClaim.path {0:?} leaves the claim: write it relative to the claim's root and \
+         without .., like models/mixtral"
+    )]
+    ClaimPath(String),
+    /// No name of a claim.
+    #[error(
+        "model.source.persistentVolumeClaim.claimName {0:?} is no name that a claim can have: see kubectl get pvc"
+    )]
+    ClaimName(String),
+    /// Zero tokens.
+    #[error(
+        "model.contextLength is 0: set the longest request in tokens, or leave it out for the model's own"
+    )]
+    ContextLength,
+    /// Longer than a day.
+    #[error("rollout.drainSeconds is {0}: set at most {DRAIN_SECONDS_LIMIT}, which is a day")]
+    DrainSeconds(u32),
+    /// GPUs in the pod template.
+    #[error(
+        "template.resources names nvidia.com/gpu: ask for GPUs by accelerator: {{device: Gpu, perRank: N}}"
+    )]
+    GpusInTemplate,
+    /// No image reference.
+    #[error(
+        "model.source.image.reference {0:?} is empty or has white space: write it as for a container image, e.g. \
+         registry.example.com/models/mixtral:1"
+    )]
+    ImageReference(String),
+    /// The object did not come from an API server.
+    #[error("metadata.{0} is missing: read the object from the API server")]
+    Metadata(&'static str),
+    /// A name that Services and pods cannot be named after.
+    #[error(
+        "the name {0:?} becomes part of Service and pod names: use at most {NAME_LIMIT} lower-case letters, digits \
+         and dashes, starting with a letter"
+    )]
+    Name(String),
+    /// No GPU, or more than a node can have.
+    #[error("accelerator.perRank is {0}: set 1 to {GPUS_LIMIT}")]
+    PerRank(u32),
+    /// GPUs on a CPU.
+    #[error("accelerator.perRank counts GPUs: leave it out with device Cpu, or set device to Gpu")]
+    PerRankOnCpu,
+    /// Not a quantity.
+    #[error("template.resources.{field} is {text:?}: write a quantity like 500m or 4Gi")]
+    Quantity {
+        /// e.g. `limits.memory`.
+        field: String,
+        /// As written.
+        text: String,
+    },
+    /// Less than nothing.
+    #[error("replicas is {0}: set 0 or more")]
+    Replicas(i32),
+    /// More asked for than allowed.
+    #[error("template.resources.requests.{0} is more than limits.{0}: lower the request or raise the limit")]
+    RequestOverLimit(String),
+    /// A key that belongs to the operator.
+    #[error(
+        "template.{field} holds {key}: keys under coterie.dev/ belong to the operator, use a prefix of your own"
+    )]
+    ReservedKey {
+        /// `labels` or `annotations`.
+        field: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// A name that cannot stand in a request or on a command line.
+    #[error(
+        "model.servedName {0:?} may hold letters, digits and . _ / : - and must start and end with a letter or digit: \
+         choose a name like mixtral-8x7b or org/model"
+    )]
+    ServedName(String),
+    /// None or several sources.
+    #[error("set exactly one of model.source.image and model.source.persistentVolumeClaim; {0} are set")]
+    SourceCount(usize),
+}
+
+/// Most GPUs of one rank.
+const GPUS_LIMIT: u32 = 16;
+const SERVED_NAME_LIMIT: usize = 128;
+
+/// Checks every rule and fills in every default.
+pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
+    let spec = &object.spec;
+    let name = present(&object.metadata.name, "name")?;
+    if name.len() > NAME_LIMIT || !is_label(&name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return Err(Invalid::Name(name));
+    }
+    let uid = present(&object.metadata.uid, "uid")?;
+    let served_name = spec.model.served_name.clone().unwrap_or_else(|| name.clone());
+    if !is_served_name(&served_name) {
+        return Err(Invalid::ServedName(served_name));
+    }
+    if spec.model.context_length == Some(0) {
+        return Err(Invalid::ContextLength);
+    }
+    let gpus_per_rank = spec.accelerator.per_rank;
+    if !(1..=GPUS_LIMIT).contains(&gpus_per_rank) {
+        return Err(Invalid::PerRank(gpus_per_rank));
+    }
+    if spec.accelerator.device == DeviceChoice::Cpu && gpus_per_rank != 1 {
+        return Err(Invalid::PerRankOnCpu);
+    }
+    if spec.rollout.drain_seconds > DRAIN_SECONDS_LIMIT {
+        return Err(Invalid::DrainSeconds(spec.rollout.drain_seconds));
+    }
+    Ok(Deployment {
+        namespace: present(&object.metadata.namespace, "namespace")?,
+        generation: object.metadata.generation.unwrap_or_default(),
+        owner: OwnerReference {
+            api_version: ModelDeployment::api_version(&()).into_owned(),
+            kind: ModelDeployment::kind(&()).into_owned(),
+            name: name.clone(),
+            uid: uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        },
+        served_name,
+        source: source(&spec.model.source)?,
+        context_length: spec.model.context_length,
+        quantization: spec.model.quantization,
+        device: spec.accelerator.device,
+        gpus_per_rank,
+        replicas: usize::try_from(spec.replicas).map_err(|_| Invalid::Replicas(spec.replicas))?,
+        drain_seconds: spec.rollout.drain_seconds,
+        template: template(&spec.template)?,
+        restart: object.annotations().get(ANNOTATION_RESTART).cloned(),
+        name,
+        uid,
+    })
+}
+
+fn present(field: &Option<String>, name: &'static str) -> Result<String, Invalid> {
+    field.clone().filter(|value| !value.is_empty()).ok_or(Invalid::Metadata(name))
+}
+
+fn source(source: &SourceSpec) -> Result<Source, Invalid> {
+    match (&source.image, &source.persistent_volume_claim) {
+        (Some(image), None) => {
+            if image.reference.is_empty() || image.reference.contains(char::is_whitespace) {
+                return Err(Invalid::ImageReference(image.reference.clone()));
+            }
+            Ok(Source::Image { reference: image.reference.clone(), pull_policy: image.pull_policy })
+        }
+        (None, Some(claim)) => {
+            if claim.claim_name.len() > 253 || !claim.claim_name.split('.').all(is_label) {
+                return Err(Invalid::ClaimName(claim.claim_name.clone()));
+            }
+            Ok(Source::Claim {
+                name: claim.claim_name.clone(),
+                path: claim.path.as_deref().map(path).transpose()?,
+            })
+        }
+        (None, None) => Err(Invalid::SourceCount(0)),
+        (Some(_), Some(_)) => Err(Invalid::SourceCount(2)),
+    }
+}
+
+fn path(path: &str) -> Result<String, Invalid> {
+    let relative = path.trim_end_matches('/');
+    if relative.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(Invalid::ClaimPath(path.to_owned()));
+    }
+    Ok(relative.to_owned())
+}
+
+fn template(template: &TemplateSpec) -> Result<Template, Invalid> {
+    for (field, map) in [("labels", &template.labels), ("annotations", &template.annotations)] {
+        if let Some(key) = map.keys().find(|key| key.starts_with("coterie.dev/")) {
+            return Err(Invalid::ReservedKey { field, key: key.clone() });
+        }
+    }
+    let Resources { requests, limits } = &template.resources;
+    if requests.contains_key(GPU_RESOURCE) || limits.contains_key(GPU_RESOURCE) {
+        return Err(Invalid::GpusInTemplate);
+    }
+    let request_amounts = amounts("requests", requests)?;
+    let limit_amounts = amounts("limits", limits)?;
+    let over =
+        |(key, request): &(&String, &u64)| limit_amounts.get(*key).is_some_and(|limit| *request > limit);
+    if let Some((key, _)) = request_amounts.iter().find(over) {
+        return Err(Invalid::RequestOverLimit(key.clone()));
+    }
+    // A container that only has a limit requests as much.
+    let cpu = request_amounts.get("cpu").or_else(|| limit_amounts.get("cpu"));
+    let bytes = |thousandths: &u64| thousandths.div_ceil(1000);
+    Ok(Template {
+        labels: template.labels.clone(),
+        annotations: template.annotations.clone(),
+        node_selector: template.node_selector.clone(),
+        tolerations: template.tolerations.clone(),
+        requests: requests.clone(),
+        limits: limits.clone(),
+        memory_request: request_amounts.get("memory").map(bytes),
+        memory_limit: limit_amounts.get("memory").map(bytes),
+        cpu_request: cpu.copied(),
+        priority_class_name: template.priority_class_name.clone(),
+        image_pull_secrets: template.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
+    })
+}
+
+/// Thousandths of every quantity.
+fn amounts(field: &str, quantities: &BTreeMap<String, Quantity>) -> Result<BTreeMap<String, u64>, Invalid> {
+    let parse = |(key, quantity): (&String, &Quantity)| match quantity::thousandths(quantity) {
+        Some(amount) => Ok((key.clone(), amount)),
+        None => Err(Invalid::Quantity { field: format!("{field}.{key}"), text: quantity.0.clone() }),
+    };
+    quantities.iter().map(parse).collect()
+}
+
+/// A DNS label: lower-case letters, digits and inner dashes.
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn is_served_name(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= SERVED_NAME_LIMIT
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+        && text.chars().all(|c| edge(c) || "._/:-".contains(c))
+}
+
+#[cfg(test)]
+mod tests;
