@@ -1,0 +1,273 @@
+//! What the operator sees: four watches, each reduced to what decisions need, and a look-up of claims.
+//!
+//! The whole cluster's pods are watched, because what is free on a node depends on all of them; of a foreign pod only
+//! its node and its requests are kept.
+
+mod reduced;
+
+use crate::book::{Book, Change, Key};
+use crate::error::Error;
+use crate::health::Health;
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::readable::{Guarded, readable};
+use crate::watch::{Progress, follow};
+use crate::written::Write;
+use coterie_api::deployment::ModelDeployment;
+use coterie_operator_core::objects::service_names;
+use coterie_operator_core::observed::{ClaimState, ObservedNode, ObservedService, Settings, observe_nodes};
+use coterie_operator_core::validate::Source;
+use coterie_operator_core::{Deployment, Observed};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::{Store, store};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, Resource};
+use reduced::{PodSeen, strip_node, strip_service};
+use std::sync::Arc;
+
+/// Everything that is seen.
+pub struct Observer {
+    client: Client,
+    settings: Settings,
+    deployments: Store<ModelDeployment>,
+    pods: Book<PodSeen>,
+    nodes: Book<Node>,
+    services: Book<Service>,
+    progress: Progresses,
+}
+
+/// How far each watch has come.
+#[derive(Default)]
+struct Progresses {
+    deployments: Arc<Progress>,
+    pods: Arc<Progress>,
+    nodes: Arc<Progress>,
+    services: Arc<Progress>,
+}
+
+impl Observer {
+    /// An observer, and the future that keeps its view up to date: it runs until dropped.
+    pub fn new(
+        client: &Client,
+        options: &Options,
+        settings: Settings,
+        queue: Queue,
+        health: Arc<Health>,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
+        let (deployments, mut writer) = store::<ModelDeployment>();
+        let observer = Arc::new(Self {
+            client: client.clone(),
+            settings,
+            deployments,
+            pods: Book::default(),
+            nodes: Book::default(),
+            services: Book::default(),
+            progress: Progresses::default(),
+        });
+        let (seen, progress) = (observer.clone(), &observer.progress);
+        let triggers = queue.clone();
+        let deployments = follow(
+            scoped::<Guarded>(client, options),
+            "watch of ModelDeployments",
+            progress.deployments.clone(),
+            health.clone(),
+            move |event| {
+                let Some(event) = readable(event) else { return };
+                let event = event.modify(|object| object.metadata.managed_fields = None);
+                writer.apply_watcher_event(&event);
+                match &event {
+                    Event::Apply(object) | Event::Delete(object) => {
+                        let (namespace, name) = key(&object.metadata);
+                        triggers.one(&namespace, &name);
+                    }
+                    Event::InitDone => triggers.all(&seen.deployments),
+                    Event::Init | Event::InitApply(_) => {}
+                }
+            },
+        );
+        let (seen, triggers) = (observer.clone(), queue.clone());
+        let pods = follow(
+            Api::all(client.clone()),
+            "watch of Pods",
+            progress.pods.clone(),
+            health.clone(),
+            move |event| {
+                let change = seen.pods.take(event, |pod| PodSeen::of(&pod));
+                seen.tell_of_pods(&triggers, change);
+            },
+        );
+        let (seen, triggers) = (observer.clone(), queue.clone());
+        let nodes = follow(
+            Api::all(client.clone()),
+            "watch of Nodes",
+            progress.nodes.clone(),
+            health.clone(),
+            move |event| match seen.nodes.take(event, strip_node) {
+                Change::One { before, after, .. } if before == after => {}
+                Change::None => {}
+                Change::One { .. } | Change::All => triggers.nodes_changed(),
+            },
+        );
+        let (seen, triggers) = (observer.clone(), queue);
+        let services = follow(
+            scoped(client, options),
+            "watch of Services",
+            progress.services.clone(),
+            health,
+            move |event| {
+                let change = seen.services.take(event, strip_service);
+                seen.tell_of_services(&triggers, change);
+            },
+        );
+        let follow = async move {
+            futures::join!(deployments, pods, nodes, services);
+        };
+        (observer, follow)
+    }
+
+    /// The ModelDeployments.
+    pub fn deployments(&self) -> &Store<ModelDeployment> {
+        &self.deployments
+    }
+
+    /// Returns when every watch has listed everything once.
+    pub async fn wait_until_complete(&self) {
+        let watches = &self.progress;
+        for watch in [&watches.deployments, &watches.pods, &watches.nodes, &watches.services] {
+            watch.first_list().await;
+        }
+    }
+
+    /// What there is to know for a plan of `deployment`. Reads the claim from the API server if there is one.
+    pub async fn observe(
+        &self,
+        object: &ModelDeployment,
+        deployment: &Deployment,
+    ) -> Result<Observed, Error> {
+        let mut pods = Vec::new();
+        let mut observed = Observed {
+            claim: self.look_up_claim(deployment).await?,
+            status: object.status.clone().unwrap_or_default(),
+            settings: self.settings.clone(),
+            services: self.services_of(deployment),
+            nodes: self.nodes(),
+            ..Observed::default()
+        };
+        self.pods.each(|all| {
+            for ((_, name), seen) in all.filter(|((namespace, _), _)| *namespace == deployment.namespace) {
+                match &seen.own {
+                    Some(own) if own.pod.is_owned_by(&deployment.uid) => pods.push(own.pod.clone()),
+                    _ => {
+                        observed.taken_names.insert(name.clone());
+                    }
+                }
+            }
+        });
+        // The book has no order; a plan must not depend on that.
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        observed.pods = pods;
+        Ok(observed)
+    }
+
+    /// Whether the watches show `write`.
+    pub fn shows(&self, write: &Write) -> bool {
+        match write {
+            Write::Status(mark) => self.progress.deployments.has_reached(mark),
+            Write::Pod(mark) => self.progress.pods.has_reached(mark),
+            Write::Service(mark) => self.progress.services.has_reached(mark),
+            Write::Deletion { key, uid } => self
+                .pods
+                .get(key)
+                .and_then(|seen| seen.own)
+                .is_none_or(|own| own.pod.uid != *uid || own.pod.terminating.is_some()),
+        }
+    }
+
+    /// The point at which the watch shows a status of this version.
+    pub fn status_written(&self, version: Option<&str>) -> Write {
+        Write::Status(self.progress.deployments.mark(version))
+    }
+
+    /// The point at which the watch shows a pod of this version.
+    pub fn pod_created(&self, version: Option<&str>) -> Write {
+        Write::Pod(self.progress.pods.mark(version))
+    }
+
+    /// The point at which the watch shows a Service of this version.
+    pub fn service_applied(&self, version: Option<&str>) -> Write {
+        Write::Service(self.progress.services.mark(version))
+    }
+
+    async fn look_up_claim(&self, deployment: &Deployment) -> Result<Option<ClaimState>, Error> {
+        let Source::Claim { name, .. } = &deployment.source else { return Ok(None) };
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &deployment.namespace);
+        let claim = claims.get_opt(name).await;
+        let claim =
+            claim.map_err(|source| Error::ReadClaim { name: name.clone(), source: Box::new(source) })?;
+        Ok(Some(ClaimState::of(claim.as_ref())))
+    }
+
+    fn services_of(&self, deployment: &Deployment) -> Vec<ObservedService> {
+        let names = service_names(&deployment.name).into_iter();
+        let found = names.filter_map(|name| self.services.get(&(deployment.namespace.clone(), name)));
+        found.map(|service| ObservedService::of(&service, &deployment.uid)).collect()
+    }
+
+    fn nodes(&self) -> Vec<ObservedNode> {
+        self.nodes.each(|nodes| {
+            self.pods.each(|pods| {
+                let mut nodes: Vec<&Node> = nodes.map(|(_, node)| node).collect();
+                nodes.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+                observe_nodes(nodes, pods.map(|(_, seen)| &seen.uses))
+            })
+        })
+    }
+
+    fn tell_of_pods(&self, queue: &Queue, change: Change<PodSeen>) {
+        match change {
+            Change::None => {}
+            Change::All => queue.all(&self.deployments),
+            Change::One { key: (namespace, _), before, after } => {
+                for own in [&before, &after].into_iter().flatten().filter_map(|seen| seen.own.as_ref()) {
+                    queue.one(&namespace, &own.deployment);
+                }
+                if before.as_ref().map(|seen| &seen.uses) != after.as_ref().map(|seen| &seen.uses) {
+                    queue.room_changed();
+                }
+            }
+        }
+    }
+
+    fn tell_of_services(&self, queue: &Queue, change: Change<Service>) {
+        match change {
+            Change::None => {}
+            Change::All => queue.all(&self.deployments),
+            Change::One { key: (namespace, service), .. } => {
+                // A foreign Service counts as well: it may have, or have had, a name that one of ours needs.
+                let deployments = self.deployments.state_filter(|deployment| {
+                    let (home, name) = key(&deployment.metadata);
+                    home == namespace && service_names(&name).contains(&service)
+                });
+                for deployment in deployments {
+                    queue.one(&namespace, deployment.metadata.name.as_deref().unwrap_or_default());
+                }
+            }
+        }
+    }
+}
+
+/// The kind `K` where the operator looks for ModelDeployments.
+fn scoped<K>(client: &Client, options: &Options) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match &options.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn key(metadata: &ObjectMeta) -> Key {
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}

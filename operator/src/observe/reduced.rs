@@ -1,0 +1,75 @@
+//! What is kept of the objects that are seen; all else would only fill the memory.
+
+use coterie_api::deployment::ModelDeployment;
+use coterie_api::name::GROUP;
+use coterie_operator_core::observed::{ObservedPod, PodUse};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use std::sync::Arc;
+
+/// What is kept of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSeen {
+    /// What it takes from its node.
+    pub uses: PodUse,
+    /// Only of pods that belong to a ModelDeployment.
+    pub own: Option<Arc<OwnPod>>,
+}
+
+/// One of our pods.
+#[derive(Debug, PartialEq)]
+pub struct OwnPod {
+    /// Name of the ModelDeployment.
+    pub deployment: String,
+    /// What plans depend on.
+    pub pod: ObservedPod,
+}
+
+impl PodSeen {
+    /// Reduces a pod.
+    pub fn of(pod: &Pod) -> Self {
+        let own = owner(&pod.metadata).map(|deployment| {
+            Arc::new(OwnPod { deployment: deployment.to_owned(), pod: ObservedPod::from(pod) })
+        });
+        Self { uses: PodUse::from(pod), own }
+    }
+}
+
+/// Name of the ModelDeployment that controls the object with this metadata.
+fn owner(metadata: &ObjectMeta) -> Option<&str> {
+    let owners = metadata.owner_references.as_ref()?;
+    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    let ours = owner.kind == ModelDeployment::kind(&()) && owner.api_version.split('/').next() == Some(GROUP);
+    ours.then_some(owner.name.as_str())
+}
+
+/// Keeps labels, taints and what there is for pods; drops what changes with every heartbeat.
+pub fn strip_node(node: Node) -> Node {
+    let spec = node.spec.unwrap_or_default();
+    let status = node.status.unwrap_or_default();
+    Node {
+        metadata: ObjectMeta {
+            name: node.metadata.name,
+            labels: node.metadata.labels,
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            taints: spec.taints,
+            unschedulable: spec.unschedulable,
+            ..NodeSpec::default()
+        }),
+        status: Some(NodeStatus { allocatable: status.allocatable, ..NodeStatus::default() }),
+    }
+}
+
+/// Keeps whose it is and which of our versions.
+pub fn strip_service(service: Service) -> Service {
+    let metadata = ObjectMeta {
+        name: service.metadata.name,
+        annotations: service.metadata.annotations,
+        owner_references: service.metadata.owner_references,
+        ..ObjectMeta::default()
+    };
+    Service { metadata, ..Service::default() }
+}

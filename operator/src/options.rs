@@ -1,0 +1,55 @@
+//! What `coterie-operator run` can be told, by flags or environment variables.
+
+use crate::error::Error;
+use clap::Args;
+use coterie_api::deployment::PullPolicy;
+use coterie_operator_core::observed::Settings;
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Look only at ModelDeployments of this namespace; all namespaces when absent
+    #[arg(long, env = "WATCH_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Image of the pods that serve and inspect models
+    #[arg(long, env = "RUNTIME_IMAGE")]
+    pub runtime_image: String,
+    /// Pull policy of that image: Always, IfNotPresent or Never
+    #[arg(long, env = "RUNTIME_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Port of /health and /metrics; 0 for none
+    #[arg(long, env = "HTTP_PORT", default_value_t = 8080)]
+    pub http_port: u16,
+    /// Namespace of the Lease by which operators elect a leader
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub lease_namespace: String,
+    /// This operator's name in the Lease and in Events; must be its own
+    #[arg(long, env = "POD_NAME", default_value_t = own_name())]
+    pub identity: String,
+    /// Look at every ModelDeployment again after this many seconds, even if nothing seems to have changed
+    #[arg(long, default_value_t = 600)]
+    pub resync_seconds: u64,
+    /// Act at once without a Lease: for tests and one-off runs, never beside another operator
+    #[arg(long)]
+    pub no_leader_election: bool,
+}
+
+impl Options {
+    /// What plans depend on.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let policies = [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never];
+        let policy = policies.into_iter().find(|policy| policy.as_str() == self.image_pull_policy);
+        let policy = policy.ok_or_else(|| Error::Option {
+            option: "image-pull-policy",
+            value: self.image_pull_policy.clone(),
+            remedy: "write Always, IfNotPresent or Never",
+        })?;
+        Ok(Settings { runtime_image: self.runtime_image.clone(), image_pull_policy: Some(policy) })
+    }
+}
+
+/// The host's name and the process id: two operators on one machine differ.
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}

@@ -1,0 +1,14 @@
+//! The operator and a real API server; one binary, so that all of it shares one API server.
+
+mod admission;
+mod capacity;
+mod crash;
+mod endpoints;
+mod figures;
+mod heal;
+mod leader;
+mod reconcile;
+mod rights;
+mod silence;
+mod stale;
+mod status_events;
