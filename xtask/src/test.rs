@@ -1,0 +1,116 @@
+//! `cargo xtask test`: every test of the project, from a bare machine on.
+
+mod tally;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::kube::{Kube, SYSTEM, chart};
+use crate::product::{self, Product};
+use crate::step::{seconds, step};
+use crate::{check, cluster, go, model};
+use tally::Tally;
+
+/// Name of the embedded cluster that the end-to-end tests run on.
+const CLUSTER: &str = "test";
+
+/// Runs the checks, then the tests of every crate, then the end-to-end tests on the embedded cluster. Goes on after
+/// a failed part, so that one run shows all that is wrong, and fails at the end.
+pub fn run() -> Result<()> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+
+    heading("Kubernetes");
+    let binaries = go::binaries()?;
+    heading("Checks");
+    tally.part("check", check::run());
+    heading("Tests of the crates");
+    let mut cargo = product::cargo()?;
+    cargo.args([
+        "test",
+        "--release",
+        "--locked",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "coterie-e2e",
+    ]);
+    cargo.env("COTERIE_KUBE_BIN", search_path(&[&binaries.etcd, &binaries.kube_apiserver, &binaries.helm])?);
+    tally.cargo_test("crates", &mut cargo)?;
+
+    heading("The talking model beside its reference");
+    let mut cargo = product::cargo()?;
+    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "talking", "--", "--ignored"]);
+    cargo.env("COTERIE_TALKING_MODEL", model::cached()?);
+    tally.cargo_test("talking model", &mut cargo)?;
+
+    heading("End to end");
+    let product = Product::build()?;
+    let cluster = cluster::up(&cluster::Options { name: CLUSTER.into(), nodes: 2 })?;
+    let result = end_to_end(&cluster, &binaries, &product, &mut tally);
+    tally.part("end to end", result);
+    if tally.has_failed() {
+        report(&Kube::new(&binaries, cluster.kubeconfig(), None));
+    }
+    tally.part("cluster down", cluster.down());
+
+    heading(&format!("All of it took {}", seconds(started.elapsed())));
+    tally.print();
+    if tally.has_failed() {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+fn end_to_end(
+    cluster: &cluster::Cluster,
+    binaries: &go::Binaries,
+    product: &Product,
+    tally: &mut Tally,
+) -> Result<()> {
+    cluster.import(&product.images())?;
+    let kube = Kube::new(binaries, cluster.kubeconfig(), None);
+    step("helm install coterie charts/coterie", || {
+        kube.install_chart(&product.operator.name, &product.runtime.name, &[])
+    })?;
+    // Always the whole workspace: with other packages selected, cargo would build most crates again.
+    let e2e = ["test", "--release", "--locked", "--workspace", "--test", "e2e"];
+    product::shown("cargo test --no-run: e2e", product::cargo()?.args(e2e).arg("--no-run"))?;
+    let mut cargo = product::cargo()?;
+    cargo.args(e2e).args(["--offline", "--", "--test-threads=1", "--nocapture"]);
+    // Inside the cluster's network, where Services have their addresses.
+    cluster.enter(&mut cargo)?;
+    let tools = search_path(&[&binaries.kubectl, &binaries.helm])?;
+    let path = std::env::var("PATH").context("PATH is not set")?;
+    cargo.env("PATH", format!("{tools}:{path}")).env("COTERIE_CHART", chart());
+    tally.cargo_test("e2e", &mut cargo)
+}
+
+/// What a person would look at first after a failure.
+fn report(kube: &Kube) {
+    for args in [
+        &["get", "pods,mdep", "-A", "-o", "wide"][..],
+        &["get", "events", "-A", "--sort-by=.lastTimestamp"],
+        &["describe", "mdep", "-A"],
+        &["logs", "-n", SYSTEM, "-l", "app.kubernetes.io/name=coterie", "--tail", "200"],
+    ] {
+        heading(&format!("kubectl {}", args.join(" ")));
+        match kube.kubectl(args) {
+            Ok(text) => println!("{text}"),
+            Err(error) => println!("{error:#}"),
+        }
+    }
+}
+
+/// The folders that these programs are in, as a search path.
+fn search_path(programs: &[&Path]) -> Result<String> {
+    let folders = programs.iter().filter_map(|program| program.parent());
+    let joined = std::env::join_paths(folders)?;
+    joined.into_string().ok().context("the cache folder's path is not UTF-8")
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
