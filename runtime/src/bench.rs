@@ -4,7 +4,7 @@ use crate::config::BenchArgs;
 use crate::machine;
 use crate::termination::failed;
 use coterie_api::launch::Termination;
-use coterie_engine::{Engine, EngineOptions, Event, LoadError, Request, Sampling};
+use coterie_engine::{Engine, EngineOptions, Event, LoadError, Request};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -60,6 +60,9 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         threads: args.threads,
         max_running: args.batch,
         max_waiting: args.batch,
+        max_waiting_tokens: usize::MAX,
+        // The runs are alike, and each is to be computed.
+        prefix_cache: false,
     };
     let started = Instant::now();
     let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(rejected)?;
@@ -102,15 +105,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
 fn measure(engine: &mut Engine, args: &BenchArgs) -> Result<Timing, Termination> {
     let vocabulary = engine.vocabulary() as u64;
     for number in 0..args.batch as u64 {
-        let request = Request {
-            prompt: random_tokens(number, vocabulary).take(args.prompt_tokens).collect(),
-            max_tokens: args.generate,
-            sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: number },
-            stop_tokens: Vec::new(),
-            top_logprobs: None,
-            prompt_logprobs: None,
-        };
-        engine.submit(request).map_err(|why| failed(format!("the engine refused a prompt: {why}")))?;
+        let prompt = random_tokens(number, vocabulary).take(args.prompt_tokens).collect();
+        engine
+            .submit(Request::new(prompt, args.generate))
+            .map_err(|why| failed(format!("the engine refused a prompt: {why}")))?;
     }
     let started = Instant::now();
     let (mut events, mut begun, mut generated) = (Vec::new(), HashSet::new(), 0);
@@ -121,6 +119,7 @@ fn measure(engine: &mut Engine, args: &BenchArgs) -> Result<Timing, Termination>
         engine.step(&mut events);
         for event in events.drain(..) {
             match event {
+                Event::Started { .. } => {}
                 Event::Failed { message, .. } => return Err(failed(format!("the model failed: {message}"))),
                 Event::Token { id, .. } => {
                     generated += 1;

@@ -86,6 +86,12 @@ pub struct ServeArgs {
     /// Requests that may wait for a place in the batch; more get status 429
     #[arg(long, value_name = "REQUESTS", default_value_t = 256, value_parser = at_least_one)]
     pub max_waiting: usize,
+    /// Prompt tokens of waiting requests at most; more get status 429
+    #[arg(long, value_name = "TOKENS", default_value_t = 1 << 18, value_parser = at_least_one)]
+    pub max_waiting_tokens: usize,
+    /// Compute every prompt from its first token
+    #[arg(long)]
+    pub no_prefix_cache: bool,
     /// File for the termination message; written only if it is there
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
     pub termination_log: PathBuf,
@@ -161,6 +167,8 @@ impl ServeArgs {
             threads: self.threads,
             max_running: self.max_running,
             max_waiting: self.max_waiting,
+            max_waiting_tokens: self.max_waiting_tokens,
+            prefix_cache: !self.no_prefix_cache,
         }
     }
 }

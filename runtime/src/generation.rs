@@ -15,6 +15,7 @@ pub struct Generation {
     tokens: TokenStream,
     text: AnswerText,
     prompt_tokens: usize,
+    cached_tokens: usize,
     completion_tokens: usize,
     ended: bool,
 }
@@ -56,6 +57,7 @@ impl Generation {
             tokens,
             text: AnswerText::new(stops),
             prompt_tokens,
+            cached_tokens: 0,
             completion_tokens: 0,
             ended: false,
         })
@@ -69,6 +71,10 @@ impl Generation {
                 Err(cut) => return Err(self.broken(Broken::Cut(cut))),
             };
             let parts = match event {
+                Event::Started { cached_tokens, .. } => {
+                    self.cached_tokens = cached_tokens;
+                    Vec::new()
+                }
                 Event::Failed { message, .. } => return Err(self.broken(Broken::Failed(message))),
                 Event::Prompt { logprobs, finish, .. } => {
                     let mut parts = vec![Part::Prompt(logprobs)];
@@ -87,6 +93,11 @@ impl Generation {
     /// Tokens in the prompt.
     pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
+    }
+
+    /// Tokens of the prompt that were in the cache.
+    pub fn cached_tokens(&self) -> usize {
+        self.cached_tokens
     }
 
     /// Tokens generated so far, the one that ended the answer included.

@@ -5,7 +5,7 @@ use crate::engine_thread::NotSubmitted;
 use crate::served_model::ServedModel;
 use crate::termination::{failed, model_rejected};
 use coterie_api::launch::Termination;
-use coterie_engine::{Event, Request, Sampling};
+use coterie_engine::{Event, Request};
 use std::time::Instant;
 
 const PROMPT: &str = "Hello";
@@ -19,21 +19,18 @@ pub async fn run(model: &ServedModel) -> Result<(), Termination> {
         )));
     }
     tokens.truncate(model.engine.context_length().saturating_sub(1).max(1));
-    let request = Request {
-        prompt: tokens,
-        max_tokens: 1,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
-        stop_tokens: Vec::new(),
-        top_logprobs: Some(0),
-        prompt_logprobs: None,
-    };
+    let request = Request { top_logprobs: Some(0), ..Request::new(tokens, 1) };
     let mut events = model.engine.submit(request, Instant::now()).await.map_err(|refused| match refused {
         NotSubmitted::Rejected(rule) => model_rejected(format!(
             "the engine refused the first prompt: {rule}; tokenizer.json may be another model's"
         )),
         NotSubmitted::Cut(_) => failed("the engine stopped before it generated a token"),
     })?;
-    match events.next().await {
+    let mut first = events.next().await;
+    if let Ok(Event::Started { .. }) = first {
+        first = events.next().await;
+    }
+    match first {
         Ok(Event::Token { logprobs, .. }) if logprobs.as_ref().is_some_and(|l| l.logprob.is_finite()) => {
             Ok(())
         }

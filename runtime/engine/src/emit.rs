@@ -1,9 +1,9 @@
 //! What a row of logits means to its sequence: a scored prompt token, or the next token. Both become events.
 
 use crate::model::Logits;
-use crate::request::{Event, Finish, TokenLogprobs};
-use crate::sampler::{NotNumbers, Sampler};
-use crate::sequence::Sequence;
+use crate::request::{Event, Finish, Request, TokenLogprobs};
+use crate::sampler::{NoToken, Sampler};
+use crate::sequence::{Sequence, Start};
 
 /// Notes the log probability of the prompt token behind `position`.
 pub fn score_prompt(sequence: &mut Sequence, position: usize, logits: &dyn Logits, row: usize) {
@@ -11,6 +11,14 @@ pub fn score_prompt(sequence: &mut Sequence, position: usize, logits: &dyn Logit
     let score = score(logits, row, sequence.tokens[position + 1], top);
     if let Some(scores) = &mut sequence.prompt_scores {
         scores.push(Some(score));
+    }
+}
+
+/// Tells that a sequence has its first place in a batch.
+pub fn start(sequence: &mut Sequence, events: &mut Vec<Event>) {
+    if let Start::Now(cached_tokens) = sequence.start {
+        events.push(Event::Started { id: sequence.id, cached_tokens });
+        sequence.start = Start::Told;
     }
 }
 
@@ -26,20 +34,32 @@ pub fn generate(
     if let Some(logprobs) = sequence.prompt_scores.take() {
         events.push(Event::Prompt { id, logprobs, finish: None });
     }
-    match sampler.sample(logits, row, &sequence.request.sampling, sequence.generated()) {
-        Ok(token) => {
-            let logprobs = sequence.request.top_logprobs.map(|top| score(logits, row, token, top));
-            sequence.tokens.push(token);
-            let finish = sequence.finish();
-            sequence.ended = finish.is_some();
-            events.push(Event::Token { id, token, logprobs, finish });
-        }
-        Err(NotNumbers) => {
-            let message = "the model's output for this request is not a number; its weights may be damaged";
-            sequence.ended = true;
-            events.push(Event::Failed { id, message: message.to_owned() });
-        }
+    let generated = sequence.generated();
+    let Request { sampling, constraint, .. } = &mut sequence.request;
+    let chosen = sampler.sample(logits, row, sampling, &sequence.seen, constraint.as_deref_mut(), generated);
+    if let Err(why) = chosen.and_then(|token| take(sequence, token, logits, row, events)) {
+        sequence.ended = true;
+        events.push(Event::Failed { id, message: why.to_string() });
     }
+}
+
+fn take(
+    sequence: &mut Sequence,
+    token: u32,
+    logits: &dyn Logits,
+    row: usize,
+    events: &mut Vec<Event>,
+) -> Result<(), NoToken> {
+    sequence.tokens.push(token);
+    sequence.seen.push(token);
+    let finish = sequence.finish();
+    if let (None, Some(constraint)) = (finish, &mut sequence.request.constraint) {
+        constraint.accept(token).map_err(NoToken::Constraint)?;
+    }
+    let logprobs = sequence.request.top_logprobs.map(|top| score(logits, row, token, top));
+    sequence.ended = finish.is_some();
+    events.push(Event::Token { id: sequence.id, token, logprobs, finish });
+    Ok(())
 }
 
 /// Ends a sequence of which only the prompt was to be scored, once all of it is.

@@ -9,7 +9,7 @@ use crate::model::config::Config;
 use crate::model::{self, Model};
 use crate::request::{Event, Rejected, Request, RequestId};
 use crate::sampler::Sampler;
-use crate::scheduler::{Limits, Scheduler, Wanted};
+use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
 use crate::sequence::Sequence;
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization};
@@ -37,6 +37,10 @@ pub struct EngineOptions {
     pub max_running: usize,
     /// Requests that may wait at most.
     pub max_waiting: usize,
+    /// Prompt tokens of waiting requests at most.
+    pub max_waiting_tokens: usize,
+    /// May requests take over what others computed for the same beginning?
+    pub prefix_cache: bool,
 }
 
 /// Tokens that the cache of a rank holds: one request of the whole context, and up to [`SPARE_TOKENS`] for others.
@@ -46,6 +50,21 @@ pub fn cache_tokens(context: usize, max_running: usize) -> usize {
     context.saturating_add(others.min(SPARE_TOKENS))
 }
 
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            quantization: Quantization::None,
+            device: Device::Cpu,
+            context_length: None,
+            threads: 0,
+            max_running: 16,
+            max_waiting: 256,
+            max_waiting_tokens: 1 << 18,
+            prefix_cache: true,
+        }
+    }
+}
+
 /// What the engine is doing right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
@@ -53,10 +72,12 @@ pub struct Load {
     pub waiting: usize,
     /// Requests in the running batch.
     pub running: usize,
-    /// Share of the KV cache in use, 0 to 1.
+    /// Prompt tokens of waiting requests.
+    pub waiting_tokens: usize,
+    /// Share of the KV cache that running requests hold, 0 to 1.
     pub kv_usage: f32,
-    /// Prompt tokens computed since the engine was loaded.
-    pub prompt_tokens: u64,
+    /// Since the engine was loaded.
+    pub scheduled: Counts,
     /// Tokens generated since the engine was loaded.
     pub generated_tokens: u64,
 }
@@ -117,7 +138,7 @@ impl Engine {
 
     /// Queues a request. It starts in one of the next [`step`](Engine::step)s.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, Rejected> {
-        let Limits { context, max_waiting: limit, .. } = *self.scheduler.limits();
+        let Limits { context, max_waiting, max_waiting_tokens, .. } = *self.scheduler.limits();
         let (prompt, max_tokens) = (request.prompt.len(), request.max_tokens);
         if prompt == 0 {
             return Err(Rejected::EmptyPrompt);
@@ -129,12 +150,17 @@ impl Engine {
             return Err(Rejected::TooLong { prompt, max_tokens, context });
         }
         let vocabulary = self.vocabulary();
-        if let Some(&token) = request.prompt.iter().find(|token| **token as usize >= vocabulary) {
+        let biased = request.sampling.logit_bias.iter().map(|(token, _)| token);
+        if let Some(&token) = request.prompt.iter().chain(biased).find(|token| **token as usize >= vocabulary)
+        {
             return Err(Rejected::UnknownToken { token, vocabulary });
         }
-        let waiting = self.scheduler.waiting();
-        if waiting >= limit {
-            return Err(Rejected::QueueFull { waiting, limit });
+        let (waiting, tokens) = (self.scheduler.waiting().len(), self.scheduler.waiting().prompt_tokens());
+        if waiting >= max_waiting {
+            return Err(Rejected::QueueFull { waiting, limit: max_waiting });
+        }
+        if waiting > 0 && tokens + prompt > max_waiting_tokens {
+            return Err(Rejected::TokensFull { waiting: tokens, limit: max_waiting_tokens });
         }
         let id = RequestId(self.next_id);
         self.next_id += 1;
@@ -152,6 +178,9 @@ impl Engine {
         self.scheduler.schedule(&mut self.batch, &mut self.wanted);
         if self.batch.rows() == 0 {
             return;
+        }
+        for sequence in self.scheduler.running() {
+            emit::start(sequence, events);
         }
         self.model.forward(&self.batch);
         for first in (0..self.wanted.len()).step_by(LOGIT_ROWS) {
@@ -176,24 +205,20 @@ impl Engine {
 
     /// Nothing waits and nothing runs.
     pub fn is_idle(&self) -> bool {
-        self.scheduler.waiting() == 0 && self.scheduler.running_count() == 0
+        self.scheduler.waiting().is_empty() && self.scheduler.running_count() == 0
     }
 
     /// What the engine is doing right now.
     pub fn load_now(&self) -> Load {
-        let (used, blocks) = self.scheduler.blocks_used();
+        let (held, blocks) = self.scheduler.blocks_held();
         Load {
-            waiting: self.scheduler.waiting(),
+            waiting: self.scheduler.waiting().len(),
             running: self.scheduler.running_count(),
-            kv_usage: used as f32 / blocks as f32,
-            prompt_tokens: self.scheduler.prompt_tokens(),
+            waiting_tokens: self.scheduler.waiting().prompt_tokens(),
+            kv_usage: held as f32 / blocks as f32,
+            scheduled: self.scheduler.counts(),
             generated_tokens: self.generated_tokens,
         }
-    }
-
-    /// How often a request gave its cache up to an older one and computed its tokens again later.
-    pub fn preemptions(&self) -> u64 {
-        self.scheduler.preemptions()
     }
 
     /// Longest request, prompt and answer, tokens.
@@ -234,5 +259,7 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
         step_tokens: STEP_TOKENS,
         max_running: options.max_running,
         max_waiting: options.max_waiting,
+        max_waiting_tokens: options.max_waiting_tokens,
+        prefix_cache: options.prefix_cache,
     })
 }

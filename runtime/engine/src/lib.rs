@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod batch;
 pub mod block_pool;
+pub mod constraint;
 pub mod digest;
 mod emit;
 pub mod engine;
@@ -18,6 +19,9 @@ pub mod inspect;
 pub mod load_error;
 pub mod model;
 pub mod moe;
+pub mod penalties;
+pub mod prefix;
+pub mod queue;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
@@ -25,7 +29,9 @@ pub mod sequence;
 pub mod simple;
 pub mod weights;
 
+pub use constraint::{Constraint, TokenMask};
 pub use engine::{Engine, EngineOptions, Load};
 pub use inspect::inspect;
 pub use load_error::LoadError;
 pub use request::{Event, Finish, Rejected, Request, RequestId, Sampling, TokenLogprobs};
+pub use scheduler::Counts;

@@ -27,6 +27,8 @@ pub trait Model {
 
 /// Logits `[rows, vocabulary]`, on whatever device they are.
 pub trait Logits {
+    /// Columns of a row.
+    fn vocabulary(&self) -> usize;
     /// The most probable token of a row and its logit; the lowest id on a tie.
     fn argmax(&self, row: usize) -> (u32, f32);
     /// A token's log probability in a row, and the `n` most probable tokens with theirs, best first.
@@ -35,7 +37,11 @@ pub trait Logits {
     fn copy_row(&self, row: usize, out: &mut Vec<f32>);
 }
 
-/// One decoder layer with its state: for every token in the cache whatever the layer needs to go on.
+/// One decoder layer with its state: for every block of the cache whatever the layer needs to go on behind it. Keys
+/// and values, a compressed latent, a snapshot of a running sum: only the layer knows.
+///
+/// Blocks are shared. A layer writes a block's state when the batch holds the block's rows, never again after it is
+/// full, and lets a sequence see the blocks that sequences before it in the same batch have written.
 pub trait Layer<B: Backend> {
     /// Replaces the residual stream `x`, `[rows, hidden]`, and adds the batch's rows to the state.
     fn forward(&mut self, backend: &B, batch: &B::Batch<'_>, x: &mut B::Tensor);
@@ -173,6 +179,10 @@ impl<B: Backend> Model for Decoder<B> {
 }
 
 impl<B: Backend> Logits for Decoder<B> {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     fn argmax(&self, row: usize) -> (u32, f32) {
         self.backend.argmax(self.computed(), row)
     }

@@ -1,16 +1,20 @@
-//! Who computes in the next step. First come, first served: the older of two running sequences is never held up by
-//! the younger. Decoding takes one row of the budget each; prompts share the rest in chunks.
+//! Who computes in the next step. By class, and within a class first come, first served: of two running sequences the
+//! first is never held up by the second. Decoding takes one row of the budget each; prompts share the rest in chunks.
 //!
 //! A sequence is admitted when the cache has room for its tokens so far, and takes blocks as it grows. If none are
-//! left, the youngest running sequence is preempted: it gives all its blocks back, waits at the head of the queue, and
-//! later computes its tokens again, prompt and answer alike. The cache holds at least one whole context, so the oldest
-//! always goes on, and every sequence becomes the oldest: there is no deadlock.
+//! left, the last running sequence is preempted: it gives all its blocks back, waits in its old place, and later
+//! computes its tokens again, prompt and answer alike, as far as they are not in the cache any more. The cache holds
+//! at least one whole context, so the first always goes on, and every sequence becomes the first of its class: there
+//! is no deadlock. A sequence also makes room for one of a better class.
+//!
+//! A full block is published when it is placed in a batch, so a sequence may take over blocks that one before it in
+//! the very same batch computes.
 
 use crate::batch::Batch;
 use crate::block_pool::{BLOCK_SIZE, BlockPool, blocks_for};
+use crate::queue::Queue;
 use crate::request::RequestId;
-use crate::sequence::Sequence;
-use std::collections::VecDeque;
+use crate::sequence::{Sequence, Start};
 
 /// How much runs at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub struct Limits {
     pub max_running: usize,
     /// Sequences that may wait at most.
     pub max_waiting: usize,
+    /// Prompt tokens of waiting sequences at most; one sequence may always wait.
+    pub max_waiting_tokens: usize,
+    /// May sequences take over what others computed?
+    pub prefix_cache: bool,
 }
 
 /// A row of logits that somebody waits for.
@@ -36,15 +44,28 @@ pub struct Wanted {
     pub position: usize,
 }
 
+/// What was scheduled so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Prompt tokens put into batches, again after a preemption.
+    pub prompt_tokens: u64,
+    /// Prompt tokens of sequences that started.
+    pub started_tokens: u64,
+    /// Of these, tokens that were in the cache.
+    pub cached_tokens: u64,
+    /// How often a sequence gave its blocks up.
+    pub preemptions: u64,
+}
+
 /// The waiting and the running sequences, and the blocks that they hold.
 #[derive(Debug)]
 pub struct Scheduler {
-    waiting: VecDeque<Sequence>,
+    waiting: Queue,
+    /// By rank.
     running: Vec<Sequence>,
     pool: BlockPool,
     limits: Limits,
-    prompt_tokens: u64,
-    preemptions: u64,
+    counts: Counts,
 }
 
 impl Scheduler {
@@ -52,14 +73,8 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Scheduler {
         assert!(blocks_for(limits.context) <= limits.blocks, "the cache holds at least one whole context");
         assert!(limits.step_tokens > 0 && limits.max_running > 0, "a step does something");
-        Scheduler {
-            waiting: VecDeque::new(),
-            running: Vec::new(),
-            pool: BlockPool::new(limits.blocks),
-            limits,
-            prompt_tokens: 0,
-            preemptions: 0,
-        }
+        let (waiting, running) = (Queue::default(), Vec::new());
+        Scheduler { waiting, running, pool: BlockPool::new(limits.blocks), limits, counts: Counts::default() }
     }
 
     /// How much runs at once.
@@ -68,11 +83,11 @@ impl Scheduler {
     }
 
     /// Sequences that wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    pub fn waiting(&self) -> &Queue {
+        &self.waiting
     }
 
-    /// Sequences that run, in the order in which they came.
+    /// Sequences that run, by rank.
     pub fn running(&mut self) -> &mut [Sequence] {
         &mut self.running
     }
@@ -82,32 +97,26 @@ impl Scheduler {
         self.running.len()
     }
 
-    /// Blocks in use, and blocks in all.
-    pub fn blocks_used(&self) -> (usize, usize) {
+    /// Blocks that sequences hold, and blocks in all.
+    pub fn blocks_held(&self) -> (usize, usize) {
         (self.pool.blocks() - self.pool.free(), self.pool.blocks())
     }
 
-    /// Prompt tokens put into batches so far.
-    pub fn prompt_tokens(&self) -> u64 {
-        self.prompt_tokens
+    /// What was scheduled so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
-    /// How often a sequence gave its blocks up to an older one.
-    pub fn preemptions(&self) -> u64 {
-        self.preemptions
-    }
-
-    /// Puts a sequence at the end of the queue.
+    /// Puts a sequence into the queue.
     pub fn enqueue(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        self.waiting.push(sequence);
     }
 
     /// Takes a sequence out, wherever it is, and frees its blocks.
     pub fn remove(&mut self, id: RequestId) {
-        if let Some(at) = self.waiting.iter().position(|s| s.id == id) {
-            self.waiting.remove(at);
+        if self.waiting.remove(id).is_none() {
+            self.retire(|sequence| sequence.id == id);
         }
-        self.retire(|sequence| sequence.id == id);
     }
 
     /// Takes out the running sequences that `done` names, and frees their blocks.
@@ -128,52 +137,78 @@ impl Scheduler {
         wanted.clear();
         self.admit();
         // A sequence that waits for its next token only must not wait for others' prompts; and however many decode,
-        // the oldest prompt goes on, if slowly.
+        // the first prompt goes on, if slowly.
         let decoding = self.running.iter().filter(|s| s.remaining() == 1).count();
         let mut prompt_rows = self.limits.step_tokens.saturating_sub(decoding).max(1);
         let mut next = 0;
         while next < self.running.len() {
+            let was_decoding = self.running[next].remaining() == 1;
+            if self.limits.prefix_cache {
+                self.running[next].share(&mut self.pool);
+            }
             let remaining = self.running[next].remaining();
-            let rows = if remaining == 1 { 1 } else { remaining.min(prompt_rows) };
+            let rows = if was_decoding { 1 } else { remaining.min(prompt_rows) };
             if rows > 0 {
                 if !self.secure_blocks(next, rows) {
                     return;
                 }
-                prompt_rows -= if remaining == 1 { 0 } else { rows };
+                prompt_rows -= if was_decoding { 0 } else { rows };
                 self.place(next, rows, batch, wanted);
             }
             next += 1;
         }
     }
 
-    /// Moves the queue's head into the batch while there is room for it beside what the running prompts still need.
+    /// Moves the first of the queue into the batch while there is room for it beside what the running prompts still
+    /// need, and makes it from those of a worse class.
     fn admit(&mut self) {
-        let lacking = |s: &Sequence| s.blocks_needed().saturating_sub(s.table.len());
-        let mut free = self.pool.free().saturating_sub(self.running.iter().map(lacking).sum());
-        while self.running.len() < self.limits.max_running
-            && let Some(first) = self.waiting.pop_front_if(|first| first.blocks_needed() <= free)
-        {
-            free = free.saturating_sub(first.blocks_needed());
-            self.running.push(first);
+        let mut free = self.room();
+        while let Some(first) = self.waiting.first() {
+            let rank = first.rank();
+            let mut needed = first.blocks_needed();
+            if needed > free && self.limits.prefix_cache {
+                needed -= first.held_by_others(&self.pool);
+            }
+            if self.running.len() < self.limits.max_running && needed <= free {
+                free -= needed;
+                let first = self.waiting.pop_first().expect("it was just looked at");
+                let place = self.running.partition_point(|sequence| sequence.rank() < rank);
+                self.running.insert(place, first);
+            } else if self.running.last().is_some_and(|last| last.rank().priority > rank.priority) {
+                self.preempt_last();
+                free = self.room();
+            } else {
+                return;
+            }
         }
     }
 
-    /// Gives a running sequence the blocks for its next `rows` tokens, preempting younger ones if it must. False if
-    /// it had to give up its own, being the youngest. Those before it in the batch are older and stay.
+    /// Free blocks beside those that the running prompts still need.
+    fn room(&self) -> usize {
+        let lacking = |s: &Sequence| s.blocks_needed().saturating_sub(s.table.len());
+        self.pool.free().saturating_sub(self.running.iter().map(lacking).sum())
+    }
+
+    /// Gives a running sequence the blocks for its next `rows` tokens, preempting later ones if it must. False if it
+    /// had to give up its own, being the last. Those before it in the batch stay.
     fn secure_blocks(&mut self, running: usize, rows: usize) -> bool {
         loop {
             let sequence = &mut self.running[running];
             if self.pool.extend(&mut sequence.table, blocks_for(sequence.computed + rows)) {
                 return true;
             }
-            let mut youngest = self.running.pop().expect("the sequence itself is running");
-            self.pool.take_back(&mut youngest.table);
-            youngest.restart();
-            self.waiting.push_front(youngest);
-            self.preemptions += 1;
+            self.preempt_last();
             if self.running.len() == running {
                 return false;
             }
+        }
+    }
+
+    fn preempt_last(&mut self) {
+        if let Some(mut last) = self.running.pop() {
+            last.restart(&mut self.pool);
+            self.waiting.push(last);
+            self.counts.preemptions += 1;
         }
     }
 
@@ -188,44 +223,51 @@ impl Scheduler {
                 wanted.push(Wanted { running, position });
             }
         }
+        let prompt = sequence.request.prompt.len();
+        if sequence.start == Start::Ahead {
+            sequence.start = Start::Now(from);
+            self.counts.started_tokens += prompt as u64;
+            self.counts.cached_tokens += from as u64;
+        }
         sequence.computed = to;
-        self.prompt_tokens += sequence.request.prompt.len().clamp(from, to).abs_diff(from) as u64;
+        self.counts.prompt_tokens += prompt.clamp(from, to).abs_diff(from) as u64;
+        if self.limits.prefix_cache {
+            sequence.publish(&mut self.pool);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Request, Sampling};
+    use crate::request::Request;
 
     fn sequence(id: u64, prompt: usize, max_tokens: usize) -> Sequence {
-        let request = Request {
-            prompt: vec![1; prompt],
-            max_tokens,
-            sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
-            stop_tokens: Vec::new(),
-            top_logprobs: None,
-            prompt_logprobs: None,
-        };
-        Sequence::new(RequestId(id), request)
+        Sequence::new(RequestId(id), Request::new(vec![1; prompt], max_tokens))
     }
 
-    const LIMITS: Limits = Limits { context: 64, blocks: 6, step_tokens: 20, max_running: 3, max_waiting: 9 };
+    const LIMITS: Limits = Limits {
+        context: 64,
+        blocks: 6,
+        step_tokens: 20,
+        max_running: 3,
+        max_waiting: 9,
+        max_waiting_tokens: 900,
+        prefix_cache: false,
+    };
+    const CACHED: Limits = Limits { prefix_cache: true, ..LIMITS };
 
     /// One step as (request, first position, rows) in batch order; generated tokens are 7.
     fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize)> {
         let (mut batch, mut wanted) = (Batch::default(), Vec::new());
         scheduler.schedule(&mut batch, &mut wanted);
         assert_eq!(batch.logit_rows.len(), wanted.len());
-        let mut taken: Vec<u32> = scheduler.running.iter().flat_map(|s| s.table.clone()).collect();
-        taken.sort_unstable();
-        assert!(taken.windows(2).all(|pair| pair[0] < pair[1]), "no block is held twice");
+        let mut written = batch.slots.clone();
+        written.sort_unstable();
+        assert!(written.windows(2).all(|pair| pair[0] < pair[1]), "no place of the cache is written twice");
         let described = batch.sequences.iter().map(|rows| {
-            let owner = scheduler
-                .running
-                .iter()
-                .find(|s| s.table.first() == batch.tables.get(rows.table.start))
-                .expect("the rows are somebody's");
+            let table = &batch.tables[rows.table.clone()];
+            let owner = scheduler.running.iter().find(|s| s.table == table).expect("the rows are somebody's");
             (owner.id.0, rows.context - rows.rows.len(), rows.rows.len())
         });
         let described = described.collect();
@@ -246,9 +288,9 @@ mod tests {
         assert_eq!(step(&mut scheduler), [(1, 4, 1), (2, 16, 14)]);
         assert_eq!(step(&mut scheduler), [(1, 5, 1), (2, 30, 1)]);
         assert_eq!(step(&mut scheduler), [(1, 6, 1)]);
-        assert_eq!(scheduler.blocks_used().0, 1);
+        assert_eq!(scheduler.blocks_held().0, 1);
         assert_eq!(step(&mut scheduler), [(1, 7, 1)]);
-        assert_eq!(scheduler.blocks_used(), (0, 6));
+        assert_eq!(scheduler.blocks_held(), (0, 6));
         assert_eq!(step(&mut scheduler), []);
     }
 
@@ -260,7 +302,7 @@ mod tests {
         scheduler.enqueue(sequence(3, 1, 1));
         // 3 blocks are taken, 3 are left: the second needs 4, and the third does not overtake it.
         assert_eq!(step(&mut scheduler), [(1, 0, 20)]);
-        assert_eq!((scheduler.waiting(), scheduler.running_count()), (2, 1));
+        assert_eq!((scheduler.waiting().len(), scheduler.running_count()), (2, 1));
         assert_eq!(step(&mut scheduler), [(1, 20, 13)]);
         assert_eq!(step(&mut scheduler), [(2, 0, 19), (3, 0, 1)]);
     }
@@ -272,9 +314,9 @@ mod tests {
         scheduler.enqueue(sequence(2, 40, 20));
         step(&mut scheduler);
         scheduler.remove(RequestId(2));
-        assert_eq!(scheduler.waiting(), 0);
+        assert_eq!(scheduler.waiting().len(), 0);
         scheduler.remove(RequestId(1));
-        assert_eq!(scheduler.blocks_used().0, 0);
+        assert_eq!(scheduler.blocks_held().0, 0);
         assert_eq!(scheduler.pool.free(), 6);
     }
 
@@ -289,14 +331,14 @@ mod tests {
         assert_eq!(step(&mut scheduler), [(1, 16, 1), (2, 14, 1)]);
         assert_eq!(step(&mut scheduler), [(1, 17, 1), (2, 15, 1)]);
         // The third block goes to the older, so there is none for the younger's 17th token.
-        assert_eq!(scheduler.preemptions(), 0);
+        assert_eq!(scheduler.counts().preemptions, 0);
         assert_eq!(step(&mut scheduler), [(1, 18, 1)]);
-        assert_eq!((scheduler.preemptions(), scheduler.waiting()), (1, 1));
+        assert_eq!((scheduler.counts().preemptions, scheduler.waiting().len()), (1, 1));
         for first in 19..22 {
             assert_eq!(step(&mut scheduler), [(1, first, 1)]);
         }
         assert_eq!(step(&mut scheduler), [(2, 0, 17)]);
-        assert_eq!((scheduler.blocks_used().0, scheduler.waiting()), (0, 0));
+        assert_eq!((scheduler.blocks_held().0, scheduler.waiting().len()), (0, 0));
     }
 
     #[test]
@@ -307,5 +349,78 @@ mod tests {
         scheduler.enqueue(sequence(3, 3, 1));
         assert_eq!(step(&mut scheduler), [(1, 0, 1), (2, 0, 1), (3, 0, 1)]);
         assert_eq!(step(&mut scheduler), [(1, 1, 1), (2, 1, 1), (3, 1, 1)]);
+    }
+
+    #[test]
+    fn what_one_computes_others_take_over_in_the_same_step() {
+        let mut scheduler = Scheduler::new(CACHED);
+        for id in 1..=3 {
+            scheduler.enqueue(sequence(id, 40, 2));
+        }
+        // Three times three blocks were more than there are; two of each are shared.
+        assert_eq!(step(&mut scheduler), [(1, 0, 20)]);
+        assert_eq!(step(&mut scheduler), [(1, 20, 20)]);
+        assert_eq!(step(&mut scheduler), [(1, 40, 1), (2, 32, 8), (3, 32, 8)]);
+        assert_eq!(scheduler.counts().cached_tokens, 64);
+        assert_eq!(step(&mut scheduler), [(2, 40, 1), (3, 40, 1)]);
+        assert_eq!(scheduler.blocks_held(), (0, 6));
+
+        // What they left is still there, but for the last token, whose logits somebody must compute.
+        scheduler.enqueue(sequence(4, 32, 1));
+        assert_eq!(step(&mut scheduler), [(4, 16, 16)]);
+    }
+
+    #[test]
+    fn other_scopes_and_scored_prompts_share_nothing() {
+        let mut scheduler = Scheduler::new(CACHED);
+        scheduler.enqueue(sequence(1, 18, 1));
+        assert_eq!(step(&mut scheduler), [(1, 0, 18)]);
+        let request = Request::new(vec![1; 18], 1);
+        scheduler.enqueue(Sequence::new(RequestId(2), Request { cache_scope: 5, ..request.clone() }));
+        assert_eq!(step(&mut scheduler), [(2, 0, 18)]);
+        scheduler.enqueue(sequence(3, 18, 1));
+        assert_eq!(step(&mut scheduler), [(3, 16, 2)]);
+        let mut scored = Sequence::new(RequestId(4), Request { prompt_logprobs: Some(0), ..request });
+        let (mut batch, mut wanted) = (Batch::default(), Vec::new());
+        scheduler.enqueue(std::mem::replace(&mut scored, sequence(5, 1, 1)));
+        scheduler.schedule(&mut batch, &mut wanted);
+        assert_eq!((batch.rows(), wanted.len()), (18, 18));
+    }
+
+    #[test]
+    fn a_preempted_sequence_finds_its_own_blocks_again() {
+        let mut scheduler = Scheduler::new(Limits { context: 48, blocks: 3, step_tokens: 40, ..CACHED });
+        scheduler.enqueue(sequence(1, 16, 9));
+        let other = Request::new(vec![2; 15], 3);
+        assert_eq!(step(&mut scheduler), [(1, 0, 16)]);
+        scheduler.enqueue(Sequence::new(RequestId(2), other));
+        assert_eq!(step(&mut scheduler), [(1, 16, 1), (2, 0, 15)]);
+        assert_eq!(step(&mut scheduler), [(1, 17, 1), (2, 15, 1)]);
+        // All three blocks are held, and the second sequence needs a fourth.
+        for first in 18..24 {
+            assert_eq!(step(&mut scheduler), [(1, first, 1)]);
+        }
+        assert_eq!(step(&mut scheduler), [(2, 16, 1)]);
+        let counts = scheduler.counts();
+        assert_eq!((counts.preemptions, counts.prompt_tokens), (1, 31));
+        assert_eq!(counts.cached_tokens, 0, "its own blocks are no hit");
+    }
+
+    #[test]
+    fn a_better_class_goes_first_and_takes_the_place_of_a_worse_one() {
+        let mut scheduler = Scheduler::new(Limits { max_running: 1, ..LIMITS });
+        let of_class = |id, priority| {
+            let request = Request { priority, ..Request::new(vec![1; 4], 2) };
+            Sequence::new(RequestId(id), request)
+        };
+        scheduler.enqueue(of_class(1, 9));
+        assert_eq!(step(&mut scheduler), [(1, 0, 4)]);
+        scheduler.enqueue(of_class(2, 9));
+        scheduler.enqueue(of_class(3, 5));
+        assert_eq!(step(&mut scheduler), [(3, 0, 4)]);
+        assert_eq!(step(&mut scheduler), [(3, 4, 1)]);
+        assert_eq!(step(&mut scheduler), [(1, 0, 5)]);
+        assert_eq!(step(&mut scheduler), [(2, 0, 4)]);
+        assert_eq!(scheduler.counts().preemptions, 1);
     }
 }

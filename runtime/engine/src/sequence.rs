@@ -1,6 +1,8 @@
 //! A request inside the engine: its tokens so far, and how many of them the model has seen.
 
-use crate::block_pool::blocks_for;
+use crate::block_pool::{BLOCK_SIZE, BlockPool, blocks_for};
+use crate::penalties::Seen;
+use crate::prefix::{BlockTokens, Prefix};
 use crate::request::{Finish, Request, RequestId, TokenLogprobs};
 
 /// A request that waits or runs.
@@ -18,17 +20,60 @@ pub struct Sequence {
     pub table: Vec<u32>,
     /// The prompt's log probabilities as far as they are known; none if they were not asked for, or are sent.
     pub prompt_scores: Option<Vec<Option<TokenLogprobs>>>,
+    /// What its penalties are about.
+    pub seen: Seen,
+    /// Has it been in a batch, and if so, how many of its tokens were computed by others before?
+    pub start: Start,
     /// Its last event is out; the step's end takes it away.
     pub ended: bool,
+    /// Blocks of `table` that are full and have a name.
+    named: usize,
+    /// The name of the tokens in them.
+    prefix: Prefix,
+}
+
+/// How far a sequence is from its first place in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It has had none.
+    Ahead,
+    /// It has one in this step; so many of its tokens were in the cache.
+    Now(usize),
+    /// It has had one, and that is told.
+    Told,
+}
+
+/// Who goes first: the lower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// Its class.
+    pub priority: u8,
+    /// When it came.
+    pub id: RequestId,
 }
 
 impl Sequence {
     /// A request that has not started.
     pub fn new(id: RequestId, request: Request) -> Sequence {
-        let tokens = request.prompt.clone();
-        // Nothing predicts the first token.
-        let prompt_scores = request.prompt_logprobs.map(|_| vec![None]);
-        Sequence { id, request, tokens, computed: 0, table: Vec::new(), prompt_scores, ended: false }
+        Sequence {
+            id,
+            tokens: request.prompt.clone(),
+            computed: 0,
+            table: Vec::new(),
+            // Nothing predicts the first token.
+            prompt_scores: request.prompt_logprobs.map(|_| vec![None]),
+            seen: Seen::of(&request),
+            start: Start::Ahead,
+            ended: false,
+            named: 0,
+            prefix: Prefix::Empty { scope: request.cache_scope },
+            request,
+        }
+    }
+
+    /// Its place among others.
+    pub fn rank(&self) -> Rank {
+        Rank { priority: self.request.priority, id: self.id }
     }
 
     /// Tokens generated.
@@ -46,9 +91,42 @@ impl Sequence {
         blocks_for((self.tokens.len() + 1).min(self.request.prompt.len() + self.request.max_tokens))
     }
 
-    /// Forgets what was computed, to compute it again from the first token.
-    pub fn restart(&mut self) {
+    /// Takes over what others computed for the same beginning, as far as there is any. At least one token is left
+    /// for it to compute: its logits are in no block.
+    pub fn share(&mut self, pool: &mut BlockPool) {
+        while let Some(tokens) = self.next_shareable() {
+            let Some(longer) = pool.share(&mut self.table, self.prefix, &tokens) else { return };
+            self.prefix = longer;
+            self.named += 1;
+            self.computed += BLOCK_SIZE;
+        }
+    }
+
+    /// Blocks that it could take over and that somebody else holds: those need no room of its own.
+    pub fn held_by_others(&self, pool: &BlockPool) -> usize {
+        let (mut prefix, mut count) = (self.prefix, 0);
+        while let Some(tokens) = self.shareable_at(self.computed + count * BLOCK_SIZE)
+            && let Some(longer) = pool.held_by_others(prefix, &tokens)
+        {
+            (prefix, count) = (longer, count + 1);
+        }
+        count
+    }
+
+    /// Publishes the blocks that have become full.
+    pub fn publish(&mut self, pool: &mut BlockPool) {
+        while let Some(tokens) = block_at(&self.tokens[..self.computed], self.named * BLOCK_SIZE) {
+            self.prefix = pool.publish(self.table[self.named], self.prefix, &tokens);
+            self.named += 1;
+        }
+    }
+
+    /// Gives all blocks up and forgets what was computed, to compute it again from the first token.
+    pub fn restart(&mut self, pool: &mut BlockPool) {
+        pool.take_back(&mut self.table);
         self.computed = 0;
+        self.named = 0;
+        self.prefix = Prefix::Empty { scope: self.request.cache_scope };
         if let Some(scores) = &mut self.prompt_scores {
             scores.truncate(1);
         }
@@ -71,4 +149,19 @@ impl Sequence {
         }
         (self.generated() >= self.request.max_tokens).then_some(Finish::Length)
     }
+
+    /// The tokens of the next block, if all before are in whole blocks with names.
+    fn next_shareable(&self) -> Option<BlockTokens> {
+        (self.computed == self.named * BLOCK_SIZE).then(|| self.shareable_at(self.computed)).flatten()
+    }
+
+    fn shareable_at(&self, from: usize) -> Option<BlockTokens> {
+        // A prompt that is scored needs the logits of all its tokens.
+        let last = if self.prompt_scores.is_some() { 0 } else { self.tokens.len() - 1 };
+        block_at(&self.tokens[..last], from)
+    }
+}
+
+fn block_at(tokens: &[u32], from: usize) -> Option<BlockTokens> {
+    tokens.get(from..from + BLOCK_SIZE)?.try_into().ok()
 }

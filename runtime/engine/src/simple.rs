@@ -5,8 +5,9 @@
 use crate::load_error::LoadError;
 use crate::model::Logits;
 use crate::model::config::Config;
+use crate::penalties::Seen;
 use crate::request::{Finish, Request, TokenLogprobs};
-use crate::sampler::{NotNumbers, Sampler};
+use crate::sampler::{NoToken, Sampler};
 use crate::weights::quantize::to_f32;
 use crate::weights::shard::Checkpoint;
 use std::path::Path;
@@ -81,9 +82,10 @@ impl Simple {
     }
 
     /// Answers one request.
-    pub fn run(&self, request: &Request) -> Result<Answer, NotNumbers> {
+    pub fn run(&self, request: &Request) -> Result<Answer, NoToken> {
         let (mut tokens, mut answer) = (request.prompt.clone(), Answer::default());
-        let mut sampler = Sampler::default();
+        let (mut sampler, mut seen) = (Sampler::default(), Seen::of(request));
+        let mut constraint = request.constraint.clone();
         let mut rows = self.logits(&tokens);
         if let Some(top) = request.prompt_logprobs {
             answer.prompt_logprobs.push(None);
@@ -93,13 +95,18 @@ impl Simple {
         }
         while answer.tokens.len() < request.max_tokens {
             let last = tokens.len() - 1;
-            let token = sampler.sample(&rows, last, &request.sampling, answer.tokens.len())?;
+            let (sampling, generated) = (&request.sampling, answer.tokens.len());
+            let token = sampler.sample(&rows, last, sampling, &seen, constraint.as_deref_mut(), generated)?;
+            seen.push(token);
             answer.logprobs.extend(request.top_logprobs.map(|top| rows.score(last, token, top)));
             tokens.push(token);
             answer.tokens.push(token);
             if request.stop_tokens.contains(&token) {
                 answer.finish = Some(Finish::Stop);
                 return Ok(answer);
+            }
+            if let Some(constraint) = &mut constraint {
+                constraint.accept(token).map_err(NoToken::Constraint)?;
             }
             rows = self.logits(&tokens);
         }
@@ -204,6 +211,10 @@ impl Rows {
 }
 
 impl Logits for Rows {
+    fn vocabulary(&self) -> usize {
+        self.0[0].len()
+    }
+
     fn argmax(&self, row: usize) -> (u32, f32) {
         let row = &self.0[row];
         let best = (0..row.len()).reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap_or_default();

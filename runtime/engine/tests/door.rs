@@ -31,6 +31,10 @@ impl Model for Counting {
 }
 
 impl Logits for Counting {
+    fn vocabulary(&self) -> usize {
+        100
+    }
+
     fn argmax(&self, row: usize) -> (u32, f32) {
         let token = self.last[self.wanted.clone()][row];
         (token + 1, if token == 90 { f32::NAN } else { 1.0 })
@@ -47,19 +51,20 @@ impl Logits for Counting {
 }
 
 fn engine() -> Engine {
-    let limits = Limits { context: 64, blocks: 8, step_tokens: 16, max_running: 2, max_waiting: 3 };
+    let limits = Limits {
+        context: 64,
+        blocks: 8,
+        step_tokens: 16,
+        max_running: 2,
+        max_waiting: 3,
+        max_waiting_tokens: 100,
+        prefix_cache: true,
+    };
     Engine::new(Box::new(Counting::default()), limits, vec![2])
 }
 
 fn request(prompt: &[u32], max_tokens: usize) -> Request {
-    Request {
-        prompt: prompt.to_vec(),
-        max_tokens,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
-        stop_tokens: vec![50],
-        top_logprobs: None,
-        prompt_logprobs: None,
-    }
+    Request { stop_tokens: vec![50], ..Request::new(prompt.to_vec(), max_tokens) }
 }
 
 fn drain(engine: &mut Engine) -> Vec<Event> {
@@ -89,12 +94,39 @@ fn what_cannot_be_done_is_refused_at_the_door() {
 }
 
 #[test]
+fn waiting_prompts_are_bounded_together_but_one_may_always_wait() {
+    let mut engine = engine();
+    let biased = Sampling { logit_bias: vec![(100, 1.0)], ..Sampling::greedy() };
+    let unknown = Rejected::UnknownToken { token: 100, vocabulary: 100 };
+    assert_eq!(engine.submit(Request { sampling: biased, ..request(&[1], 1) }), Err(unknown));
+    engine.submit(request(&[1; 60], 1)).unwrap();
+    let full = Rejected::TokensFull { waiting: 60, limit: 100 };
+    assert_eq!(engine.submit(request(&[1; 41], 1)), Err(full));
+    engine.submit(request(&[1; 40], 1)).unwrap();
+    assert_eq!(engine.load_now().waiting_tokens, 100);
+}
+
+#[test]
+fn what_was_computed_before_is_told() {
+    let mut engine = engine();
+    engine.submit(request(&[3; 40], 1)).unwrap();
+    drain(&mut engine);
+    let id = engine.submit(request(&[3; 36], 1)).unwrap();
+    assert_eq!(drain(&mut engine)[0], Event::Started { id, cached_tokens: 32 });
+    let scheduled = engine.load_now().scheduled;
+    assert_eq!((scheduled.started_tokens, scheduled.cached_tokens, scheduled.prompt_tokens), (76, 32, 44));
+}
+
+#[test]
 fn tokens_are_told_one_by_one_and_counted() {
     let mut engine = engine();
     let stops = engine.submit(request(&[7, 48], 9)).unwrap();
     let ends = engine.submit(request(&[3], 2)).unwrap();
     let token = |id, token, finish| Event::Token { id, token, logprobs: None, finish };
+    let started = |id| Event::Started { id, cached_tokens: 0 };
     let expected = [
+        started(stops),
+        started(ends),
         token(stops, 49, None),
         token(ends, 4, None),
         token(stops, 50, Some(Finish::Stop)),
@@ -102,7 +134,7 @@ fn tokens_are_told_one_by_one_and_counted() {
     ];
     assert_eq!(drain(&mut engine), expected);
     let load = engine.load_now();
-    assert_eq!((load.prompt_tokens, load.generated_tokens, load.kv_usage), (3, 4, 0.0));
+    assert_eq!((load.scheduled.prompt_tokens, load.generated_tokens, load.kv_usage), (3, 4, 0.0));
 }
 
 #[test]
@@ -119,7 +151,8 @@ fn a_prompt_is_scored_once_before_the_first_token() {
     let mut engine = engine();
     let id = engine.submit(Request { prompt_logprobs: Some(1), ..request(&[5, 6, 9], 1) }).unwrap();
     let events = drain(&mut engine);
-    let [Event::Prompt { logprobs, finish: None, .. }, Event::Token { token: 10, .. }] = &events[..] else {
+    let [_, Event::Prompt { logprobs, finish: None, .. }, Event::Token { token: 10, .. }] = &events[..]
+    else {
         panic!("{events:?}");
     };
     let scores: Vec<Option<(u32, f32)>> =
@@ -129,7 +162,7 @@ fn a_prompt_is_scored_once_before_the_first_token() {
     let only = engine.submit(Request { prompt_logprobs: Some(0), ..request(&[5], 0) }).unwrap();
     assert_ne!(only, id);
     let expected = Event::Prompt { id: only, logprobs: vec![None], finish: Some(Finish::Length) };
-    assert_eq!(drain(&mut engine), [expected]);
+    assert_eq!(drain(&mut engine), [Event::Started { id: only, cached_tokens: 0 }, expected]);
 }
 
 #[test]

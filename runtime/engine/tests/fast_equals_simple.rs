@@ -5,9 +5,11 @@
 
 mod tiny_mixtral;
 
-use coterie_api::launch::{Device, Quantization};
+use coterie_api::launch::Quantization;
 use coterie_engine::simple::{Answer, Simple};
-use coterie_engine::{Engine, EngineOptions, Event, Request, RequestId, Sampling, TokenLogprobs};
+use coterie_engine::{
+    Constraint, Engine, EngineOptions, Event, Request, RequestId, Sampling, TokenLogprobs, TokenMask,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,8 +24,9 @@ static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
 });
 static SIMPLE: LazyLock<Simple> = LazyLock::new(|| Simple::load(MODEL.path()).unwrap());
 
-/// Preemptions of all scenes: the test must have seen some.
+/// Preemptions and tokens from the prefix cache in all scenes: the test must have seen some.
 static PREEMPTIONS: AtomicU64 = AtomicU64::new(0);
+static CACHED: AtomicU64 = AtomicU64::new(0);
 
 const CONTEXT: usize = 80;
 /// The two sum in different orders.
@@ -46,19 +49,79 @@ struct Scene {
     max_running: usize,
 }
 
-fn request() -> impl Strategy<Value = Request> {
+/// A grammar of two rules: no token may follow one of the same remainder by 3, and only the last third may end.
+#[derive(Clone, Debug, Default)]
+struct Remainders {
+    last: Option<u32>,
+}
+
+impl Constraint for Remainders {
+    fn allow(&mut self, mask: &mut TokenMask) -> Result<(), String> {
+        (0..61)
+            .filter(|token| self.last.is_none_or(|last| token % 3 != last % 3))
+            .for_each(|t| mask.allow(t));
+        Ok(())
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), String> {
+        assert!(self.last.is_none_or(|last| token % 3 != last % 3), "only what is allowed comes");
+        self.last = Some(token);
+        Ok(())
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+fn sampling() -> impl Strategy<Value = Sampling> {
     let temperature = prop_oneof![Just(0.0f32), 0.2f32..1.5];
     let top_p = prop_oneof![Just(1.0f32), 0.1f32..1.0];
-    let logprobs = || prop_oneof![2 => Just(None), 1 => (0usize..4).prop_map(Some)];
-    let prompt = prop::collection::vec(0u32..61, 1..50);
-    (prompt, 0usize..30, temperature, top_p, any::<u64>(), logprobs(), logprobs(), any::<bool>()).prop_map(
-        |(prompt, max_tokens, temperature, top_p, seed, top_logprobs, prompt_logprobs, stops)| Request {
+    let min_p = prop_oneof![2 => Just(0.0f32), 1 => 0.01f32..0.3];
+    let top_k = prop_oneof![2 => Just(0usize), 1 => 1usize..20];
+    let penalty = || prop_oneof![2 => Just(0.0f32), 1 => -1.0f32..1.0];
+    let repetition = prop_oneof![2 => Just(1.0f32), 1 => 0.8f32..1.5];
+    let bias = prop::collection::btree_map(0u32..61, -3.0f32..3.0, 0..3);
+    ((temperature, top_p, min_p, top_k), (penalty(), penalty(), repetition), bias, any::<u64>()).prop_map(
+        |((temperature, top_p, min_p, top_k), (presence, frequency, repetition), bias, seed)| Sampling {
+            temperature,
+            top_p,
+            min_p,
+            top_k,
+            presence_penalty: presence,
+            frequency_penalty: frequency,
+            repetition_penalty: repetition,
+            logit_bias: bias.into_iter().collect(),
+            seed,
+        },
+    )
+}
+
+/// Some prompts begin alike.
+fn prompt() -> impl Strategy<Value = Vec<u32>> {
+    let fresh = prop::collection::vec(0u32..61, 1..50);
+    let shared = (1usize..48, prop::collection::vec(0u32..3, 0..3)).prop_map(|(shared, own)| {
+        let beginning = (0..shared as u32).map(|at| at * 7 % 61);
+        beginning.chain(own).collect()
+    });
+    prop_oneof![fresh, shared]
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let logprobs = || prop_oneof![3 => Just(None), 1 => (0usize..4).prop_map(Some)];
+    let constraint = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let place = (0u8..3, prop_oneof![4 => Just(0u64), 1 => Just(1)]);
+    (prompt(), 0usize..30, sampling(), logprobs(), logprobs(), any::<bool>(), constraint, place).prop_map(
+        |(prompt, max_tokens, sampling, top_logprobs, prompt_logprobs, stops, constraint, place)| Request {
             prompt,
             max_tokens: if prompt_logprobs.is_none() { max_tokens.max(1) } else { max_tokens },
-            sampling: Sampling { temperature, top_p, seed },
+            sampling,
+            constraint: constraint.then(|| Box::<Remainders>::default() as Box<dyn Constraint>),
             stop_tokens: if stops { vec![2, 11, 40] } else { Vec::new() },
             top_logprobs,
             prompt_logprobs,
+            priority: place.0,
+            cache_scope: place.1,
         },
     )
 }
@@ -80,11 +143,10 @@ fn scene() -> impl Strategy<Value = Scene> {
 fn engine(dir: &Path, quantization: Quantization, scene: &Scene, threads: usize) -> Engine {
     let options = EngineOptions {
         quantization,
-        device: Device::Cpu,
         context_length: Some(CONTEXT),
         threads,
         max_running: scene.max_running,
-        max_waiting: 100,
+        ..EngineOptions::default()
     };
     let adjust = |limits: &mut coterie_engine::scheduler::Limits| {
         limits.blocks = CONTEXT / 16 + scene.extra_blocks;
@@ -119,14 +181,16 @@ fn play(engine: &mut Engine, scene: &Scene) -> Vec<(Answer, bool)> {
         }
         assert!(step < 5000, "the engine never comes to rest");
     }
-    PREEMPTIONS.fetch_add(engine.preemptions(), Ordering::Relaxed);
     let load = engine.load_now();
+    PREEMPTIONS.fetch_add(load.scheduled.preemptions, Ordering::Relaxed);
+    CACHED.fetch_add(load.scheduled.cached_tokens, Ordering::Relaxed);
     assert_eq!((load.waiting, load.running, load.kv_usage), (0, 0, 0.0), "a block leaked");
     answers
 }
 
 fn note(event: Event, ids: &BTreeMap<RequestId, usize>, answers: &mut [(Answer, bool)]) {
     match event {
+        Event::Started { id, .. } => assert!(answers[ids[&id]].0.tokens.is_empty(), "it starts once"),
         Event::Prompt { id, logprobs, finish } => {
             let (answer, done) = &mut answers[ids[&id]];
             assert!(answer.tokens.is_empty() && answer.prompt_logprobs.is_empty() && !*done);
@@ -182,6 +246,7 @@ fn assert_equal(fast: &(Answer, bool), simple: &Answer) {
 fn the_engine_equals_its_specification() {
     every_token_equals_the_simple_loops();
     assert!(PREEMPTIONS.load(Ordering::Relaxed) > 20, "the scenes are too easy");
+    assert!(CACHED.load(Ordering::Relaxed) > 500, "the prompts have too little in common");
 }
 
 proptest! {
@@ -219,12 +284,9 @@ proptest! {
 #[test]
 fn the_tiny_model_is_not_trivial() {
     let request = Request {
-        prompt: vec![5, 6, 7],
-        max_tokens: 40,
-        sampling: Sampling { temperature: 1.0, top_p: 0.9, seed: 4 },
-        stop_tokens: Vec::new(),
+        sampling: Sampling { temperature: 1.0, top_p: 0.9, seed: 4, ..Sampling::greedy() },
         top_logprobs: Some(3),
-        prompt_logprobs: None,
+        ..Request::new(vec![5, 6, 7], 40)
     };
     let answer = SIMPLE.run(&request).unwrap();
     let distinct: std::collections::BTreeSet<u32> = answer.tokens.iter().copied().collect();

@@ -4,8 +4,8 @@
 
 mod tiny_mixtral;
 
-use coterie_api::launch::{Device, Quantization};
-use coterie_engine::{Engine, EngineOptions, Event, Request, Sampling, TokenLogprobs, inspect};
+use coterie_api::launch::Quantization;
+use coterie_engine::{Engine, EngineOptions, Event, Request, TokenLogprobs, inspect};
 use half::{bf16, f16};
 use std::cell::RefCell;
 use std::path::Path;
@@ -14,24 +14,15 @@ use tiny_mixtral::{Tensor, config, tensors, write};
 
 /// All log probabilities of a prompt.
 fn scores(dir: &Path, quantization: Quantization) -> Vec<TokenLogprobs> {
-    let (device, context_length) = (Device::Cpu, None);
-    let options =
-        EngineOptions { quantization, device, context_length, threads: 1, max_running: 1, max_waiting: 1 };
+    let options = EngineOptions { quantization, threads: 1, max_running: 1, ..EngineOptions::default() };
     let mut engine = Engine::load(dir, &options, &|_| {}).unwrap();
-    let request = Request {
-        prompt: (0..40).map(|i| i * 7 % 61).collect(),
-        max_tokens: 0,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
-        stop_tokens: Vec::new(),
-        top_logprobs: None,
-        prompt_logprobs: Some(61),
-    };
-    engine.submit(request).unwrap();
+    let prompt = (0..40).map(|i| i * 7 % 61).collect();
+    engine.submit(Request { prompt_logprobs: Some(61), ..Request::new(prompt, 0) }).unwrap();
     let mut events = Vec::new();
     while !engine.is_idle() {
         engine.step(&mut events);
     }
-    match events.remove(0) {
+    match events.remove(1) {
         Event::Prompt { logprobs, .. } => logprobs.into_iter().flatten().collect(),
         other => panic!("{other:?}"),
     }
@@ -166,11 +157,9 @@ fn progress_goes_from_0_to_1() {
     let seen = RefCell::new(Vec::new());
     let options = EngineOptions {
         quantization: Quantization::Int8,
-        device: Device::Cpu,
-        context_length: None,
         threads: 1,
         max_running: 1,
-        max_waiting: 1,
+        ..EngineOptions::default()
     };
     let dir = folder(|_| {});
     Engine::load(dir.path(), &options, &|share| seen.borrow_mut().push(share)).unwrap();

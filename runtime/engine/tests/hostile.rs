@@ -4,7 +4,7 @@
 
 mod tiny_mixtral;
 
-use coterie_api::launch::{Device, Quantization, TerminationReason};
+use coterie_api::launch::{Device, TerminationReason};
 use coterie_engine::weights::safetensors::HeaderRule;
 use coterie_engine::{Engine, EngineOptions, LoadError, inspect};
 use serde_json::{Value, json};
@@ -12,17 +12,12 @@ use std::path::Path;
 use tempfile::TempDir;
 use tiny_mixtral::{Tensor, config, file, safetensors, tensors, write};
 
-const OPTIONS: EngineOptions = EngineOptions {
-    quantization: Quantization::None,
-    device: Device::Cpu,
-    context_length: None,
-    threads: 1,
-    max_running: 2,
-    max_waiting: 2,
-};
+fn options() -> EngineOptions {
+    EngineOptions { threads: 1, max_running: 2, max_waiting: 2, ..EngineOptions::default() }
+}
 
 fn load(dir: &Path) -> Result<Engine, LoadError> {
-    Engine::load(dir, &OPTIONS, &|_| {})
+    Engine::load(dir, &options(), &|_| {})
 }
 
 /// Both ways in must refuse the folder in the same words.
@@ -286,11 +281,11 @@ fn options_that_cannot_be_met() {
     assert_eq!(load(dir.path()).unwrap().context_length(), 50);
     assert_eq!(inspect(dir.path()).unwrap().context_length, 50);
     for (options, says) in [
-        (EngineOptions { context_length: Some(51), ..OPTIONS }, "sliding window of 50 tokens"),
-        (EngineOptions { context_length: Some(161), ..OPTIONS }, "was made for 160"),
-        (EngineOptions { context_length: Some(0), ..OPTIONS }, "the context length is 0"),
-        (EngineOptions { max_running: 0, ..OPTIONS }, "is 0"),
-        (EngineOptions { device: Device::Gpu, ..OPTIONS }, "no CUDA backend; use --device cpu"),
+        (EngineOptions { context_length: Some(51), ..options() }, "sliding window of 50 tokens"),
+        (EngineOptions { context_length: Some(161), ..options() }, "was made for 160"),
+        (EngineOptions { context_length: Some(0), ..options() }, "the context length is 0"),
+        (EngineOptions { max_running: 0, ..options() }, "is 0"),
+        (EngineOptions { device: Device::Gpu, ..options() }, "no CUDA backend; use --device cpu"),
     ] {
         let error = Engine::load(dir.path(), &options, &|_| {}).err().unwrap();
         assert!(error.to_string().contains(says), "{error}");

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use coterie_api::launch::{Device, Quantization};
+use coterie_api::launch::Quantization;
 use coterie_engine::model::Logits;
 use coterie_engine::simple::Simple;
 use coterie_engine::weights::safetensors::{Dtype, Header};
-use coterie_engine::{Engine, EngineOptions, Event, Request, RequestId, Sampling, TokenLogprobs};
+use coterie_engine::{Engine, EngineOptions, Event, Request, RequestId, TokenLogprobs};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -72,29 +72,19 @@ fn golden(case: &Path) -> (Golden, HashMap<String, Rows>) {
 fn answers(case: &Path, quantization: Quantization, prompts: &[Vec<u32>], max_tokens: usize) -> Vec<Said> {
     let options = EngineOptions {
         quantization,
-        device: Device::Cpu,
         context_length: Some(128),
         threads: 2,
         max_running: 8,
-        max_waiting: 8,
+        ..EngineOptions::default()
     };
     let mut engine = Engine::load(case, &options, &|_| {}).unwrap();
     let vocabulary = engine.vocabulary();
     let ids: Vec<RequestId> = prompts
         .iter()
         .map(|tokens| {
-            let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
-            let (top, prompt) = (Some(vocabulary), tokens.clone());
-            let stop_tokens = Vec::new();
-            let request = Request {
-                prompt,
-                max_tokens,
-                sampling,
-                stop_tokens,
-                top_logprobs: top,
-                prompt_logprobs: top,
-            };
-            engine.submit(request).unwrap()
+            let all = Some(vocabulary);
+            let request = Request::new(tokens.clone(), max_tokens);
+            engine.submit(Request { top_logprobs: all, prompt_logprobs: all, ..request }).unwrap()
         })
         .collect();
     let mut events = Vec::new();
@@ -114,6 +104,7 @@ fn answers(case: &Path, quantization: Quantization, prompts: &[Vec<u32>], max_to
                 said.greedy.push(token);
                 said.greedy_rows.push(row(&logprobs.unwrap(), vocabulary));
             }
+            Event::Started { .. } => {}
             Event::Failed { message, .. } => panic!("{message}"),
         }
     }

@@ -4,8 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use coterie_api::launch::{Device, Quantization};
-use coterie_engine::{Engine, EngineOptions, Event, Request, Sampling, TokenLogprobs};
+use coterie_api::launch::Quantization;
+use coterie_engine::{Engine, EngineOptions, Event, Request, TokenLogprobs};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -40,11 +40,9 @@ fn engine(quantization: Quantization) -> Engine {
     let dir = dir.expect("COTERIE_TALKING_MODEL names the folder that `cargo xtask model DIR` wrote");
     let options = EngineOptions {
         quantization,
-        device: Device::Cpu,
         context_length: Some(1024),
-        threads: 0,
         max_running: 4,
-        max_waiting: 100,
+        ..EngineOptions::default()
     };
     Engine::load(&dir, &options, &|_| {}).unwrap()
 }
@@ -60,12 +58,10 @@ fn say(engine: &mut Engine, requests: Vec<(Vec<u32>, usize)>, top: usize) -> Vec
         .iter()
         .map(|(prompt, max_tokens)| {
             let request = Request {
-                prompt: prompt.clone(),
-                max_tokens: *max_tokens,
-                sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
                 stop_tokens: engine.stop_tokens().to_vec(),
                 top_logprobs: Some(top),
                 prompt_logprobs: Some(top),
+                ..Request::new(prompt.clone(), *max_tokens)
             };
             engine.submit(request).unwrap()
         })
@@ -83,6 +79,7 @@ fn say(engine: &mut Engine, requests: Vec<(Vec<u32>, usize)>, top: usize) -> Vec
                 Event::Token { id, logprobs, .. } => {
                     said[ids.iter().position(|i| *i == id).unwrap()].answer.extend(logprobs);
                 }
+                Event::Started { .. } => {}
                 Event::Failed { message, .. } => panic!("{message}"),
             }
         }

@@ -88,6 +88,7 @@ impl<S: TokenSource> Running<S> {
         let now = Instant::now();
         for event in events.drain(..) {
             let (id, last) = match &event {
+                Event::Started { id, .. } => (*id, false),
                 Event::Prompt { id, finish, .. } => (*id, finish.is_some()),
                 Event::Token { id, finish, .. } => (*id, finish.is_some()),
                 Event::Failed { id, .. } => (*id, true),
@@ -109,7 +110,8 @@ impl<S: TokenSource> Running<S> {
 
     fn report(&mut self, shared: &Shared) {
         let load = self.source.load_now();
-        self.metrics.prompt_tokens.inc_by(load.prompt_tokens.saturating_sub(self.load.prompt_tokens));
+        let (now, before) = (load.scheduled, self.load.scheduled);
+        self.metrics.prompt_tokens.inc_by(now.prompt_tokens.saturating_sub(before.prompt_tokens));
         self.metrics
             .generation_tokens
             .inc_by(load.generated_tokens.saturating_sub(self.load.generated_tokens));

@@ -63,7 +63,8 @@ impl Script {
             Act::Say | Act::Again => {}
         }
         if *generated == 0 {
-            self.load.prompt_tokens += request.prompt.len() as u64;
+            events.push(Event::Started { id, cached_tokens: 0 });
+            self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
             if let Some(top) = request.prompt_logprobs {
                 let nothing_more = request.max_tokens == 0;
                 let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));

@@ -105,12 +105,10 @@ async fn start(
 
     let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
     let engine_request = coterie_engine::Request {
-        prompt,
-        max_tokens: request.max_tokens.unwrap_or(rest),
         sampling: request.settings.sampling,
         stop_tokens: model.engine.stop_tokens().to_vec(),
         top_logprobs: request.top_logprobs,
-        prompt_logprobs: None,
+        ..coterie_engine::Request::new(prompt, request.max_tokens.unwrap_or(rest))
     };
     let generation =
         Generation::start(model, &front.metrics, engine_request, request.settings.stops, arrived)

@@ -78,8 +78,6 @@ async fn start(
     let rest = model.engine.context_length().saturating_sub(prompt.encoded.tokens.len()).max(1);
     let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS.min(rest));
     let engine_request = coterie_engine::Request {
-        prompt: prompt.encoded.tokens.clone(),
-        max_tokens,
         sampling: request.settings.sampling,
         stop_tokens: model.engine.stop_tokens().to_vec(),
         top_logprobs: request.logprobs,
@@ -89,6 +87,7 @@ async fn start(
         } else {
             request.logprobs.filter(|_| request.echo)
         },
+        ..coterie_engine::Request::new(prompt.encoded.tokens.clone(), max_tokens)
     };
     let generation =
         Generation::start(model, &front.metrics, engine_request, request.settings.stops, arrived)

@@ -124,7 +124,7 @@ impl ApiError {
             }
             Rejected::NothingToDo => ApiError::invalid("max_tokens", message),
             Rejected::EmptyPrompt | Rejected::UnknownToken { .. } => ApiError::invalid(prompt_param, message),
-            Rejected::QueueFull { .. } => {
+            Rejected::QueueFull { .. } | Rejected::TokensFull { .. } => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message)
                     .retry(QUEUE_RETRY)
             }

@@ -32,8 +32,12 @@ impl Settings {
         let temperature = parameters.number("temperature", 0.0..=2.0)?.unwrap_or(1.0) as f32;
         let top_p = parameters.number("top_p", 0.0..=1.0)?.unwrap_or(1.0) as f32;
         let seed = parameters.integer("seed", i64::MIN..=i64::MAX)?;
-        let sampling =
-            Sampling { temperature, top_p, seed: seed.map_or_else(fresh_number, i64::cast_unsigned) };
+        let sampling = Sampling {
+            temperature,
+            top_p,
+            seed: seed.map_or_else(fresh_number, i64::cast_unsigned),
+            ..Sampling::greedy()
+        };
         let stops = stops(parameters)?;
         let streamed = streamed(parameters)?;
         // Who asks is nobody's business here.
