@@ -2,32 +2,20 @@
 
 mod answer;
 
+use super::create::{Asked, Endpoint};
 use super::error::ApiError;
+use super::messages;
 use super::parameters::{Neutral, Parameters};
-use super::settings::{MOST_TOKENS, Settings, Streamed, empty};
-use super::{body, messages, model, take_model};
+use super::settings::{MOST_TOKENS, Settings, empty};
 use crate::chat_template::Message;
-use crate::generation::Generation;
-use crate::metrics::Outcome;
-use crate::server::{Front, stream};
+use crate::served_model::ServedModel;
 use answer::ChatAnswer;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::Response;
-use std::sync::Arc;
-use std::time::Instant;
 
 /// `top_logprobs` at most.
 const MOST_LOGPROBS: i64 = 20;
 
-pub(in crate::server) async fn create(
-    State(front): State<Arc<Front>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let started = start(&front, request.into_body(), Instant::now()).await;
-    let (generation, answer, way) = started.inspect_err(|_| front.metrics.count(Outcome::rejected))?;
-    stream::send(generation, answer, way).await
-}
+/// `/v1/chat/completions`.
+pub(super) struct Chat;
 
 /// A chat request that is valid in itself.
 #[derive(Debug)]
@@ -85,35 +73,33 @@ fn max_tokens(parameters: &mut Parameters) -> Result<Option<usize>, ApiError> {
     Ok(new.or(old).map(|tokens| tokens as usize))
 }
 
-async fn start(
-    front: &Front,
-    body: Body,
-    arrived: Instant,
-) -> Result<(Generation, ChatAnswer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
-    let model = model(front)?;
-    let mut parameters = Parameters::parse(&body)?;
-    take_model(&mut parameters, front)?;
-    let request = ChatRequest::take(&mut parameters)?;
-    parameters.finish()?;
+impl Endpoint for Chat {
+    type Answer = ChatAnswer;
+    const PROMPT: &str = "messages";
 
-    let Some(prompt) = model.encode_chat(request.messages).await else {
-        let message = "This model has no chat template; send its prompt as text to /v1/completions.";
-        return Err(ApiError::invalid("messages", message));
-    };
-    let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+    async fn understand(
+        mut parameters: Parameters,
+        model: &ServedModel,
+        served_name: &str,
+    ) -> Result<Asked<ChatAnswer>, ApiError> {
+        let request = ChatRequest::take(&mut parameters)?;
+        parameters.finish()?;
 
-    let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
-    let engine_request = coterie_engine::Request {
-        sampling: request.settings.sampling,
-        stop_tokens: model.engine.stop_tokens().to_vec(),
-        top_logprobs: request.top_logprobs,
-        ..coterie_engine::Request::new(prompt, request.max_tokens.unwrap_or(rest))
-    };
-    let generation =
-        Generation::start(model, &front.metrics, engine_request, request.settings.stops, arrived)
-            .await
-            .map_err(|why| ApiError::not_submitted(&why, "messages"))?;
-    let answer = ChatAnswer::new(&front.served_name, model.text.clone(), request.top_logprobs.is_some());
-    Ok((generation, answer, request.settings.streamed))
+        let Some(prompt) = model.encode_chat(request.messages).await else {
+            let message = "This model has no chat template; send its prompt as text to /v1/completions.";
+            return Err(ApiError::invalid("messages", message));
+        };
+        let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+        let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
+        let prompt = coterie_engine::Request {
+            stop_tokens: model.engine.stop_tokens().to_vec(),
+            top_logprobs: request.top_logprobs,
+            ..coterie_engine::Request::new(prompt, request.max_tokens.unwrap_or(rest))
+        };
+
+        let settings = request.settings;
+        let with_logprobs = request.top_logprobs.is_some();
+        let answer = ChatAnswer::new(served_name, model.text.clone(), with_logprobs, settings.n);
+        Ok(Asked { wanted: settings.wanted(&[prompt]), answer, streamed: settings.streamed })
+    }
 }
