@@ -56,7 +56,11 @@ pub enum Spoken {
 
 impl ChatOutput {
     /// An answer that `reasoning` splits and `calls` looks into, if calls are wanted.
-    pub fn new(reasoning: ReasoningSplitter, calls: Option<Box<dyn CallParser>>, only_one_call: bool) -> Self {
+    pub fn new(
+        reasoning: ReasoningSplitter,
+        calls: Option<Box<dyn CallParser>>,
+        only_one_call: bool,
+    ) -> Self {
         ChatOutput {
             reasoning,
             calls,

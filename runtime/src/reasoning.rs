@@ -9,6 +9,8 @@ use crate::tag_finder::TagFinder;
 pub const OPEN: &str = "<think>";
 /// After the reasoning.
 pub const CLOSE: &str = "</think>";
+/// Both.
+pub const TAGS: [&str; 2] = [OPEN, CLOSE];
 
 /// Tells reasoning from answer in text that comes in pieces. Whitespace around the tags belongs to neither.
 #[derive(Debug)]
@@ -47,13 +49,9 @@ impl ReasoningSplitter {
         ReasoningSplitter { place: Place::Before(String::new()), seen: 0 }
     }
 
-    /// For a text whose opening tag has been written already, at the end of `prompt`, or that is like any other.
-    pub fn after(prompt: &str) -> ReasoningSplitter {
-        if begins_inside(prompt) {
-            ReasoningSplitter { place: Place::Leading, seen: 0 }
-        } else {
-            ReasoningSplitter::new()
-        }
+    /// For a text whose opening tag stands before it.
+    pub fn inside() -> ReasoningSplitter {
+        ReasoningSplitter { place: Place::Leading, seen: 0 }
     }
 
     /// For a text that is all answer.
@@ -137,7 +135,7 @@ impl ReasoningSplitter {
     }
 }
 
-/// A prompt that ends with the opening tag lets the answer begin inside.
+/// The answer to `prompt` begins inside: the template has written the opening tag.
 pub fn begins_inside(prompt: &str) -> bool {
     prompt.trim_end().ends_with(OPEN)
 }
@@ -172,8 +170,8 @@ mod tests {
     #[test]
     fn reasoning_is_split_from_the_answer_wherever_the_pieces_end() {
         let fresh = ReasoningSplitter::new;
-        let inside = || ReasoningSplitter::after("<|assistant|>\n<think>\n");
-        let cases: [(&dyn Fn() -> ReasoningSplitter, &str, &str, &str); 11] = [
+        let inside = ReasoningSplitter::inside;
+        let cases: [(&dyn Fn() -> ReasoningSplitter, &str, &str, &str); 10] = [
             (&fresh, "<think>\nWhy, ü?\n\nSo.\n</think>\n\nBecause. ", "Why, ü?\n\nSo.", "Because. "),
             (&fresh, "\n <think></think>Hi", "", "Hi"),
             (&fresh, "<think>\n\n</think>\n\n", "", ""),
@@ -184,7 +182,6 @@ mod tests {
             (&fresh, "<think>a</thin</think>b <think>c", "a</thin", "b <think>c"),
             (&inside, "Hm </think> ok", "Hm", "ok"),
             (&inside, "cut short </thi", "cut short </thi", ""),
-            (&|| ReasoningSplitter::after("<think>\n\n</think>\n\n"), "plain", "", "plain"),
         ];
         for (splitter, text, reasoning, answer) in cases {
             for size in 1..=text.chars().count() {
@@ -192,6 +189,13 @@ mod tests {
                 assert_eq!(found, (reasoning.into(), answer.into()), "{text:?} in pieces of {size}");
             }
         }
+    }
+
+    #[test]
+    fn a_prompt_may_open_the_reasoning() {
+        assert!(begins_inside("<|assistant|>\n<think>\n"));
+        assert!(!begins_inside("<|assistant|>\n<think>\n\n</think>\n\n"));
+        assert!(!begins_inside("<|assistant|>\n"));
     }
 
     #[test]

@@ -22,7 +22,9 @@ pub struct Sought<'a> {
 impl TagFinder {
     /// Looks for `tag`, which is ASCII.
     pub fn new(tag: &'static str) -> TagFinder {
-        debug_assert!(tag.is_ascii() && tag.bytes().filter(|byte| tag.starts_with(*byte as char)).count() == 1);
+        debug_assert!(
+            tag.is_ascii() && tag.bytes().filter(|byte| tag.starts_with(*byte as char)).count() == 1
+        );
         TagFinder { tag, held: String::new(), matched: 0 }
     }
 

@@ -55,7 +55,8 @@ pub enum Said {
 impl ToolFormat {
     /// The format that a chat template asks the model for; none if it is one that is not known here.
     pub fn of_template(template: &str) -> Option<ToolFormat> {
-        let formats = [(ToolFormat::Hermes, hermes::IN_TEMPLATE), (ToolFormat::Mistral, mistral::IN_TEMPLATE)];
+        let formats =
+            [(ToolFormat::Hermes, hermes::IN_TEMPLATE), (ToolFormat::Mistral, mistral::IN_TEMPLATE)];
         formats.into_iter().find(|(_, signs)| signs.are_in(template)).map(|(format, _)| format)
     }
 

@@ -54,7 +54,8 @@ fn instructions(tools: &[Tool]) -> String {
 
 /// The assistant's message with its calls written out.
 fn called(message: &Message) -> Message {
-    let mut parts: Vec<String> = message.content.clone().filter(|text| !text.is_empty()).into_iter().collect();
+    let mut parts: Vec<String> =
+        message.content.clone().filter(|text| !text.is_empty()).into_iter().collect();
     parts.extend(message.tool_calls.iter().map(|ToolCall { function, .. }| {
         let call = json!({"name": function.name, "arguments": function.arguments});
         format!("<tool_call>\n{}\n</tool_call>", line(&call))
@@ -67,7 +68,9 @@ fn answer(messages: &mut Vec<Message>, message: &Message) {
     let text = message.content.as_deref().unwrap_or_default();
     let text = format!("<tool_response>\n{text}\n</tool_response>");
     match messages.last_mut() {
-        Some(Message { role: Role::User, content: Some(before), .. }) if before.ends_with("</tool_response>") => {
+        Some(Message { role: Role::User, content: Some(before), .. })
+            if before.ends_with("</tool_response>") =>
+        {
             before.push('\n');
             before.push_str(&text);
         }

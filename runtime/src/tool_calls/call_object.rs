@@ -30,7 +30,10 @@ enum Field {
 pub(super) enum Told {
     Nothing,
     /// This is a call; `arguments` is the beginning of them, or all.
-    Begins { name: String, arguments: String },
+    Begins {
+        name: String,
+        arguments: String,
+    },
     /// The character belongs to the arguments of a call that has begun.
     Argument,
 }
@@ -163,9 +166,15 @@ mod tests {
     fn a_call_is_read_in_every_order_and_spelling() {
         let whole = |name: &str, arguments: &str| Some((name.to_owned(), arguments.to_owned()));
         for (text, expected) in [
-            (r#"{"name": "f", "arguments": {"a": [1, {"name": "x"}]}}"#, whole("f", r#"{"a": [1, {"name": "x"}]}"#)),
+            (
+                r#"{"name": "f", "arguments": {"a": [1, {"name": "x"}]}}"#,
+                whole("f", r#"{"a": [1, {"name": "x"}]}"#),
+            ),
             (r#"{"arguments":{ "a" : "}" },"name":"f"}"#, whole("f", r#"{ "a" : "}" }"#)),
-            (r#"{"id":"x1","na\u006de":"f\u00e9","arguments":{},"name":"g","arguments":{"b":1}}"#, whole("fé", "{}")),
+            (
+                r#"{"id":"x1","na\u006de":"f\u00e9","arguments":{},"name":"g","arguments":{"b":1}}"#,
+                whole("fé", "{}"),
+            ),
             (r#"{"name": "now"}"#, whole("now", "{}")),
             (r#"{"meta": {"name": "no"}, "name": "f", "arguments": {}}"#, whole("f", "{}")),
         ] {
@@ -194,8 +203,7 @@ mod tests {
     #[test]
     fn arguments_are_passed_on_once_the_name_is_known() {
         let mut call = CallObject::default();
-        let told: Vec<Told> =
-            r#"{"name":"f","arguments":{"#.chars().map(|c| call.push(c).unwrap()).collect();
+        let told: Vec<Told> = r#"{"name":"f","arguments":{"#.chars().map(|c| call.push(c).unwrap()).collect();
         let begins = Told::Begins { name: "f".into(), arguments: "{".into() };
         assert_eq!(told.iter().position(|told| *told == begins), Some(told.len() - 1));
         assert_eq!(call.push('"'), Ok(Told::Argument));

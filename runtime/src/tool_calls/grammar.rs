@@ -161,7 +161,9 @@ mod tests {
         let lark = grammar.lark(|_| None);
         assert!(lark.starts_with("start: calls* TEXT\n"));
         assert!(lark.contains("open[lazy]: TEXT \"<tool_call>\"\n"));
-        assert!(lark.contains("call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\"} "));
+        assert!(lark.contains(
+            "call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\"} "
+        ));
         assert!(lark.contains("%json {\"type\":\"object\",\"required\":[\"x\"]} "));
     }
 }

@@ -39,10 +39,14 @@ pub(super) struct TaggedJson {
 enum Place {
     Text,
     /// Before a call, and where `bracket` before the `[` of a list.
-    Before { bracket: bool },
+    Before {
+        bracket: bool,
+    },
     Call(CallObject),
     /// After a call, with so many bytes of the closing mark.
-    After { matched: usize },
+    After {
+        matched: usize,
+    },
 }
 
 impl TaggedJson {

@@ -52,14 +52,18 @@ fn check(format: ToolFormat, text: &str, expected: &Heard) {
 
 #[test]
 fn hermes_calls_are_found_in_any_split() {
-    let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"ü </tool_call> \\\" 🦀\"}}\n</tool_call>";
+    let call =
+        "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"ü </tool_call> \\\" 🦀\"}}\n</tool_call>";
     let arguments = "{\"a\": \"ü </tool_call> \\\" 🦀\"}";
     let cases = [
         (call.to_owned(), heard("", &[("f", arguments)])),
         (format!("Let me see.\n\n{call}\n"), heard("Let me see.", &[("f", arguments)])),
         (format!("{call}\n{call}{call}"), heard("", &[("f", arguments); 3])),
         (format!("a{call}\nDone. "), heard("a\nDone. ", &[("f", arguments)])),
-        ("<tool_call>{\"arguments\": {\"x\": [1]}, \"name\": \"g\"}</tool_call>".into(), heard("", &[("g", "{\"x\": [1]}")])),
+        (
+            "<tool_call>{\"arguments\": {\"x\": [1]}, \"name\": \"g\"}</tool_call>".into(),
+            heard("", &[("g", "{\"x\": [1]}")]),
+        ),
         ("<tool_call>{\"name\": \"now\"}</tool_call>".into(), heard("", &[("now", "{}")])),
         // The model ended its answer without the closing tag, or in it.
         ("<tool_call>{\"name\": \"f\", \"arguments\": {}}".into(), heard("", &[("f", "{}")])),
@@ -95,7 +99,11 @@ fn arguments_that_break_off_keep_what_came_and_the_rest_is_text() {
         "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1] oops",
         &heard("] oops", &[("f", "{\"a\": 1")]),
     );
-    check(ToolFormat::Hermes, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"cut", &heard("", &[("f", "{\"a\": \"cut")]));
+    check(
+        ToolFormat::Hermes,
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"cut",
+        &heard("", &[("f", "{\"a\": \"cut")]),
+    );
     check(
         ToolFormat::Hermes,
         "<tool_call>{\"name\": \"f\", \"arguments\": {}, oops}</tool_call>",
@@ -107,9 +115,21 @@ fn arguments_that_break_off_keep_what_came_and_the_rest_is_text() {
 fn mistral_lists_of_calls_are_found_in_any_split() {
     let one = "{\"name\": \"f\", \"arguments\": {\"a\": \"[]\"}}";
     let two = "{\"name\": \"g\", \"arguments\": {}, \"id\": \"abc123def\"}";
-    check(ToolFormat::Mistral, &format!("[TOOL_CALLS] [{one}, {two}]"), &heard("", &[("f", "{\"a\": \"[]\"}"), ("g", "{}")]));
-    check(ToolFormat::Mistral, &format!("Sure. [TOOL_CALLS][{one}]"), &heard("Sure.", &[("f", "{\"a\": \"[]\"}")]));
-    check(ToolFormat::Mistral, &format!("[TOOL_CALLS] [{one}, then"), &heard(", then", &[("f", "{\"a\": \"[]\"}")]));
+    check(
+        ToolFormat::Mistral,
+        &format!("[TOOL_CALLS] [{one}, {two}]"),
+        &heard("", &[("f", "{\"a\": \"[]\"}"), ("g", "{}")]),
+    );
+    check(
+        ToolFormat::Mistral,
+        &format!("Sure. [TOOL_CALLS][{one}]"),
+        &heard("Sure.", &[("f", "{\"a\": \"[]\"}")]),
+    );
+    check(
+        ToolFormat::Mistral,
+        &format!("[TOOL_CALLS] [{one}, then"),
+        &heard(", then", &[("f", "{\"a\": \"[]\"}")]),
+    );
     for text in ["[TOOL_CALLS] []", "[TOOL_CALLS] none", "[TOOL"] {
         check(ToolFormat::Mistral, text, &heard(text, &[]));
     }
@@ -147,7 +167,10 @@ fn a_megabyte_is_read_in_linear_time() {
         let begun = Instant::now();
         let bytes: Vec<String> = text.chars().map(String::from).collect();
         let heard = hear(ToolFormat::Hermes, bytes.iter().map(String::as_str));
-        assert!(heard.text.len() + heard.calls.iter().map(|(_, arguments)| arguments.len()).sum::<usize>() >= 1 << 20);
+        assert!(
+            heard.text.len() + heard.calls.iter().map(|(_, arguments)| arguments.len()).sum::<usize>()
+                >= 1 << 20
+        );
         assert!(begun.elapsed() < Duration::from_secs(30), "took {:?}", begun.elapsed());
     }
 }
