@@ -69,7 +69,7 @@ fn clients(tally: &mut Tally) -> Result<()> {
         return Ok(());
     };
     let mut cargo = product::cargo()?;
-    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "clients", "--"]);
+    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "process", "clients", "--"]);
     cargo.args(["--ignored", "--nocapture", "--test-threads=1"]);
     cargo.env("COTERIE_CLIENTS_PYTHON", interpreter).env("COTERIE_TALKING_MODEL", model::cached()?);
     tally.cargo_test("clients", &mut cargo)

@@ -1,15 +1,20 @@
 //! Chat templates: programs that came with a download.
 
 use crate::fuzz::{Target, run};
-use coterie_runtime::chat_template::{ChatTemplate, Message};
+use coterie_runtime::chat_template::ChatTemplate;
+use coterie_runtime::conversation::{Conversation, Message, Role, Tool};
 use std::collections::BTreeMap;
 
 #[test]
 fn chat_template() {
-    let message =
-        |role: &str, content: &str| Message { role: role.into(), content: content.into(), name: None };
-    let messages =
-        [message("system", "Be brief."), message("user", "What is <gravity>?"), message("assistant", "")];
+    let schema = serde_json::json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let tool = Tool { name: "weather".into(), description: None, parameters: Some(schema), strict: false };
+    let said = [(Role::System, "Be brief."), (Role::User, "What is <gravity>?"), (Role::Assistant, "")];
+    let conversation = Conversation {
+        messages: said.map(|(role, text)| Message::new(role, text)).into(),
+        tools: vec![tool],
+        ..Conversation::default()
+    };
     let tokens = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
     let target = Target {
         name: "chat_template",
@@ -57,7 +62,7 @@ fn chat_template() {
         match ChatTemplate::new(text, tokens.clone()) {
             Err(error) => error.to_string(),
             Ok(template) => {
-                template.render(&messages).map_or_else(|refused| refused, |_| "rendered".to_owned())
+                template.render(&conversation).map_or_else(|refused| refused, |_| "rendered".to_owned())
             }
         }
     });

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
 
+mod answers;
 mod chat_template;
 #[path = "../../../tests/fuzz/mod.rs"]
 mod fuzz;
