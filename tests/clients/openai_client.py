@@ -98,6 +98,14 @@ def chat(client):
         final = events.get_final_completion().choices[0].message.content
     check("the stream helper assembles it", text == choice.message.content == final, (text, final))
 
+    again = client.chat().usage
+    cached = again.prompt_tokens_details.cached_tokens
+    check("a prompt that came before is cached", 0 < cached < usage.prompt_tokens, again)
+    vllm = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "priority": 3, "cache_salt": "mine"}
+    turned = client.chat(presence_penalty=0.5, frequency_penalty=0.5, logit_bias={"5": 100}, extra_body=vllm)
+    check("all knobs at once", turned.choices[0].message.content != choice.message.content, turned)
+    check("a salt keeps the cache apart", turned.usage.prompt_tokens_details.cached_tokens == 0, turned.usage)
+
     stop = choice.message.content.split()[2]
     cut = client.chat(stop=[stop]).choices[0]
     check("a stop string cuts", stop not in cut.message.content and cut.finish_reason == "stop", cut)
@@ -122,6 +130,8 @@ def choices(client):
         for choice in chunk.choices:
             pieces[choice.index] += choice.delta.content or ""
     check("... and stream as they are", pieces == texts, pieces)
+    usage = several.usage
+    check("their prompt counts once", usage.prompt_tokens == client.chat().usage.prompt_tokens, usage)
     refused("n that is too much", openai.BadRequestError, lambda: client.chat(n=10_000))
 
 
@@ -136,8 +146,8 @@ def completions(client):
     check("completion stream", "The sea is" + "".join(pieces) == choice.text, pieces)
     tokens = client.complete([1, 2, 3], max_tokens=2).usage
     check("completion of token ids", tokens.prompt_tokens == 3 and tokens.completion_tokens <= 2, tokens)
-    both = client.complete(["The sea is", "The sky is"])
-    check("several prompts", [c.index for c in both.choices] == [0, 1], both)
+    both = client.complete(["The sea is", "The sky is"], n=2)
+    check("several prompts, two choices each", [c.index for c in both.choices] == [0, 1, 2, 3], both)
     check("... each for itself", "The sea is" + both.choices[0].text == choice.text, both)
 
 
