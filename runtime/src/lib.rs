@@ -11,6 +11,7 @@ pub mod config;
 pub mod detokenizer;
 pub mod engine_thread;
 pub mod generation;
+pub mod grammar;
 pub mod inspect;
 pub mod log;
 pub mod machine;

@@ -2,6 +2,7 @@
 
 use crate::chat_template::{ChatTemplate, Message};
 use crate::engine_thread::EngineHandle;
+use crate::grammar::Grammars;
 use crate::tokenizer::{Encoded, Tokenizer};
 use coterie_api::launch::Termination;
 use std::path::Path;
@@ -29,6 +30,8 @@ pub struct ServedModel {
     pub text: Arc<TextSide>,
     /// The way to its engine.
     pub engine: EngineHandle,
+    /// Forms that its answers can be given.
+    pub grammars: Arc<Grammars>,
 }
 
 impl ServedModel {

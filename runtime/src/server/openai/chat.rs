@@ -28,7 +28,6 @@ struct ChatRequest {
 
 /// Accepted where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "response_format", is_neutral: |v| v["type"] == "text" },
     Neutral { name: "tools", is_neutral: empty },
     Neutral { name: "tool_choice", is_neutral: |v| v == "none" || v == "auto" },
     Neutral { name: "parallel_tool_calls", is_neutral: serde_json::Value::is_boolean },
