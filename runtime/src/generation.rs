@@ -18,6 +18,8 @@ pub struct Wanted {
     pub choices_per_prompt: usize,
     /// A choice is shown until the first of these.
     pub stops: Vec<String>,
+    /// Special tokens that are shown all the same.
+    pub shown: Vec<u32>,
 }
 
 /// An answer as it comes. Dropping it cancels the choices that have not ended.
@@ -29,6 +31,7 @@ pub struct Generation {
     tokens: TokenStreams,
     choices: Vec<Choice>,
     choices_per_prompt: usize,
+    shown: Vec<u32>,
 }
 
 /// One of the answers to one prompt.
@@ -84,6 +87,7 @@ impl Generation {
             tokens,
             choices,
             choices_per_prompt: wanted.choices_per_prompt,
+            shown: wanted.shown,
         })
     }
 
@@ -106,7 +110,10 @@ impl Generation {
                     [Some(Part::Prompt(logprobs)), finish.map(Part::End)].into_iter().flatten().collect()
                 }
                 Event::Token { token, logprobs, finish, .. } => {
-                    choice.token(&self.text, token, logprobs, finish)
+                    let tokenizer = &self.text.tokenizer;
+                    let shown = self.shown.contains(&token);
+                    let bytes = if shown { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) };
+                    choice.token(&bytes, logprobs, finish)
                 }
                 Event::Failed { message, .. } => {
                     self.end(index, Outcome::failed);
@@ -179,18 +186,12 @@ impl Drop for Generation {
 }
 
 impl Choice {
-    fn token(
-        &mut self,
-        side: &TextSide,
-        token: u32,
-        logprobs: Option<TokenLogprobs>,
-        finish: Option<Finish>,
-    ) -> Vec<Part> {
+    fn token(&mut self, bytes: &[u8], logprobs: Option<TokenLogprobs>, finish: Option<Finish>) -> Vec<Part> {
         self.completion_tokens += 1;
         let mut pieces = Vec::new();
         // The stop token is structure, not text, whatever its spelling.
         if finish != Some(Finish::Stop) {
-            pieces.push(self.text.push(&side.tokenizer.shown_bytes(token), logprobs));
+            pieces.push(self.text.push(bytes, logprobs));
         }
         if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {
             pieces.push(self.text.finish());

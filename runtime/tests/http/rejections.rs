@@ -41,7 +41,7 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"n": 129}), "n", Value::Null),
         (json!({"presence_penalty": 0.5}), "presence_penalty", json!("unsupported_parameter")),
         (json!({"logit_bias": {"5": 100}}), "logit_bias", json!("unsupported_parameter")),
-        (json!({"tools": [{"type": "function"}]}), "tools", json!("unsupported_parameter")),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function", json!("missing_required_parameter")),
         (json!({"top_k": 5}), "top_k", json!("unknown_parameter")),
         (json!({"no_such_thing": null}), "no_such_thing", json!("unknown_parameter")),
         (json!({"messages": []}), "messages", Value::Null),
@@ -50,7 +50,7 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"messages": [5]}), "messages[0]", Value::Null),
         (json!({"messages": [{"content": "x"}]}), "messages[0].role", json!("missing_required_parameter")),
         (
-            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            json!({"messages": [{"role": "function", "content": "x"}]}),
             "messages[0].role",
             json!("unsupported_parameter"),
         ),

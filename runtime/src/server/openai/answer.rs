@@ -13,8 +13,8 @@ const FINGERPRINT: &str = concat!("coterie-", env!("CARGO_PKG_VERSION"));
 pub(in crate::server) trait Answer: Send + 'static {
     /// The chunks that go before all others.
     fn opening(&mut self) -> Vec<Value>;
-    /// The chunk that tells of a part of choice `index`.
-    fn chunk(&mut self, index: usize, part: Part) -> Value;
+    /// The chunks that tell of a part of choice `index`; none where its text may yet become something else.
+    fn chunks(&mut self, index: usize, part: Part) -> Vec<Value>;
     /// The chunk that counts.
     fn usage_chunk(&self, usage: Usage) -> Value;
     /// All parts of all choices in one object.

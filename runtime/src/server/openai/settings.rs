@@ -59,7 +59,12 @@ impl Settings {
             Request { sampling: Sampling { seed, ..self.sampling.clone() }, ..prompt.clone() }
         };
         let requests = prompts.iter().flat_map(|prompt| (0..self.n).map(|index| choice(prompt, index)));
-        Wanted { requests: requests.collect(), choices_per_prompt: self.n, stops: self.stops.clone() }
+        Wanted {
+            requests: requests.collect(),
+            choices_per_prompt: self.n,
+            stops: self.stops.clone(),
+            shown: Vec::new(),
+        }
     }
 }
 
