@@ -6,6 +6,7 @@
 mod chat;
 mod client;
 mod completions;
+mod forms;
 mod lifecycle;
 mod model;
 mod reasoning;

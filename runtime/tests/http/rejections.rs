@@ -42,11 +42,6 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"presence_penalty": 0.5}), "presence_penalty", json!("unsupported_parameter")),
         (json!({"logit_bias": {"5": 100}}), "logit_bias", json!("unsupported_parameter")),
         (json!({"tools": [{"type": "function"}]}), "tools[0].function", json!("missing_required_parameter")),
-        (
-            json!({"response_format": {"type": "json_object"}}),
-            "response_format",
-            json!("unsupported_parameter"),
-        ),
         (json!({"top_k": 5}), "top_k", json!("unknown_parameter")),
         (json!({"no_such_thing": null}), "no_such_thing", json!("unknown_parameter")),
         (json!({"messages": []}), "messages", Value::Null),
