@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use coterie_runtime::engine_thread::spawn;
+use coterie_runtime::grammar::Grammars;
 use coterie_runtime::served_model::{ServedModel, TextSide};
 use coterie_runtime::server::{Front, router};
 use serde_json::Value;
@@ -115,7 +116,9 @@ async fn served() -> Router {
     let folder = model::folder();
     let front = Arc::new(Front::new("scripted".to_owned()));
     let engine = spawn(|| Ok(Script::new(Arc::default())), front.metrics.clone()).await.unwrap();
-    front.open(ServedModel { text: Arc::new(TextSide::load(folder.path()).unwrap()), engine });
+    let text = Arc::new(TextSide::load(folder.path()).unwrap());
+    let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
+    front.open(ServedModel { text, engine, grammars });
     router(front)
 }
 

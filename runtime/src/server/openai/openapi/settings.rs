@@ -1,7 +1,8 @@
 //! Parameters of both ways to ask for tokens.
 
-use super::schema::{boolean, integer, list, neutral, number, parameters, reference, string};
+use super::schema::{boolean, integer, neutral, number, parameters, reference, string};
 use crate::server::openai::limits::{LAST_PRIORITY, LONGEST_SALT, MOST_BIASES, MOST_CHOICES, MOST_STOP_TOKENS, MOST_STOPS, MOST_TOKENS};
+use crate::grammar::limits::{LONGEST_REGEX, LONGEST_TEXT, MOST_CHOICES as MOST_WORDS};
 use crate::stop_strings::LONGEST;
 use serde_json::{Value, json};
 
@@ -39,9 +40,9 @@ pub(super) fn settings() -> Value {
         "response_format": reference("ResponseFormat"),
         "structured_outputs": reference("StructuredOutputs"),
         "guided_json": json_schema(),
-        "guided_regex": string("As `structured_outputs.regex`."),
+        "guided_regex": regex(),
         "guided_choice": choice(),
-        "guided_grammar": string("As `structured_outputs.grammar`."),
+        "guided_grammar": grammar(),
         "priority": integer(0..=LAST_PRIORITY, "0 goes first. Default: 0."),
         "cache_salt": {
             "type": "string", "minLength": 1, "maxLength": LONGEST_SALT,
@@ -99,9 +100,9 @@ pub(super) fn structured_outputs() -> Value {
     json!({
         "anyOf": [
             only("json", json_schema()),
-            only("regex", string("What all of the answer is to match.")),
+            only("regex", regex()),
             only("choice", choice()),
-            only("grammar", string("A Lark grammar.")),
+            only("grammar", grammar()),
             only("json_object", json!({"const": true})),
         ],
     })
@@ -112,8 +113,23 @@ fn json_schema() -> Value {
     json!({"anyOf": [{"type": "object"}, text], "description": "A JSON schema, or its text."})
 }
 
+fn regex() -> Value {
+    json!({
+        "type": "string", "maxLength": LONGEST_REGEX, "examples": ["[a-z]{1,8}"],
+        "description": "A regular expression that all of the answer is to match.",
+    })
+}
+
+fn grammar() -> Value {
+    json!({
+        "type": "string", "maxLength": LONGEST_TEXT, "examples": ["start: \"yes\" | \"no\""],
+        "description": "A grammar as llguidance's Lark spells it.",
+    })
+}
+
 fn choice() -> Value {
-    let mut choice = list(json!({"type": "string"}));
-    choice["description"] = "The answer is one of these.".into();
-    choice
+    json!({
+        "type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": MOST_WORDS,
+        "description": "The answer is one of these.",
+    })
 }

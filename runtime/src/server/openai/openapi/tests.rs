@@ -7,6 +7,7 @@ mod folder;
 
 use super::document;
 use crate::engine_thread::{TokenSource, spawn};
+use crate::grammar::Grammars;
 use crate::served_model::{ServedModel, TextSide};
 use crate::server::openai::parameters::recorded;
 use crate::server::{Front, router};
@@ -125,7 +126,10 @@ impl TokenSource for Full {
         100_000
     }
     fn stop_tokens(&self) -> &[u32] {
-        &[]
+        &[folder::END]
+    }
+    fn vocabulary(&self) -> usize {
+        259
     }
 }
 
@@ -133,7 +137,9 @@ async fn served() -> Router {
     let folder = folder::folder();
     let front = Arc::new(Front::new(MODEL.to_owned()));
     let engine = spawn(|| Ok(Full), front.metrics.clone()).await.unwrap();
-    front.open(ServedModel { text: Arc::new(TextSide::load(folder.path()).unwrap()), engine });
+    let text = Arc::new(TextSide::load(folder.path()).unwrap());
+    let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
+    front.open(ServedModel { text, engine, grammars });
     router(front)
 }
 
@@ -178,6 +184,9 @@ fn examples(document: &Value, schema: &Value) -> Vec<Value> {
 }
 
 fn examples_of(document: &Value, schema: &Value, kind: &str) -> Vec<Value> {
+    if let Some(given) = schema["examples"].as_array() {
+        return given.clone();
+    }
     match kind {
         "null" => vec![Value::Null],
         "boolean" => vec![json!(true), json!(false)],
