@@ -16,8 +16,12 @@ pub struct Wanted {
     pub requests: Vec<Request>,
     /// How many choices have the same prompt.
     pub choices_per_prompt: usize,
-    /// A choice is shown until the first of these.
+    /// A choice ends before the first of these.
     pub stops: Vec<String>,
+    /// The string or token that ended a choice is part of it.
+    pub show_stops: bool,
+    /// Tokens that mark structure are text, too.
+    pub show_special_tokens: bool,
 }
 
 /// An answer as it comes. Dropping it cancels the choices that have not ended.
@@ -34,6 +38,8 @@ pub struct Generation {
 /// One of the answers to one prompt.
 struct Choice {
     text: AnswerText,
+    show_stop_token: bool,
+    show_special_tokens: bool,
     prompt_tokens: usize,
     /// None until the engine has begun.
     cached_tokens: Option<usize>,
@@ -70,7 +76,9 @@ impl Generation {
         arrived: Instant,
     ) -> Result<Generation, NotSubmitted> {
         let choice = |request: &Request| Choice {
-            text: AnswerText::new(wanted.stops.clone()),
+            text: AnswerText::new(wanted.stops.clone(), wanted.show_stops),
+            show_stop_token: wanted.show_stops,
+            show_special_tokens: wanted.show_special_tokens,
             prompt_tokens: request.prompt.len(),
             cached_tokens: None,
             completion_tokens: 0,
@@ -189,8 +197,11 @@ impl Choice {
         self.completion_tokens += 1;
         let mut pieces = Vec::new();
         // The stop token is structure, not text, whatever its spelling.
-        if finish != Some(Finish::Stop) {
-            pieces.push(self.text.push(&side.tokenizer.shown_bytes(token), logprobs));
+        if finish != Some(Finish::Stop) || self.show_stop_token {
+            let tokenizer = &side.tokenizer;
+            let bytes =
+                if self.show_special_tokens { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) };
+            pieces.push(self.text.push(&bytes, logprobs));
         }
         if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {
             pieces.push(self.text.finish());

@@ -35,9 +35,6 @@ const NEUTRAL: &[Neutral] = &[
     Neutral { name: "functions", is_neutral: empty },
     Neutral { name: "function_call", is_neutral: |v| v == "none" || v == "auto" },
     Neutral { name: "modalities", is_neutral: |v| *v == serde_json::json!(["text"]) },
-    Neutral { name: "service_tier", is_neutral: |v| v == "auto" || v == "default" },
-    Neutral { name: "store", is_neutral: |v| v == false },
-    Neutral { name: "metadata", is_neutral: empty },
     Neutral { name: "verbosity", is_neutral: |v| v == "medium" },
     Neutral { name: "audio", is_neutral: |_| false },
     Neutral { name: "prediction", is_neutral: |_| false },
@@ -46,9 +43,9 @@ const NEUTRAL: &[Neutral] = &[
 ];
 
 impl ChatRequest {
-    fn take(parameters: &mut Parameters) -> Result<ChatRequest, ApiError> {
+    fn take(parameters: &mut Parameters, model: &ServedModel) -> Result<ChatRequest, ApiError> {
         let messages = messages::take(parameters)?;
-        let settings = Settings::take(parameters)?;
+        let settings = Settings::take(parameters, model)?;
         let max_tokens = max_tokens(parameters)?;
         let wanted = parameters.boolean("logprobs")?.unwrap_or(false);
         let top = parameters.integer("top_logprobs", 0..=MOST_LOGPROBS)?;
@@ -82,7 +79,7 @@ impl Endpoint for Chat {
         model: &ServedModel,
         served_name: &str,
     ) -> Result<Asked<ChatAnswer>, ApiError> {
-        let request = ChatRequest::take(&mut parameters)?;
+        let request = ChatRequest::take(&mut parameters, model)?;
         parameters.finish()?;
 
         let Some(prompt) = model.encode_chat(request.messages).await else {
@@ -92,14 +89,14 @@ impl Endpoint for Chat {
         let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
         let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
         let prompt = coterie_engine::Request {
-            stop_tokens: model.engine.stop_tokens().to_vec(),
             top_logprobs: request.top_logprobs,
             ..coterie_engine::Request::new(prompt, request.max_tokens.unwrap_or(rest))
         };
 
-        let settings = request.settings;
+        let Settings { n, streamed, .. } = request.settings;
         let with_logprobs = request.top_logprobs.is_some();
-        let answer = ChatAnswer::new(served_name, model.text.clone(), with_logprobs, settings.n);
-        Ok(Asked { wanted: settings.wanted(&[prompt]), answer, streamed: settings.streamed })
+        let answer = ChatAnswer::new(served_name, model.text.clone(), with_logprobs, n);
+        let wanted = request.settings.wanted(&[prompt], model);
+        Ok(Asked { wanted: wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?, answer, streamed })
     }
 }
