@@ -53,11 +53,13 @@ pub fn environment(name: &str, requirements: &Path) -> Result<Option<PathBuf>> {
 
 /// Debian splits parts of Python from it; the package is installed where that is possible.
 pub fn ensure_module(module: &str, package: &str) -> Result<()> {
-    let is_there = || python("-c").arg(format!("import {module}")).output().is_ok_and(|ran| ran.status.success());
+    let is_there =
+        || python("-c").arg(format!("import {module}")).output().is_ok_and(|ran| ran.status.success());
     if is_there() {
         return Ok(());
     }
-    let apt = format!("apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes {package}");
+    let apt =
+        format!("apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes {package}");
     cmd::run(Command::new("sh").args(["-c", &apt]))?;
     ensure!(is_there(), "`python3 -c 'import {module}'` does not run: install Python 3 with {module}");
     Ok(())

@@ -9,9 +9,13 @@ mod error;
 mod logprobs;
 mod messages;
 mod models;
+mod openapi;
 mod parameters;
 mod response_format;
+mod sampling;
 mod settings;
+mod stops;
+mod token_ids;
 
 use super::Front;
 use super::health::not_ready;
@@ -25,13 +29,14 @@ use completions::Completions;
 use create::create;
 pub(super) use error::ApiError;
 use parameters::Parameters;
-pub(super) use settings::Streamed;
+pub(super) use settings::{Streamed, UsageChunks};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// The paths of the API.
 pub(super) fn routes() -> Router<Arc<Front>> {
     Router::new()
+        .route("/openapi.json", get(openapi::published))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::retrieve))
         .route("/v1/chat/completions", post(create::<Chat>))

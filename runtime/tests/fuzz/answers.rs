@@ -5,8 +5,27 @@ use coterie_runtime::reasoning::ReasoningSplitter;
 use coterie_runtime::tool_calls::{Said, ToolFormat};
 
 const WORDS: &[&str] = &[
-    "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<think>", "</think>", "\"name\"", "\"arguments\"", "{", "}", "[", "]",
-    ": ", ", ", "\\\"", "\\u00e4", "{}", "null", "<tool", "</", "🦀", "\n",
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    "<think>",
+    "</think>",
+    "\"name\"",
+    "\"arguments\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    ", ",
+    "\\\"",
+    "\\u00e4",
+    "{}",
+    "null",
+    "<tool",
+    "</",
+    "🦀",
+    "\n",
 ];
 
 #[test]
@@ -26,7 +45,12 @@ fn tool_calls() {
             assert_eq!(calls(format, pieces(&text)), whole, "{format:?} of {text:?}");
             whole.iter().filter(|said| matches!(said, Said::CallBegins { .. })).count()
         });
-        format!("{} calls, {} calls{}", "x".repeat(found[0].min(3)), "x".repeat(found[1].min(3)), thoughts(&text))
+        format!(
+            "{} calls, {} calls{}",
+            "x".repeat(found[0].min(3)),
+            "x".repeat(found[1].min(3)),
+            thoughts(&text)
+        )
     });
 }
 

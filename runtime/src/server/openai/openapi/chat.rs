@@ -1,9 +1,14 @@
 //! `/v1/chat/completions`.
 
 use super::answers::letterhead;
-use super::schema::{answer, boolean, count, integer, list, neutral, nullable, parameters, reference, string, together, unsupported};
+use super::schema::{
+    answer, boolean, count, integer, list, neutral, nullable, parameters, reference, string, together,
+    unsupported,
+};
 use super::settings::{max_tokens, settings};
-use crate::server::openai::chat::{EFFORTS, LONGEST_NAME, MOST_LOGPROBS, MOST_TOOLS};
+use crate::server::openai::chat::MOST_LOGPROBS;
+use crate::server::openai::chat::tools::{LONGEST_NAME, MOST as MOST_TOOLS};
+use crate::server::openai::chat::variables::EFFORTS;
 use serde_json::{Value, json};
 
 pub(super) fn request(model: &Value) -> Value {
@@ -52,7 +57,10 @@ pub(super) fn message() -> Value {
         parameters(required, together(together(own, ignored.clone()), more))
     };
     let plain = |role| spoken(role, &["role", "content"], json!({"tool_calls": nothing()}));
-    let refusal = parameters(&["type", "refusal"], json!({"type": {"const": "refusal"}, "refusal": {"type": "string"}}));
+    let refusal = parameters(
+        &["type", "refusal"],
+        json!({"type": {"const": "refusal"}, "refusal": {"type": "string"}}),
+    );
     let parts = list(json!({"anyOf": [text_part(), refusal]}));
     let reasoning = string("What the model thought; given to the chat template.");
     let of_assistant = json!({

@@ -1,10 +1,12 @@
 //! `/v1/completions`.
 
 use super::answers::letterhead;
-use super::schema::{answer, boolean, count, integer, list, neutral, nullable, parameters, reference, together};
+use super::schema::{
+    answer, boolean, count, integer, list, neutral, nullable, parameters, reference, together,
+};
 use super::settings::{max_tokens, settings, token_id};
 use crate::server::openai::completions::{DEFAULT_TOKENS, MOST_LOGPROBS};
-use crate::server::openai::limits::MOST_CHOICES;
+use crate::server::openai::settings::MOST_CHOICES;
 use serde_json::{Value, json};
 
 pub(super) fn request(model: &Value) -> Value {

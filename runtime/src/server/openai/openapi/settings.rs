@@ -1,8 +1,10 @@
 //! Parameters of both ways to ask for tokens.
 
 use super::schema::{boolean, integer, neutral, number, parameters, reference, string};
-use crate::server::openai::limits::{LAST_PRIORITY, LONGEST_SALT, MOST_BIASES, MOST_CHOICES, MOST_STOP_TOKENS, MOST_STOPS, MOST_TOKENS};
 use crate::grammar::limits::{LONGEST_REGEX, LONGEST_TEXT, MOST_CHOICES as MOST_WORDS};
+use crate::server::openai::sampling::MOST_BIASES;
+use crate::server::openai::settings::{LAST_PRIORITY, LONGEST_SALT, MOST_CHOICES, MOST_TOKENS};
+use crate::server::openai::stops::{MOST_STRINGS, MOST_TOKENS as MOST_STOP_TOKENS};
 use crate::stop_strings::LONGEST;
 use serde_json::{Value, json};
 
@@ -25,7 +27,7 @@ pub(super) fn settings() -> Value {
         },
         "seed": integer(i64::MIN..=i64::MAX, "The same request with the same seed has the same answer."),
         "stop": {
-            "anyOf": [stop, {"type": "array", "items": stop, "maxItems": MOST_STOPS}],
+            "anyOf": [stop, {"type": "array", "items": stop, "maxItems": MOST_STRINGS}],
             "description": format!("The answer ends before these; each {LONGEST} bytes at most."),
         },
         "stop_token_ids": {
@@ -89,8 +91,10 @@ pub(super) fn response_format() -> Value {
             "schema": {"type": "object", "description": "The JSON schema that the answer is to satisfy."},
         }),
     );
-    let with_schema =
-        parameters(&["type", "json_schema"], json!({"type": {"const": "json_schema"}, "json_schema": schema}));
+    let with_schema = parameters(
+        &["type", "json_schema"],
+        json!({"type": {"const": "json_schema"}, "json_schema": schema}),
+    );
     json!({"anyOf": [of_kind("text"), of_kind("json_object"), with_schema]})
 }
 

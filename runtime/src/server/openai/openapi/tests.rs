@@ -50,7 +50,8 @@ async fn what_is_documented_is_accepted_and_what_is_taken_is_documented() {
             assert!(accepted, "{body} is documented, and is answered {status} {error}");
         }
         let documented = names(&document, schema, "");
-        let open: Vec<String> = documented.iter().filter_map(|name| name.strip_suffix('*')).map(str::to_owned).collect();
+        let open: Vec<String> =
+            documented.iter().filter_map(|name| name.strip_suffix('*')).map(str::to_owned).collect();
         let is_open = |name: &String| open.iter().any(|prefix| name.starts_with(prefix.as_str()));
         let documented: BTreeSet<String> = documented.into_iter().filter(|name| !is_open(name)).collect();
         let taken: BTreeSet<String> = recorded::names().into_iter().filter(|name| !is_open(name)).collect();
@@ -191,7 +192,8 @@ fn examples_of(document: &Value, schema: &Value, kind: &str) -> Vec<Value> {
         "null" => vec![Value::Null],
         "boolean" => vec![json!(true), json!(false)],
         "integer" | "number" => {
-            let limits = ["default", "minimum", "maximum"].into_iter().filter_map(|name| schema.get(name).cloned());
+            let limits =
+                ["default", "minimum", "maximum"].into_iter().filter_map(|name| schema.get(name).cloned());
             let limits: Vec<Value> = limits.collect();
             if limits.is_empty() { vec![json!(1)] } else { limits }
         }
@@ -206,7 +208,8 @@ fn examples_of(document: &Value, schema: &Value, kind: &str) -> Vec<Value> {
                 return vec![json!([])];
             }
             let items = examples(document, &schema["items"]);
-            let full = most.filter(|_| schema["items"]["type"] != "object").map(|most| json!(vec![&items[0]; most]));
+            let full =
+                most.filter(|_| schema["items"]["type"] != "object").map(|most| json!(vec![&items[0]; most]));
             // Tools must differ.
             let full = full.filter(|_| schema["items"].get("$ref").is_none());
             items.iter().map(|item| json!([item])).chain(full).collect()
@@ -222,7 +225,8 @@ fn objects(document: &Value, schema: &Value) -> Vec<Value> {
         let named = values.map(|values| examples(document, values)).unwrap_or_default();
         return named.into_iter().map(|value| json!({"1": value})).chain([json!({})]).collect();
     };
-    let required: Vec<&str> = schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let required: Vec<&str> =
+        schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     let least: Map<String, Value> = required
         .iter()
         .map(|name| ((*name).to_owned(), examples(document, &properties[*name]).swap_remove(0)))
