@@ -1,6 +1,6 @@
 //! Before anybody is served, the model answers itself: a prompt goes the whole way, and a token must come back.
 
-use crate::chat_template::Message;
+use crate::conversation::{Conversation, Message, Role};
 use crate::engine_thread::NotSubmitted;
 use crate::served_model::ServedModel;
 use crate::termination::{failed, model_rejected};
@@ -48,9 +48,9 @@ pub async fn run(model: &ServedModel) -> Result<(), Termination> {
 
 /// What a user would send. A template that does not take a plain first message can still be used by those who know it.
 async fn prompt(model: &ServedModel) -> Result<Vec<u32>, String> {
-    let hello = vec![Message { role: "user".to_owned(), content: PROMPT.to_owned(), name: None }];
+    let hello = Conversation { messages: vec![Message::new(Role::User, PROMPT)], ..Conversation::default() };
     match model.encode_chat(hello).await {
-        Some(Ok(tokens)) => return Ok(tokens),
+        Some(Ok(prompt)) => return Ok(prompt.tokens),
         Some(Err(refused)) => tracing::warn!(refused, "the chat template does not take a plain user message"),
         None => {}
     }

@@ -76,19 +76,21 @@ impl<A: Answer> Sending<A> {
         if matches!(self.state, State::Done) {
             return None;
         }
-        match self.generation.next().await {
-            Ok(parts) => {
-                for (choice, part) in parts {
-                    let chunk = self.answer.chunk(choice, part);
-                    self.write(&mut out, chunk);
+        while out.is_empty() {
+            match self.generation.next().await {
+                Ok(parts) => {
+                    for (choice, part) in parts {
+                        let chunks = self.answer.chunks(choice, part);
+                        chunks.into_iter().for_each(|chunk| self.write(&mut out, chunk));
+                    }
+                    if self.generation.ended() {
+                        self.close(&mut out);
+                    }
                 }
-                if self.generation.ended() {
-                    self.close(&mut out);
+                Err(why) => {
+                    self.state = State::Done;
+                    event(&mut out, &ApiError::broken(&why).json());
                 }
-            }
-            Err(why) => {
-                self.state = State::Done;
-                event(&mut out, &ApiError::broken(&why).json());
             }
         }
         Some(out)
@@ -108,7 +110,7 @@ impl<A: Answer> Sending<A> {
         match self.usage {
             UsageChunks::None => {}
             UsageChunks::Last => chunk["usage"] = Value::Null,
-            UsageChunks::All => chunk["usage"] = Usage::of(&self.generation).json(),
+            UsageChunks::All => chunk["usage"] = self.answer.counted(Usage::of(&self.generation)).json(),
         }
         event(out, &chunk);
     }

@@ -39,7 +39,7 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"logprobs": 3}), "logprobs", Value::Null),
         (json!({"n": 0}), "n", Value::Null),
         (json!({"n": 129}), "n", Value::Null),
-        (json!({"tools": [{"type": "function"}]}), "tools", json!("unsupported_parameter")),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function", json!("missing_required_parameter")),
         (
             json!({"response_format": {"type": "json_object"}}),
             "response_format",
@@ -52,7 +52,7 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"messages": [5]}), "messages[0]", Value::Null),
         (json!({"messages": [{"content": "x"}]}), "messages[0].role", json!("missing_required_parameter")),
         (
-            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            json!({"messages": [{"role": "function", "content": "x"}]}),
             "messages[0].role",
             json!("unsupported_parameter"),
         ),

@@ -1,15 +1,22 @@
 //! `/v1/chat/completions`.
 
 mod answer;
+mod tools;
+mod variables;
+mod whole;
 
 use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
 use super::settings::{MOST_TOKENS, Settings, empty};
-use crate::chat_template::Message;
-use crate::served_model::ServedModel;
-use answer::ChatAnswer;
+use crate::chat_output::ChatOutput;
+use crate::conversation::Conversation;
+use crate::reasoning::{self, ReasoningSplitter};
+use crate::served_model::{ServedModel, TextSide};
+use crate::tool_calls::{Reasons, ToolFormat};
+use answer::{ChatAnswer, Form};
+use tools::ToolUse;
 
 /// `top_logprobs` at most.
 const MOST_LOGPROBS: i64 = 20;
@@ -20,7 +27,8 @@ pub(super) struct Chat;
 /// A chat request that is valid in itself.
 #[derive(Debug)]
 struct ChatRequest {
-    messages: Vec<Message>,
+    conversation: Conversation,
+    tool_use: ToolUse,
     max_tokens: Option<usize>,
     top_logprobs: Option<usize>,
     settings: Settings,
@@ -29,22 +37,21 @@ struct ChatRequest {
 /// Accepted where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
     Neutral { name: "response_format", is_neutral: |v| v["type"] == "text" },
-    Neutral { name: "tools", is_neutral: empty },
-    Neutral { name: "tool_choice", is_neutral: |v| v == "none" || v == "auto" },
-    Neutral { name: "parallel_tool_calls", is_neutral: serde_json::Value::is_boolean },
-    Neutral { name: "functions", is_neutral: empty },
-    Neutral { name: "function_call", is_neutral: |v| v == "none" || v == "auto" },
     Neutral { name: "modalities", is_neutral: |v| *v == serde_json::json!(["text"]) },
     Neutral { name: "verbosity", is_neutral: |v| v == "medium" },
     Neutral { name: "audio", is_neutral: |_| false },
     Neutral { name: "prediction", is_neutral: |_| false },
-    Neutral { name: "reasoning_effort", is_neutral: |_| false },
     Neutral { name: "web_search_options", is_neutral: |_| false },
 ];
 
 impl ChatRequest {
     fn take(parameters: &mut Parameters, model: &ServedModel) -> Result<ChatRequest, ApiError> {
-        let messages = messages::take(parameters)?;
+        let tool_use = ToolUse::take(parameters)?;
+        let conversation = Conversation {
+            messages: messages::take(parameters)?,
+            tools: tool_use.shown().to_vec(),
+            variables: variables::take(parameters)?,
+        };
         let settings = Settings::take(parameters, model)?;
         let max_tokens = max_tokens(parameters)?;
         let wanted = parameters.boolean("logprobs")?.unwrap_or(false);
@@ -55,7 +62,7 @@ impl ChatRequest {
         }
         let top_logprobs = wanted.then_some(top.unwrap_or(0) as usize);
         parameters.only_neutral(NEUTRAL)?;
-        Ok(ChatRequest { messages, max_tokens, top_logprobs, settings })
+        Ok(ChatRequest { conversation, tool_use, max_tokens, top_logprobs, settings })
     }
 }
 
@@ -82,21 +89,70 @@ impl Endpoint for Chat {
         let request = ChatRequest::take(&mut parameters, model)?;
         parameters.finish()?;
 
-        let Some(prompt) = model.encode_chat(request.messages).await else {
+        let no_template = || {
             let message = "This model has no chat template; send its prompt as text to /v1/completions.";
-            return Err(ApiError::invalid("messages", message));
+            ApiError::invalid("messages", message)
         };
+        let tool_format = model.text.chat_template.as_ref().ok_or_else(no_template)?.tool_format();
+        let prompt = model.encode_chat(request.conversation).await.ok_or_else(no_template)?;
         let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
-        let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
-        let prompt = coterie_engine::Request {
+        let reading =
+            Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
+        let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);
+        let engine_request = coterie_engine::Request {
             top_logprobs: request.top_logprobs,
-            ..coterie_engine::Request::new(prompt, request.max_tokens.unwrap_or(rest))
+            ..coterie_engine::Request::new(prompt.tokens.clone(), request.max_tokens.unwrap_or(rest))
         };
 
         let Settings { n, streamed, .. } = request.settings;
-        let with_logprobs = request.top_logprobs.is_some();
-        let answer = ChatAnswer::new(served_name, model.text.clone(), with_logprobs, n);
-        let wanted = request.settings.wanted(&[prompt], model);
-        Ok(Asked { wanted: wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?, answer, streamed })
+        let form = Form {
+            with_logprobs: request.top_logprobs.is_some(),
+            reasons: model.text.reasons,
+            tool_format,
+            call_is_named: request.tool_use.is_named(),
+        };
+        let choices = (0..n).map(|_| reading.output()).collect();
+        let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
+        let wanted = request.settings.wanted(&[engine_request], model);
+        let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
+        wanted.shown.marks = reading.shown();
+        Ok(Asked { wanted, answer, streamed })
+    }
+}
+
+/// How the answers to one prompt are read.
+struct Reading<'a> {
+    tool_use: &'a ToolUse,
+    tool_format: ToolFormat,
+    side: &'a TextSide,
+    prompt: &'a str,
+}
+
+impl Reading<'_> {
+    /// What one answer says.
+    fn output(&self) -> ChatOutput {
+        let reasoning = match self.reasons() {
+            Reasons::Never => ReasoningSplitter::off(),
+            Reasons::Maybe => ReasoningSplitter::new(),
+            Reasons::Inside => ReasoningSplitter::inside(),
+        };
+        let calls = self.tool_use.may_call().then(|| self.tool_format.parser());
+        ChatOutput::new(reasoning, calls, !self.tool_use.parallel)
+    }
+
+    /// The marks that are special tokens, but are looked for in the text.
+    fn shown(&self) -> Vec<u32> {
+        let tags = if self.side.reasons { &reasoning::TAGS[..] } else { &[] };
+        let marks = self.tool_format.spellings();
+        let marks = if self.tool_use.may_call() { &marks[..] } else { &[] };
+        tags.iter().chain(marks).filter_map(|mark| self.side.tokenizer.special_token(mark)).collect()
+    }
+
+    fn reasons(&self) -> Reasons {
+        match self.side.reasons {
+            false => Reasons::Never,
+            true if reasoning::begins_inside(self.prompt) => Reasons::Inside,
+            true => Reasons::Maybe,
+        }
     }
 }

@@ -113,8 +113,8 @@ impl Answer for CompletionAnswer {
         (0..self.choices).map(|index| self.chunk_of(index, self.echoed(index, &[]).0, None, None)).collect()
     }
 
-    fn chunk(&mut self, index: usize, part: Part) -> Value {
-        match part {
+    fn chunks(&mut self, index: usize, part: Part) -> Vec<Value> {
+        vec![match part {
             Part::Prompt(logprobs) if self.with_logprobs => {
                 let (text, columns) = self.echoed(index, &logprobs);
                 self.chunk_of(index, text, columns, None)
@@ -122,7 +122,7 @@ impl Answer for CompletionAnswer {
             Part::Prompt(_) => self.chunk_of(index, "", None, None),
             Part::Text(piece) => self.chunk_of(index, &piece.text, self.columns(index, &piece), None),
             Part::End(finish) => self.chunk_of(index, "", None, Some(finish_reason(finish))),
-        }
+        }]
     }
 
     fn usage_chunk(&self, usage: Usage) -> Value {
