@@ -119,8 +119,8 @@ fn says(request: &Request, word: &str) -> bool {
 
 /// A coin that falls the same way each time.
 fn chance(step: u64, id: RequestId) -> bool {
-    let mixed = (step << 32 | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
+    let mixed = ((step << 32) | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
 }
 
 /// What the prompt asks to say.

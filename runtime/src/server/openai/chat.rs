@@ -9,7 +9,7 @@ use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
-use super::settings::{MOST_TOKENS, Settings, empty};
+use super::settings::{MOST_TOKENS, Settings};
 use crate::chat_output::ChatOutput;
 use crate::conversation::Conversation;
 use crate::reasoning::{self, ReasoningSplitter};
