@@ -36,7 +36,6 @@ struct ChatRequest {
 
 /// Accepted where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "response_format", is_neutral: |v| v["type"] == "text" },
     Neutral { name: "modalities", is_neutral: |v| *v == serde_json::json!(["text"]) },
     Neutral { name: "verbosity", is_neutral: |v| v == "medium" },
     Neutral { name: "audio", is_neutral: |_| false },
