@@ -122,6 +122,17 @@ impl Script {
     }
 }
 
+fn says(request: &Request, word: &str) -> bool {
+    let word: Vec<u32> = word.bytes().map(u32::from).collect();
+    request.prompt.windows(word.len()).any(|window| window == word)
+}
+
+/// A coin that falls the same way each time.
+fn chance(step: u64, id: RequestId) -> bool {
+    let mixed = ((step << 32) | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
+}
+
 /// The token that comes where `wished` should.
 fn constrained(request: &mut Request, wished: u32) -> Result<u32, String> {
     let Some(constraint) = &mut request.constraint else { return Ok(wished) };
@@ -134,17 +145,6 @@ fn constrained(request: &mut Request, wished: u32) -> Result<u32, String> {
         constraint.accept(token)?;
     }
     Ok(token)
-}
-
-fn says(request: &Request, word: &str) -> bool {
-    let word: Vec<u32> = word.bytes().map(u32::from).collect();
-    request.prompt.windows(word.len()).any(|window| window == word)
-}
-
-/// A coin that falls the same way each time.
-fn chance(step: u64, id: RequestId) -> bool {
-    let mixed = (step << 32 | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
 }
 
 /// What the prompt asks to say.

@@ -72,7 +72,8 @@ async fn start<E: Endpoint>(
 /// Gives each choice its own constraint.
 async fn constrain(wanted: &mut Wanted, form: Form, model: &ServedModel) -> Result<(), ApiError> {
     let Form { param, format } = form;
-    if wanted.requests.iter().any(|request| request.stop_tokens.is_empty()) {
+    let ends = |token: &u32| model.engine.stop_tokens().contains(token);
+    if wanted.requests.iter().any(|request| !request.stop_tokens.iter().any(ends)) {
         let message = format!("'{param}' needs the token that ends the answer; leave 'ignore_eos' out.");
         return Err(ApiError::invalid(param, message));
     }
