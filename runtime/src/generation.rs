@@ -16,9 +16,13 @@ pub struct Wanted {
     pub requests: Vec<Request>,
     /// How many choices have the same prompt.
     pub choices_per_prompt: usize,
-    /// A choice is shown until the first of these.
+    /// A choice ends before the first of these.
     pub stops: Vec<String>,
-    /// Special tokens that are shown all the same.
+    /// The string or token that ended a choice is part of it.
+    pub show_stops: bool,
+    /// Tokens that mark structure are text, too.
+    pub show_special_tokens: bool,
+    /// These are, in any case.
     pub shown: Vec<u32>,
 }
 
@@ -31,12 +35,14 @@ pub struct Generation {
     tokens: TokenStreams,
     choices: Vec<Choice>,
     choices_per_prompt: usize,
+    show_special_tokens: bool,
     shown: Vec<u32>,
 }
 
 /// One of the answers to one prompt.
 struct Choice {
     text: AnswerText,
+    show_stop_token: bool,
     prompt_tokens: usize,
     /// None until the engine has begun.
     cached_tokens: Option<usize>,
@@ -73,7 +79,8 @@ impl Generation {
         arrived: Instant,
     ) -> Result<Generation, NotSubmitted> {
         let choice = |request: &Request| Choice {
-            text: AnswerText::new(wanted.stops.clone()),
+            text: AnswerText::new(wanted.stops.clone(), wanted.show_stops),
+            show_stop_token: wanted.show_stops,
             prompt_tokens: request.prompt.len(),
             cached_tokens: None,
             completion_tokens: 0,
@@ -87,6 +94,7 @@ impl Generation {
             tokens,
             choices,
             choices_per_prompt: wanted.choices_per_prompt,
+            show_special_tokens: wanted.show_special_tokens,
             shown: wanted.shown,
         })
     }
@@ -111,7 +119,7 @@ impl Generation {
                 }
                 Event::Token { token, logprobs, finish, .. } => {
                     let tokenizer = &self.text.tokenizer;
-                    let shown = self.shown.contains(&token);
+                    let shown = self.show_special_tokens || self.shown.contains(&token);
                     let bytes = if shown { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) };
                     choice.token(&bytes, logprobs, finish)
                 }
@@ -190,7 +198,7 @@ impl Choice {
         self.completion_tokens += 1;
         let mut pieces = Vec::new();
         // The stop token is structure, not text, whatever its spelling.
-        if finish != Some(Finish::Stop) {
+        if finish != Some(Finish::Stop) || self.show_stop_token {
             pieces.push(self.text.push(bytes, logprobs));
         }
         if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {

@@ -21,21 +21,34 @@ pub(in crate::server) trait Answer: Send + 'static {
     fn whole(self, choices: Vec<Vec<Part>>, usage: Usage) -> Value;
 }
 
-/// Tokens of one answer.
+/// Tokens of one answer, all choices together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Usage {
     prompt: usize,
+    cached: usize,
     completion: usize,
+    /// Of the completion.
+    pub reasoning: usize,
 }
 
 impl Usage {
     pub fn of(generation: &Generation) -> Usage {
-        Usage { prompt: generation.prompt_tokens(), completion: generation.completion_tokens() }
+        Usage {
+            prompt: generation.prompt_tokens(),
+            cached: generation.cached_tokens(),
+            completion: generation.completion_tokens(),
+            reasoning: 0,
+        }
     }
 
     pub fn json(self) -> Value {
-        let total = self.prompt + self.completion;
-        json!({"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total})
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        })
     }
 }
 

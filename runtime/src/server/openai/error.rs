@@ -60,7 +60,14 @@ impl ApiError {
     }
 
     pub fn malformed_json(error: &serde_json::Error) -> ApiError {
-        ApiError::refused(None, format!("The body of the request is not valid JSON: {error}."))
+        let said = error.to_string();
+        if let Some(place) = said.strip_prefix("number out of range") {
+            return ApiError::refused(
+                None,
+                format!("The body of the request has a number beyond all limits{place}."),
+            );
+        }
+        ApiError::refused(None, format!("The body of the request is not valid JSON: {said}."))
     }
 
     pub fn no_object(found: &str) -> ApiError {
@@ -114,22 +121,26 @@ impl ApiError {
     /// The engine did not take the request; its prompt came from `prompt_param`, and that it has so many choices from
     /// `crowded_param`.
     pub fn not_submitted(why: &NotSubmitted, prompt_param: &str, crowded_param: &str) -> ApiError {
-        let rule = match why {
-            NotSubmitted::Rejected(rule) => rule,
+        match why {
+            NotSubmitted::Rejected(rule) => ApiError::rejected(rule, prompt_param),
             NotSubmitted::TooMany { requests, limit } => {
                 let message = format!(
                     "{requests} choices were asked for, but only {limit} may wait here; ask for fewer."
                 );
-                return ApiError::invalid(crowded_param, message);
+                ApiError::invalid(crowded_param, message)
             }
             NotSubmitted::TooManyTokens { tokens, limit } => {
                 let message = format!(
                     "The prompts of all choices have {tokens} tokens, but only {limit} may wait here; ask for fewer choices."
                 );
-                return ApiError::invalid(crowded_param, message);
+                ApiError::invalid(crowded_param, message)
             }
-            NotSubmitted::Cut(cut) => return ApiError::cut(cut),
-        };
+            NotSubmitted::Cut(cut) => ApiError::cut(cut),
+        }
+    }
+
+    /// The engine would not take, or did not take, a request whose prompt came from `prompt_param`.
+    pub fn rejected(rule: &Rejected, prompt_param: &str) -> ApiError {
         let message = rule.to_string();
         match rule {
             Rejected::TooLong { .. } => {
@@ -168,6 +179,12 @@ impl ApiError {
             }
         };
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some(code), message).retry(MODEL_RETRY)
+    }
+
+    /// With one more sentence.
+    pub fn with(mut self, sentence: &str) -> ApiError {
+        self.message.push_str(sentence);
+        self
     }
 
     fn refused(code: Option<&'static str>, message: impl Into<String>) -> ApiError {

@@ -69,14 +69,9 @@ impl ChatAnswer {
         if called && finish == Finish::Stop { "tool_calls" } else { finish_reason(finish) }
     }
 
-    /// Usage with the tokens of the reasoning, where the model marks it.
-    fn usage(&self, usage: Usage) -> Value {
-        let mut json = usage.json();
-        if self.form.reasons {
-            let tokens: usize = self.choices.iter().map(ChatOutput::reasoning_tokens).sum();
-            json["completion_tokens_details"] = json!({"reasoning_tokens": tokens});
-        }
-        json
+    fn usage(&self, mut usage: Usage) -> Value {
+        usage.reasoning = self.choices.iter().map(ChatOutput::reasoning_tokens).sum();
+        usage.json()
     }
 
     fn whole_choice(&mut self, index: usize, parts: Vec<Part>) -> Value {
