@@ -10,6 +10,7 @@ mod logprobs;
 mod messages;
 mod models;
 mod parameters;
+mod response_format;
 mod sampling;
 mod settings;
 mod stops;

@@ -7,6 +7,7 @@ mod chat;
 mod choices;
 mod client;
 mod completions;
+mod forms;
 mod lifecycle;
 mod model;
 mod parameters;

@@ -40,11 +40,6 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"n": 0}), "n", Value::Null),
         (json!({"n": 129}), "n", Value::Null),
         (json!({"tools": [{"type": "function"}]}), "tools[0].function", json!("missing_required_parameter")),
-        (
-            json!({"response_format": {"type": "json_object"}}),
-            "response_format",
-            json!("unsupported_parameter"),
-        ),
         (json!({"no_such_thing": null}), "no_such_thing", json!("unknown_parameter")),
         (json!({"messages": []}), "messages", Value::Null),
         (json!({"messages": "hi"}), "messages", Value::Null),

@@ -1,5 +1,7 @@
 //! An engine that follows a script: a prompt that holds `say:TEXT` is answered with TEXT, a token a step.
 //!
+//! A request with a constraint gets the scripted token where that is allowed, elsewhere the first that is.
+//!
 //! `say:` up to the next structure token or the end of the prompt. `again:TEXT` says it for ever. `panic:` panics,
 //! `fail:` fails that request alone. `wait:` before any of them delays every step by 20 ms, `shuffle:` leaves the request
 //! out of some steps, which take 1 ms. A `#` in TEXT becomes the last digit of the seed, as many times as it says: choices differ.
@@ -7,7 +9,7 @@
 //! A prompt that came before in the same scope is in the cache, but for its last token.
 
 use crate::model::{END, TURN};
-use coterie_engine::{Event, Finish, Load, Rejected, Request, RequestId, TokenLogprobs};
+use coterie_engine::{Event, Finish, Load, Rejected, Request, RequestId, TokenLogprobs, TokenMask};
 use coterie_runtime::engine_thread::TokenSource;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -89,9 +91,16 @@ impl Script {
             }
         }
         let lines = spoken(request);
-        let token = match act {
+        let wished = match act {
             Act::Again if !lines.is_empty() => lines[*generated % lines.len()],
             _ => lines.get(*generated).copied().unwrap_or(END),
+        };
+        let token = match constrained(request, wished) {
+            Ok(token) => token,
+            Err(message) => {
+                events.push(Event::Failed { id, message });
+                return true;
+            }
         };
         *generated += 1;
         self.load.generated_tokens += 1;
@@ -121,6 +130,20 @@ fn says(request: &Request, word: &str) -> bool {
 fn chance(step: u64, id: RequestId) -> bool {
     let mixed = (step << 32 | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
+}
+
+/// The token that comes where `wished` should.
+fn constrained(request: &mut Request, wished: u32) -> Result<u32, String> {
+    let Some(constraint) = &mut request.constraint else { return Ok(wished) };
+    let mut mask = TokenMask::default();
+    mask.reset(VOCABULARY);
+    constraint.allow(&mut mask)?;
+    let first = || (0..VOCABULARY as u32).find(|token| mask.allows(*token)).ok_or("nothing is allowed");
+    let token = if mask.allows(wished) { wished } else { first()? };
+    if !request.stop_tokens.contains(&token) {
+        constraint.accept(token)?;
+    }
+    Ok(token)
 }
 
 /// What the prompt asks to say.

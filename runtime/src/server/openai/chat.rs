@@ -10,9 +10,11 @@ use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
+use super::response_format;
 use super::settings::{MOST_TOKENS, Settings};
 use crate::conversation::Conversation;
 use crate::generation::Wanted;
+use crate::grammar::Format;
 use crate::served_model::ServedModel;
 use answer::{ChatAnswer, Form};
 use reading::Reading;
@@ -36,7 +38,6 @@ struct ChatRequest {
 
 /// Accepted where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "response_format", is_neutral: |v| v["type"] == "text" },
     Neutral { name: "modalities", is_neutral: |v| *v == serde_json::json!(["text"]) },
     Neutral { name: "verbosity", is_neutral: |v| v == "medium" },
     Neutral { name: "audio", is_neutral: |_| false },
@@ -115,6 +116,10 @@ impl Endpoint for Chat {
         let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
         let wanted = request.settings.wanted(&[engine_request], model);
         let wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
-        Ok(Asked { wanted: Wanted { shown: reading.shown(), ..wanted }, answer, streamed })
+        let wanted = Wanted { shown: reading.shown(), ..wanted };
+        let tool_form = reading
+            .grammar()
+            .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });
+        Ok(Asked { wanted, answer, tool_form, streamed })
     }
 }

@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::error::ApiError;
 use super::parameters::Parameters;
+use super::response_format::{self, Form};
 use super::settings::Streamed;
 use super::{body, model, take_model};
 use crate::generation::{Generation, Wanted};
@@ -33,6 +34,8 @@ pub(super) trait Endpoint: 'static {
 pub(super) struct Asked<A> {
     pub wanted: Wanted,
     pub answer: A,
+    /// The form that its tools give the answer.
+    pub tool_form: Option<Form>,
     /// The answer is to be sent while it is generated.
     pub streamed: Option<Streamed>,
 }
@@ -56,10 +59,41 @@ async fn start<E: Endpoint>(
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
-    let Asked { wanted, answer, streamed } = E::understand(parameters, model, &front.served_name).await?;
+    let form = response_format::take(&mut parameters)?;
+    let Asked { mut wanted, answer, tool_form, streamed } =
+        E::understand(parameters, model, &front.served_name).await?;
+    if let Some(form) = one_form(form, tool_form)? {
+        constrain(&mut wanted, form, model).await?;
+    }
     let crowded = if wanted.choices_per_prompt > 1 { "n" } else { E::PROMPT };
     let generation = Generation::start(model, &front.metrics, wanted, arrived)
         .await
         .map_err(|why| ApiError::not_submitted(&why, E::PROMPT, crowded))?;
     Ok((generation, answer, streamed))
+}
+
+/// An answer cannot have two forms.
+fn one_form(asked: Option<Form>, tool_form: Option<Form>) -> Result<Option<Form>, ApiError> {
+    match (asked, tool_form) {
+        (Some(Form { param, .. }), Some(_)) => {
+            let message = format!("'{param}' cannot go with tools that are strict or must be called.");
+            Err(ApiError::invalid(param, message))
+        }
+        (asked, tool_form) => Ok(asked.or(tool_form)),
+    }
+}
+
+/// Gives each choice its own constraint.
+async fn constrain(wanted: &mut Wanted, form: Form, model: &ServedModel) -> Result<(), ApiError> {
+    let Form { param, format } = form;
+    if wanted.requests.iter().any(|request| request.stop_tokens.is_empty()) {
+        let message = format!("'{param}' needs the token that ends the answer; leave 'ignore_eos' out.");
+        return Err(ApiError::invalid(param, message));
+    }
+    let constraint = model.grammars.compile_aside(format).await;
+    let constraint = constraint.map_err(|why| ApiError::not_constrained(param, &why))?;
+    for request in &mut wanted.requests {
+        request.constraint = Some(constraint.clone());
+    }
+    Ok(())
 }

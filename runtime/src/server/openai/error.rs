@@ -2,6 +2,7 @@
 
 use crate::engine_thread::{Cut, NotSubmitted};
 use crate::generation::Broken;
+use crate::grammar::GrammarError;
 use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -152,6 +153,21 @@ impl ApiError {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message)
                     .retry(QUEUE_RETRY)
             }
+        }
+    }
+
+    /// The form in `param` was not taken.
+    pub fn not_constrained(param: &str, why: &GrammarError) -> ApiError {
+        let message = format!("'{param}' was refused: {why}.");
+        match why {
+            GrammarError::Busy(_) => {
+                let code = Some("grammar_queue_full");
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message)
+                    .about(param)
+                    .retry(QUEUE_RETRY)
+            }
+            GrammarError::Unavailable(_) => ApiError::unsupported(param, message),
+            _ => ApiError::invalid(param, message),
         }
     }
 
