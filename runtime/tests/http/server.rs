@@ -146,7 +146,7 @@ pub fn user(text: &str, more: Value) -> Value {
 pub fn usage(prompt: usize, completion: usize) -> Value {
     serde_json::json!({
         "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0},
     })
 }
 
