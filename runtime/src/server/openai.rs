@@ -9,6 +9,7 @@ mod error;
 mod logprobs;
 mod messages;
 mod models;
+mod openapi;
 mod parameters;
 mod response_format;
 mod sampling;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 /// The paths of the API.
 pub(super) fn routes() -> Router<Arc<Front>> {
     Router::new()
+        .route("/openapi.json", get(openapi::published))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::retrieve))
         .route("/v1/chat/completions", post(create::<Chat>))

@@ -50,7 +50,12 @@ impl CallGrammar<'_> {
             (false, true) => "calls* TEXT",
             (false, false) => "calls? TEXT",
         };
-        let mut rules = vec![format!("start: {reasoning}{start}"), "TEXT: /(.|\\n)*/".to_owned()];
+        // Text that may begin with reasoning must not be taken for an answer: a call in it would be none.
+        let ambiguous =
+            !self.required && self.reasons == Reasons::Maybe && special(reasoning::OPEN).is_none();
+        let not_reasoning =
+            if ambiguous { format!(" & ~/\\s*{}(?s:.*)/", reasoning::OPEN) } else { String::new() };
+        let mut rules = vec![format!("start: {reasoning}{start}"), format!("TEXT: /(?s:.*)/{not_reasoning}")];
         if self.reasons != Reasons::Never {
             rules.push(format!("reasoning: {} reasoned", spelled(reasoning::OPEN, &special)));
             rules.push("reasoned: reasoned_text /[ \\n]{0,4}/".to_owned());
@@ -112,7 +117,7 @@ mod tests {
             reasons: Reasons::Never,
         };
         let lark = "start: calls\n\
-            TEXT: /(.|\\n)*/\n\
+            TEXT: /(?s:.*)/\n\
             open: \"<tool_call>\"\n\
             calls: open \"\\n\" call \"\\n\" \"</tool_call>\"\n\
             call: call_0\n\
@@ -159,7 +164,10 @@ mod tests {
             reasons: Reasons::Never,
         };
         let lark = grammar.lark(|_| None);
-        assert!(lark.starts_with("start: calls* TEXT\n"));
+        assert!(lark.starts_with("start: calls* TEXT\nTEXT: /(?s:.*)/\n"));
+        let thinking = CallGrammar { reasons: Reasons::Maybe, ..grammar }.lark(|_| None);
+        let start = "start: reasoning? calls* TEXT\nTEXT: /(?s:.*)/ & ~/\\s*<think>(?s:.*)/\n";
+        assert!(thinking.starts_with(start), "{thinking}");
         assert!(lark.contains("open[lazy]: TEXT \"<tool_call>\"\n"));
         assert!(lark.contains(
             "call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\"} "

@@ -185,12 +185,14 @@ async fn every_choice_is_read_by_itself() {
 #[tokio::test]
 async fn a_whole_exchange_reaches_the_template() {
     let server = Server::start().await;
-    let call = json!({"id": "call_1", "type": "function",
-                      "function": {"name": "weather", "arguments": "{\"city\":\"Köln\"}"}});
+    // As OpenAI's client gives it back after a stream.
+    let function = json!({"name": "weather", "arguments": "{\"city\":\"Köln\"}", "parsed_arguments": null});
+    let call = json!({"id": "call_1", "type": "function", "index": 0, "function": function});
     let body = json!({"tools": tools(), "messages": [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "How warm"}, {"type": "text", "text": "is it?"}]},
-        {"role": "assistant", "content": null, "tool_calls": [call], "refusal": null, "function_call": null},
+        {"role": "assistant", "content": null, "tool_calls": [call], "refusal": null, "function_call": null,
+         "parsed": null},
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "9"}]},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
         {"role": "user", "content": "say:ok", "name": "Ann"},

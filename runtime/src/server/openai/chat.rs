@@ -1,8 +1,9 @@
 //! `/v1/chat/completions`.
 
 mod answer;
-mod tools;
-mod variables;
+mod reading;
+pub(super) mod tools;
+pub(super) mod variables;
 mod whole;
 
 use super::create::{Asked, Endpoint};
@@ -10,16 +11,14 @@ use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
 use super::settings::{MOST_TOKENS, Settings};
-use crate::chat_output::ChatOutput;
 use crate::conversation::Conversation;
-use crate::reasoning::{self, ReasoningSplitter};
-use crate::served_model::{ServedModel, TextSide};
-use crate::tool_calls::{Reasons, ToolFormat};
+use crate::served_model::ServedModel;
 use answer::{ChatAnswer, Form};
+use reading::Reading;
 use tools::ToolUse;
 
 /// `top_logprobs` at most.
-const MOST_LOGPROBS: i64 = 20;
+pub(super) const MOST_LOGPROBS: i64 = 20;
 
 /// `/v1/chat/completions`.
 pub(super) struct Chat;
@@ -116,42 +115,5 @@ impl Endpoint for Chat {
         let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
         wanted.shown.marks = reading.shown();
         Ok(Asked { wanted, answer, streamed })
-    }
-}
-
-/// How the answers to one prompt are read.
-struct Reading<'a> {
-    tool_use: &'a ToolUse,
-    tool_format: ToolFormat,
-    side: &'a TextSide,
-    prompt: &'a str,
-}
-
-impl Reading<'_> {
-    /// What one answer says.
-    fn output(&self) -> ChatOutput {
-        let reasoning = match self.reasons() {
-            Reasons::Never => ReasoningSplitter::off(),
-            Reasons::Maybe => ReasoningSplitter::new(),
-            Reasons::Inside => ReasoningSplitter::inside(),
-        };
-        let calls = self.tool_use.may_call().then(|| self.tool_format.parser());
-        ChatOutput::new(reasoning, calls, !self.tool_use.parallel)
-    }
-
-    /// The marks that are special tokens, but are looked for in the text.
-    fn shown(&self) -> Vec<u32> {
-        let tags = if self.side.reasons { &reasoning::TAGS[..] } else { &[] };
-        let marks = self.tool_format.spellings();
-        let marks = if self.tool_use.may_call() { &marks[..] } else { &[] };
-        tags.iter().chain(marks).filter_map(|mark| self.side.tokenizer.special_token(mark)).collect()
-    }
-
-    fn reasons(&self) -> Reasons {
-        match self.side.reasons {
-            false => Reasons::Never,
-            true if reasoning::begins_inside(self.prompt) => Reasons::Inside,
-            true => Reasons::Maybe,
-        }
     }
 }

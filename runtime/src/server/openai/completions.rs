@@ -12,9 +12,9 @@ use answer::{CompletionAnswer, Echo};
 use prompt::{EncodedPrompt, Prompt};
 
 /// `logprobs` at most.
-const MOST_LOGPROBS: i64 = 5;
+pub(super) const MOST_LOGPROBS: i64 = 5;
 /// `max_tokens` where it is not given.
-const DEFAULT_TOKENS: usize = 16;
+pub(super) const DEFAULT_TOKENS: usize = 16;
 
 /// `/v1/completions`.
 pub(super) struct Completions;
