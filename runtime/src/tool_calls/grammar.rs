@@ -4,6 +4,7 @@
 
 use super::ToolFormat;
 use crate::conversation::Tool;
+use crate::grammar::with_json_options;
 use crate::reasoning;
 use serde_json::{Value, json};
 
@@ -83,7 +84,8 @@ impl CallGrammar<'_> {
 
     /// A tool that asks for nothing strict may be called with any object where the model is free to call or not.
     fn schema(&self, tool: &Tool) -> Value {
-        if self.required || tool.strict { tool.schema() } else { json!({"type": "object"}) }
+        let any = || json!({"type": "object"});
+        with_json_options(if self.required || tool.strict { tool.schema() } else { any() })
     }
 }
 
@@ -122,8 +124,9 @@ mod tests {
             calls: open \"\\n\" call \"\\n\" \"</tool_call>\"\n\
             call: call_0\n\
             call_0: \"{\\\"name\\\": \\\"get-weather\\\", \\\"arguments\\\": \" \
-            %json {\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"}}} \"}\"";
-        assert_eq!(grammar.lark(|_| None), lark);
+            %json SCHEMA \"}\"";
+        let schema = with_json_options(tool.schema()).to_string();
+        assert_eq!(grammar.lark(|_| None), lark.replace("SCHEMA", &schema));
     }
 
     #[test]
@@ -170,8 +173,8 @@ mod tests {
         assert!(thinking.starts_with(start), "{thinking}");
         assert!(lark.contains("open[lazy]: TEXT \"<tool_call>\"\n"));
         assert!(lark.contains(
-            "call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\"} "
+            "call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\",\"x-guidance"
         ));
-        assert!(lark.contains("%json {\"type\":\"object\",\"required\":[\"x\"]} "));
+        assert!(lark.contains("%json {\"type\":\"object\",\"required\":[\"x\"],"));
     }
 }

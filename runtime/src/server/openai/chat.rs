@@ -10,8 +10,10 @@ use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
+use super::response_format;
 use super::settings::{MOST_TOKENS, Settings};
 use crate::conversation::Conversation;
+use crate::grammar::Format;
 use crate::served_model::ServedModel;
 use answer::{ChatAnswer, Form};
 use reading::Reading;
@@ -114,6 +116,9 @@ impl Endpoint for Chat {
         let wanted = request.settings.wanted(&[engine_request], model);
         let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
         wanted.shown.marks = reading.shown();
-        Ok(Asked { wanted, answer, streamed })
+        let tool_form = reading
+            .grammar()
+            .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });
+        Ok(Asked { wanted, answer, tool_form, streamed })
     }
 }

@@ -110,6 +110,7 @@ impl Endpoint for Completions {
         let with_logprobs = request.logprobs.is_some();
         let answer = CompletionAnswer::new(served_name, model.text.clone(), with_logprobs, echo, choices);
         let wanted = request.settings.wanted(&engine_requests, model);
-        Ok(Asked { wanted: wanted.map_err(|rule| ApiError::rejected(&rule, "prompt"))?, answer, streamed })
+        let wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "prompt"))?;
+        Ok(Asked { wanted, answer, tool_form: None, streamed })
     }
 }
