@@ -17,6 +17,7 @@ use super::health::not_ready;
 use crate::served_model::ServedModel;
 pub(super) use answer::{Answer, Usage};
 use axum::http::{Method, Uri};
+pub(super) use body::BodyRoom;
 pub(super) use error::ApiError;
 use parameters::Parameters;
 pub(super) use settings::Streamed;

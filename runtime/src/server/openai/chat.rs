@@ -90,7 +90,7 @@ async fn start(
     body: Body,
     arrived: Instant,
 ) -> Result<(Generation, ChatAnswer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
+    let body = body::read(body, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
@@ -101,7 +101,7 @@ async fn start(
         let message = "This model has no chat template; send its prompt as text to /v1/completions.";
         return Err(ApiError::invalid("messages", message));
     };
-    let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+    let prompt = prompt.map_err(|why| ApiError::not_encoded(why, "messages"))?;
 
     let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
     let engine_request = coterie_engine::Request {

@@ -66,15 +66,14 @@ async fn start(
     body: Body,
     arrived: Instant,
 ) -> Result<(Generation, CompletionAnswer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
+    let body = body::read(body, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
     let request = CompletionRequest::take(&mut parameters)?;
     parameters.finish()?;
 
-    let prompt =
-        request.prompt.encoded(model).await.map_err(|refused| ApiError::invalid("prompt", refused))?;
+    let prompt = request.prompt.encoded(model).await.map_err(|why| ApiError::not_encoded(why, "prompt"))?;
     let rest = model.engine.context_length().saturating_sub(prompt.encoded.tokens.len()).max(1);
     let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS.min(rest));
     let engine_request = coterie_engine::Request {

@@ -1,7 +1,7 @@
 //! `prompt` of a completion request: a text, or tokens.
 
 use crate::detokenizer::Detokenizer;
-use crate::served_model::{ServedModel, TextSide};
+use crate::served_model::{NotEncoded, ServedModel, TextSide};
 use crate::server::openai::error::ApiError;
 use crate::server::openai::parameters::{Parameters, wrong_type};
 use crate::tokenizer::Encoded;
@@ -51,7 +51,7 @@ fn tokens(items: &[Value], path: &str) -> Result<Prompt, ApiError> {
 }
 
 impl Prompt {
-    pub async fn encoded(self, model: &ServedModel) -> Result<EncodedPrompt, String> {
+    pub async fn encoded(self, model: &ServedModel) -> Result<EncodedPrompt, NotEncoded> {
         match self {
             Prompt::Text(text) => {
                 let encoded = model.encode(text.clone(), true).await?;
