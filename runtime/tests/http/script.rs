@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const CONTEXT: usize = 2000;
+/// One more than the tokenizer's, as models have it.
+pub const VOCABULARY: usize = 260;
 pub const RUNNING: usize = 4;
 pub const WAITING: usize = 4;
 pub const WAITING_TOKENS: usize = 3000;

@@ -95,7 +95,7 @@ impl Endpoint for Chat {
         };
         let tool_format = model.text.chat_template.as_ref().ok_or_else(no_template)?.tool_format();
         let prompt = model.encode_chat(request.conversation).await.ok_or_else(no_template)?;
-        let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+        let prompt = prompt.map_err(|why| ApiError::not_encoded(why, "messages"))?;
         let reading =
             Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
         let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);

@@ -55,7 +55,7 @@ async fn start<E: Endpoint>(
     body: Body,
     arrived: Instant,
 ) -> Result<(Generation, E::Answer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
+    let body = body::read(body, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;

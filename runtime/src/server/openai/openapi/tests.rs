@@ -10,7 +10,7 @@ use crate::engine_thread::{TokenSource, spawn};
 use crate::grammar::Grammars;
 use crate::served_model::{ServedModel, TextSide};
 use crate::server::openai::parameters::recorded;
-use crate::server::{Front, router};
+use crate::server::{Front, Limits, router};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -136,11 +136,11 @@ impl TokenSource for Full {
 
 async fn served() -> Router {
     let folder = folder::folder();
-    let front = Arc::new(Front::new(MODEL.to_owned()));
+    let front = Arc::new(Front::new(MODEL.to_owned(), Limits::default()));
     let engine = spawn(|| Ok(Full), front.metrics.clone()).await.unwrap();
     let text = Arc::new(TextSide::load(folder.path()).unwrap());
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
-    front.open(ServedModel { text, engine, grammars });
+    front.open(ServedModel::new(text, engine, grammars));
     router(front)
 }
 
