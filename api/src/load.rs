@@ -4,7 +4,8 @@
 pub const REQUESTS_WAITING: &str = "coterie_requests_waiting";
 /// Gauge: requests in the running batch.
 pub const REQUESTS_RUNNING: &str = "coterie_requests_running";
-/// Counter (`_total`): requests by `outcome` (`stop`, `length`, `cancelled`, `rejected`, `failed`).
+/// Counter (`_total`): requests by `outcome` (`stop`, `length`, `cancelled`, `rejected`, `failed`). Each choice of an answer is a
+/// request of its own; an HTTP request that is refused counts as one.
 pub const REQUESTS: &str = "coterie_requests";
 /// Counter (`_total`): prompt tokens computed.
 pub const PROMPT_TOKENS: &str = "coterie_prompt_tokens";

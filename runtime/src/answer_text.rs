@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 pub struct AnswerText {
     detokenizer: Detokenizer,
     stops: StopStrings,
-    /// Tokens whose text is not out yet, with the byte at which it begins.
-    waiting: VecDeque<(usize, PlacedToken)>,
+    /// Tokens whose text is not out yet, with the byte at which it begins, and where log probabilities were asked for.
+    waiting: VecDeque<(usize, Option<PlacedToken>)>,
     /// Bytes of text that tokens have completed.
     completed: usize,
     /// The same in characters.
@@ -27,6 +27,8 @@ pub struct Piece {
     pub text: String,
     /// The tokens whose text begins in it; only where log probabilities were asked for.
     pub tokens: Vec<PlacedToken>,
+    /// How many tokens' text begins in it, whatever was asked for.
+    pub count: usize,
     /// A stop string was found: the answer ends here.
     pub stopped: bool,
 }
@@ -56,14 +58,13 @@ impl AnswerText {
     /// Adds a token of the given bytes (none, for a token that is not shown).
     pub fn push(&mut self, bytes: &[u8], logprobs: Option<TokenLogprobs>) -> Piece {
         let placed = logprobs.map(|logprobs| PlacedToken { start: self.completed_chars, logprobs });
-        self.waiting.extend(placed.map(|token| (self.completed, token)));
+        self.waiting.push_back((self.completed, placed));
         let text = self.detokenizer.push(bytes);
         self.completed += text.len();
         self.completed_chars += text.chars().count();
         let released = self.stops.push(&text);
         self.out += released.text.len();
-        let tokens = self.tokens_before(self.out);
-        Piece { text: released.text, tokens, stopped: released.stopped }
+        self.piece(released.text, self.out, released.stopped)
     }
 
     /// Nothing follows: gives out what was held back.
@@ -72,15 +73,17 @@ impl AnswerText {
         let released = self.stops.push(&tail);
         if released.stopped {
             self.out += released.text.len();
-            return Piece { tokens: self.tokens_before(self.out), text: released.text, stopped: true };
+            return self.piece(released.text, self.out, true);
         }
         let text = released.text + &self.stops.finish();
-        Piece { text, tokens: self.tokens_before(usize::MAX), stopped: false }
+        self.piece(text, usize::MAX, false)
     }
 
-    fn tokens_before(&mut self, byte: usize) -> Vec<PlacedToken> {
-        let many = self.waiting.partition_point(|(start, _)| *start < byte);
-        self.waiting.drain(..many).map(|(_, token)| token).collect()
+    /// `text` with the tokens that begin before `byte`.
+    fn piece(&mut self, text: String, byte: usize, stopped: bool) -> Piece {
+        let count = self.waiting.partition_point(|(start, _)| *start < byte);
+        let tokens = self.waiting.drain(..count).filter_map(|(_, token)| token).collect();
+        Piece { text, tokens, count, stopped }
     }
 }
 

@@ -5,14 +5,16 @@
 
 mod python_json;
 mod source;
+mod tools_as_text;
 
+use crate::conversation::{Conversation, Message, Role, Tool};
 use crate::termination::model_rejected;
+use crate::tool_calls::ToolFormat;
 use coterie_api::launch::Termination;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use python_json::PythonJson;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -22,23 +24,19 @@ const FUEL: u64 = 20_000_000;
 const RECURSION_LIMIT: usize = 100;
 const NAME: &str = "chat_template";
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// Its text.
-    pub content: String,
-    /// Who speaks, where the client said so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
+/// What only a template that takes system messages prints.
+const PROBE: &str = "a system message";
 
 /// A model's chat template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and the like.
     special_tokens: BTreeMap<String, String>,
+    text: String,
+    /// How the template writes tools; none if it knows none, or in a way that is not known here.
+    tool_format: Option<ToolFormat>,
+    knows_developer: bool,
+    takes_system: bool,
 }
 
 impl ChatTemplate {
@@ -67,16 +65,46 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
         environment.add_template_owned(NAME, source::without_generation_marks(text))?;
-        Ok(ChatTemplate { environment, special_tokens })
+        let mut template = ChatTemplate {
+            environment,
+            special_tokens,
+            text: text.to_owned(),
+            tool_format: ToolFormat::of_template(text).filter(|_| text.contains("tools")),
+            knows_developer: text.contains("developer"),
+            takes_system: true,
+        };
+        let probe = [Message::new(Role::System, PROBE), Message::new(Role::User, "hello")];
+        let probe = Conversation { messages: probe.into(), ..Conversation::default() };
+        template.takes_system = template.render(&probe).is_ok_and(|text| text.contains(PROBE));
+        Ok(template)
     }
 
-    /// The prompt for `messages`, ready for the assistant's answer. The error is a sentence for the client.
-    pub fn render(&self, messages: &[Message]) -> Result<String, String> {
+    /// How an answer to a prompt of this template writes tool calls. A template that knows no form is given one.
+    pub fn tool_format(&self) -> ToolFormat {
+        self.tool_format.unwrap_or(ToolFormat::Hermes)
+    }
+
+    /// The template's text holds `word`.
+    pub fn mentions(&self, word: &str) -> bool {
+        self.text.contains(word)
+    }
+
+    /// The prompt for `conversation`, ready for the assistant's answer. The error is a sentence for the client.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, String> {
+        let Conversation { messages, tools, variables: more } = conversation;
+        let (messages, tools) = match self.tool_format {
+            Some(_) => (messages.clone(), tools.iter().map(Tool::definition).collect::<Vec<_>>()),
+            None => (tools_as_text::rewritten(messages, tools, self.takes_system), Vec::new()),
+        };
+        let messages: Vec<Message> =
+            messages.into_iter().map(|message| self.with_known_role(message)).collect();
         let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
+        variables.extend(more.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
         variables.extend(self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token))));
-        variables.insert("messages", Value::from(Serde(messages)));
+        variables.insert("messages", Value::from(Serde(&messages)));
         variables.insert("add_generation_prompt", Value::from(true));
-        variables.insert("tools", Value::from(()));
+        let told = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(&tools)) };
+        variables.insert("tools", told);
         variables.insert("documents", Value::from(()));
         let rendered = self
             .environment
@@ -85,6 +113,13 @@ impl ChatTemplate {
         rendered.map_err(|error| {
             format!("the model's chat template refuses these messages: {}", sentence(&error))
         })
+    }
+
+    fn with_known_role(&self, message: Message) -> Message {
+        match message.role {
+            Role::Developer if !self.knows_developer => Message { role: Role::System, ..message },
+            _ => message,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The engine's own thread. The engine is synchronous; requests reach it by a channel, and each request's events
 //! leave by a channel of its own, so that a slow reader delays nobody. A reader that goes away is noticed before the
-//! next step, and its request is cancelled: dropping a [`TokenStream`] is all that it takes.
+//! next step, and its request is cancelled: dropping [`TokenStreams`] is all that it takes.
 
 mod run;
+mod streams;
 
 use crate::metrics::Metrics;
 use crate::termination::failed;
@@ -13,6 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as thread_channel};
 use std::time::Instant;
+pub use streams::TokenStreams;
+use streams::cut_of;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What can continue token sequences: the [`Engine`], or a script in tests.
@@ -75,36 +78,48 @@ pub struct EngineHandle {
     stop_tokens: Arc<[u32]>,
 }
 
-/// The events of one request. Dropping it cancels the request.
-#[derive(Debug)]
-pub struct TokenStream {
-    events: mpsc::UnboundedReceiver<Event>,
-    cut: watch::Receiver<Option<Cut>>,
+/// Requests on their way to the engine, which takes all of them or none.
+struct Submission {
+    requests: Vec<Submitted>,
+    arrived: Instant,
+    accepted: oneshot::Sender<Result<(), NotSubmitted>>,
 }
 
-/// A request on its way to the engine.
-struct Submission {
+/// One of them.
+struct Submitted {
     request: Request,
-    arrived: Instant,
     /// Unbounded, but never longer than one answer: the context length bounds it.
     events: mpsc::UnboundedSender<Event>,
-    accepted: oneshot::Sender<Result<(), Rejected>>,
 }
 
 /// What the thread and the handles see together.
 struct Shared {
     load: Mutex<Load>,
-    /// Submissions that the engine has not looked at yet.
+    /// Requests that the engine has not looked at yet.
     arriving: AtomicUsize,
     cut: watch::Sender<Option<Cut>>,
 }
 
-/// Why a request did not get to run.
-#[derive(Debug, PartialEq, Eq)]
+/// Why none of the requests of a submission got to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotSubmitted {
-    /// The engine refused it.
+    /// The engine refused one of them.
     Rejected(Rejected),
-    /// There is no engine to run it any more.
+    /// They are more than may ever wait together.
+    TooMany {
+        /// How many they are.
+        requests: usize,
+        /// How many may wait.
+        limit: usize,
+    },
+    /// Their prompts have more tokens than may ever wait together.
+    TooManyTokens {
+        /// Tokens of all prompts.
+        tokens: usize,
+        /// Prompt tokens that may wait.
+        limit: usize,
+    },
+    /// There is no engine to run them any more.
     Cut(Cut),
 }
 
@@ -175,21 +190,32 @@ impl EngineHandle {
         (handle, receiver)
     }
 
-    /// Hands `request`, which came at `arrived`, to the engine; returns once the engine has taken or refused it.
-    pub async fn submit(&self, request: Request, arrived: Instant) -> Result<TokenStream, NotSubmitted> {
-        let (events, receiver) = mpsc::unbounded_channel();
+    /// Hands `requests`, which came at `arrived`, to the engine; returns once it has taken all of them, or none.
+    pub async fn submit(
+        &self,
+        requests: Vec<Request>,
+        arrived: Instant,
+    ) -> Result<TokenStreams, NotSubmitted> {
+        let many = requests.len();
+        let mut streams = Vec::with_capacity(many);
+        let submitted = |request| {
+            let (events, stream) = mpsc::unbounded_channel();
+            streams.push(stream);
+            Submitted { request, events }
+        };
+        let requests = requests.into_iter().map(submitted).collect();
         let (accepted, wait_accepted) = oneshot::channel();
         let mut cut = self.shared.cut.subscribe();
-        self.shared.arriving.fetch_add(1, Ordering::Relaxed);
-        let sent = self.submissions.send(Submission { request, arrived, events, accepted });
+        self.shared.arriving.fetch_add(many, Ordering::Relaxed);
+        let sent = self.submissions.send(Submission { requests, arrived, accepted });
         let answer = tokio::select! {
             biased;
             answer = wait_accepted, if sent.is_ok() => answer.ok(),
             _ = cut.wait_for(Option::is_some) => None,
         };
         match answer {
-            Some(Ok(())) => Ok(TokenStream { events: receiver, cut }),
-            Some(Err(rejected)) => Err(NotSubmitted::Rejected(rejected)),
+            Some(Ok(())) => Ok(TokenStreams::new(streams, cut)),
+            Some(Err(why)) => Err(why),
             None => Err(NotSubmitted::Cut(cut_of(&cut))),
         }
     }
@@ -229,20 +255,4 @@ impl EngineHandle {
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
     }
-}
-
-impl TokenStream {
-    /// The request's next event. Not to be called again after its last one.
-    pub async fn next(&mut self) -> Result<Event, Cut> {
-        let event = tokio::select! {
-            biased;
-            _ = self.cut.wait_for(Option::is_some) => None,
-            event = self.events.recv() => event,
-        };
-        event.ok_or_else(|| cut_of(&self.cut))
-    }
-}
-
-fn cut_of(cut: &watch::Receiver<Option<Cut>>) -> Cut {
-    cut.borrow().clone().unwrap_or_else(|| Cut::EngineDied("the engine's thread ended".to_owned()))
 }

@@ -1,149 +1,211 @@
-//! One answer as it comes: the engine's tokens as text, until a stop token, a stop string or the last token allowed.
+//! One answer as it comes, of one or several choices: the engine's tokens as text, each choice until a stop token, a stop
+//! string or the last token allowed.
 
 use crate::answer_text::{AnswerText, Piece};
-use crate::engine_thread::{Cut, NotSubmitted, TokenStream};
+use crate::engine_thread::{Cut, NotSubmitted, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
-use crate::served_model::ServedModel;
+use crate::served_model::{ServedModel, TextSide};
 use coterie_engine::{Event, Finish, Request, TokenLogprobs};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// An answer as it comes. Dropping it before its end cancels the request.
+/// What is generated together.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// One for each choice; choices of the same prompt follow each other.
+    pub requests: Vec<Request>,
+    /// How many choices have the same prompt.
+    pub choices_per_prompt: usize,
+    /// A choice is shown until the first of these.
+    pub stops: Vec<String>,
+    /// Special tokens that are shown all the same.
+    pub shown: Vec<u32>,
+}
+
+/// An answer as it comes. Dropping it cancels the choices that have not ended.
+///
+/// Each choice is one request to the engine and counts as one in the metrics.
 pub struct Generation {
-    model: ServedModel,
+    text: Arc<TextSide>,
     metrics: Arc<Metrics>,
-    tokens: TokenStream,
+    tokens: TokenStreams,
+    choices: Vec<Choice>,
+    choices_per_prompt: usize,
+    shown: Vec<u32>,
+}
+
+/// One of the answers to one prompt.
+struct Choice {
     text: AnswerText,
     prompt_tokens: usize,
-    cached_tokens: usize,
+    /// None until the engine has begun.
+    cached_tokens: Option<usize>,
     completion_tokens: usize,
     ended: bool,
 }
 
-/// What comes of a generation, in this order: at most one `Prompt`, any number of `Text`, one `End`.
+/// What comes of a choice, in this order: at most one `Prompt`, any number of `Text`, one `End`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
     /// The prompt's log probabilities, if they were asked for: one entry a prompt token, none for the first.
     Prompt(Vec<Option<TokenLogprobs>>),
-    /// More of the answer; never empty in both text and tokens.
+    /// More of the choice; never empty in both text and tokens.
     Text(Piece),
-    /// The answer is whole.
+    /// The choice is whole.
     End(Finish),
 }
 
 /// Why an answer broke off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// This request failed; the engine's sentence.
+    /// A choice failed; the engine's sentence.
     Failed(String),
-    /// All of them ended.
+    /// Everybody's requests ended.
     Cut(Cut),
 }
 
 impl Generation {
-    /// Starts generating what follows `request.prompt`, shown until the first of `stops`.
+    /// Starts generating; the engine takes all of it or nothing.
     pub async fn start(
         model: &ServedModel,
         metrics: &Arc<Metrics>,
-        request: Request,
-        stops: Vec<String>,
+        wanted: Wanted,
         arrived: Instant,
     ) -> Result<Generation, NotSubmitted> {
-        let prompt_tokens = request.prompt.len();
-        let tokens = model.engine.submit(request, arrived).await?;
-        Ok(Generation {
-            model: model.clone(),
-            metrics: metrics.clone(),
-            tokens,
-            text: AnswerText::new(stops),
-            prompt_tokens,
-            cached_tokens: 0,
+        let choice = |request: &Request| Choice {
+            text: AnswerText::new(wanted.stops.clone()),
+            prompt_tokens: request.prompt.len(),
+            cached_tokens: None,
             completion_tokens: 0,
             ended: false,
+        };
+        let choices = wanted.requests.iter().map(choice).collect();
+        let tokens = model.engine.submit(wanted.requests, arrived).await?;
+        Ok(Generation {
+            text: model.text.clone(),
+            metrics: metrics.clone(),
+            tokens,
+            choices,
+            choices_per_prompt: wanted.choices_per_prompt,
+            shown: wanted.shown,
         })
     }
 
-    /// The next parts of the answer: one, or the last text together with the end. Empty after the end.
-    pub async fn next(&mut self) -> Result<Vec<Part>, Broken> {
-        while !self.ended {
-            let event = match self.tokens.next().await {
-                Ok(event) => event,
-                Err(cut) => return Err(self.broken(Broken::Cut(cut))),
+    /// The next parts, each with the index of its choice: one, or a choice's last text together with its end. Empty
+    /// once all choices have ended.
+    pub async fn next(&mut self) -> Result<Vec<(usize, Part)>, Broken> {
+        loop {
+            let (index, event) = match self.tokens.next().await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(Vec::new()),
+                Err(cut) => return Err(self.cut(cut)),
             };
+            let choice = &mut self.choices[index];
             let parts = match event {
                 Event::Started { cached_tokens, .. } => {
-                    self.cached_tokens = cached_tokens;
+                    choice.cached_tokens = Some(cached_tokens);
                     Vec::new()
                 }
-                Event::Failed { message, .. } => return Err(self.broken(Broken::Failed(message))),
                 Event::Prompt { logprobs, finish, .. } => {
-                    let mut parts = vec![Part::Prompt(logprobs)];
-                    parts.extend(finish.map(|finish| self.end(finish)));
-                    parts
+                    [Some(Part::Prompt(logprobs)), finish.map(Part::End)].into_iter().flatten().collect()
                 }
-                Event::Token { token, logprobs, finish, .. } => self.token(token, logprobs, finish),
+                Event::Token { token, logprobs, finish, .. } => {
+                    let tokenizer = &self.text.tokenizer;
+                    let shown = self.shown.contains(&token);
+                    let bytes = if shown { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) };
+                    choice.token(&bytes, logprobs, finish)
+                }
+                Event::Failed { message, .. } => {
+                    self.end(index, Outcome::failed);
+                    return Err(Broken::Failed(message));
+                }
             };
+            if let Some(Part::End(finish)) = parts.last() {
+                self.end(index, outcome(*finish));
+            }
             if !parts.is_empty() {
-                return Ok(parts);
+                return Ok(parts.into_iter().map(|part| (index, part)).collect());
             }
         }
-        Ok(Vec::new())
     }
 
-    /// Tokens in the prompt.
+    /// All choices have ended.
+    pub fn ended(&self) -> bool {
+        self.choices.iter().all(|choice| choice.ended)
+    }
+
+    /// How many choices there are.
+    pub fn choices(&self) -> usize {
+        self.choices.len()
+    }
+
+    /// Tokens of the prompts, each prompt once.
     pub fn prompt_tokens(&self) -> usize {
-        self.prompt_tokens
+        self.prompts().map(|choices| choices[0].prompt_tokens).sum()
     }
 
-    /// Tokens of the prompt that were in the cache.
+    /// Tokens of the prompts that were in the cache before this request, each prompt once: what the first of its
+    /// choices computed, the others found there.
     pub fn cached_tokens(&self) -> usize {
-        self.cached_tokens
+        self.prompts()
+            .filter_map(|choices| choices.iter().filter_map(|choice| choice.cached_tokens).min())
+            .sum()
     }
 
-    /// Tokens generated so far, the one that ended the answer included.
+    /// Tokens generated so far in all choices, the ones that ended them included.
     pub fn completion_tokens(&self) -> usize {
-        self.completion_tokens
+        self.choices.iter().map(|choice| choice.completion_tokens).sum()
     }
 
-    fn token(&mut self, token: u32, logprobs: Option<TokenLogprobs>, finish: Option<Finish>) -> Vec<Part> {
+    fn prompts(&self) -> impl Iterator<Item = &[Choice]> {
+        self.choices.chunks(self.choices_per_prompt)
+    }
+
+    fn end(&mut self, index: usize, outcome: Outcome) {
+        self.choices[index].ended = true;
+        // A stop string ends a choice that the engine would go on with.
+        self.tokens.cancel(index);
+        self.metrics.count(outcome);
+    }
+
+    fn cut(&mut self, why: Cut) -> Broken {
+        for choice in self.choices.iter_mut().filter(|choice| !choice.ended) {
+            choice.ended = true;
+            self.metrics.count(Outcome::failed);
+        }
+        Broken::Cut(why)
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        for _ in self.choices.iter().filter(|choice| !choice.ended) {
+            self.metrics.count(Outcome::cancelled);
+        }
+    }
+}
+
+impl Choice {
+    fn token(&mut self, bytes: &[u8], logprobs: Option<TokenLogprobs>, finish: Option<Finish>) -> Vec<Part> {
         self.completion_tokens += 1;
         let mut pieces = Vec::new();
         // The stop token is structure, not text, whatever its spelling.
         if finish != Some(Finish::Stop) {
-            pieces.push(self.text.push(&self.model.text.tokenizer.shown_bytes(token), logprobs));
+            pieces.push(self.text.push(bytes, logprobs));
         }
         if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {
             pieces.push(self.text.finish());
         }
         let stopped = pieces.iter().any(|piece| piece.stopped);
         let shown = pieces.into_iter().filter(|piece| !piece.text.is_empty() || !piece.tokens.is_empty());
-        let mut parts: Vec<Part> = shown.map(Part::Text).collect();
-        if let Some(finish) = if stopped { Some(Finish::Stop) } else { finish } {
-            parts.push(self.end(finish));
-        }
-        parts
-    }
-
-    fn end(&mut self, finish: Finish) -> Part {
-        self.ended = true;
-        self.metrics.count(match finish {
-            Finish::Stop => Outcome::stop,
-            Finish::Length => Outcome::length,
-        });
-        Part::End(finish)
-    }
-
-    fn broken(&mut self, why: Broken) -> Broken {
-        self.ended = true;
-        self.metrics.count(Outcome::failed);
-        why
+        let end = if stopped { Some(Finish::Stop) } else { finish };
+        shown.map(Part::Text).chain(end.map(Part::End)).collect()
     }
 }
 
-impl Drop for Generation {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.metrics.count(Outcome::cancelled);
-        }
+fn outcome(finish: Finish) -> Outcome {
+    match finish {
+        Finish::Stop => Outcome::stop,
+        Finish::Length => Outcome::length,
     }
 }

@@ -6,8 +6,10 @@
 
 pub mod answer_text;
 pub mod bench;
+pub mod chat_output;
 pub mod chat_template;
 pub mod config;
+pub mod conversation;
 pub mod detokenizer;
 pub mod engine_thread;
 pub mod generation;
@@ -16,14 +18,17 @@ pub mod log;
 pub mod machine;
 pub mod metrics;
 pub mod readiness;
+pub mod reasoning;
 pub mod self_test;
 pub mod serve;
 pub mod served_model;
 pub mod server;
 pub mod signals;
 pub mod stop_strings;
+pub mod tag_finder;
 pub mod termination;
 pub mod tokenizer;
+pub mod tool_calls;
 
 use clap::Parser;
 use config::{Cli, Command};

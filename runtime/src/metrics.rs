@@ -19,7 +19,8 @@ const TOKEN_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.
 
 type Ratio = Gauge<f64, AtomicU64>;
 
-/// How a request for tokens ended.
+/// How a request ended. Each choice of an answer is a request of its own; what was refused counts as one, whatever it
+/// asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum Outcome {

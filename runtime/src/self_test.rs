@@ -1,6 +1,6 @@
 //! Before anybody is served, the model answers itself: a prompt goes the whole way, and a token must come back.
 
-use crate::chat_template::Message;
+use crate::conversation::{Conversation, Message, Role};
 use crate::engine_thread::NotSubmitted;
 use crate::served_model::ServedModel;
 use crate::termination::{failed, model_rejected};
@@ -20,21 +20,23 @@ pub async fn run(model: &ServedModel) -> Result<(), Termination> {
     }
     tokens.truncate(model.engine.context_length().saturating_sub(1).max(1));
     let request = Request { top_logprobs: Some(0), ..Request::new(tokens, 1) };
-    let mut events = model.engine.submit(request, Instant::now()).await.map_err(|refused| match refused {
-        NotSubmitted::Rejected(rule) => model_rejected(format!(
-            "the engine refused the first prompt: {rule}; tokenizer.json may be another model's"
-        )),
-        NotSubmitted::Cut(_) => failed("the engine stopped before it generated a token"),
-    })?;
+    let mut events =
+        model.engine.submit(vec![request], Instant::now()).await.map_err(|refused| match refused {
+            NotSubmitted::Rejected(rule) => model_rejected(format!(
+                "the engine refused the first prompt: {rule}; tokenizer.json may be another model's"
+            )),
+            NotSubmitted::TooMany { .. } | NotSubmitted::TooManyTokens { .. } => {
+                failed("the engine has no place for one request")
+            }
+            NotSubmitted::Cut(_) => failed("the engine stopped before it generated a token"),
+        })?;
     let mut first = events.next().await;
-    if let Ok(Event::Started { .. }) = first {
+    if let Ok(Some((_, Event::Started { .. }))) = first {
         first = events.next().await;
     }
     match first {
-        Ok(Event::Token { logprobs, .. }) if logprobs.as_ref().is_some_and(|l| l.logprob.is_finite()) => {
-            Ok(())
-        }
-        Ok(Event::Failed { message, .. }) => {
+        Ok(Some((_, Event::Token { logprobs: Some(scored), .. }))) if scored.logprob.is_finite() => Ok(()),
+        Ok(Some((_, Event::Failed { message, .. }))) => {
             Err(model_rejected(format!("the model generated no token: {message}")))
         }
         Ok(_) => Err(model_rejected(
@@ -46,9 +48,9 @@ pub async fn run(model: &ServedModel) -> Result<(), Termination> {
 
 /// What a user would send. A template that does not take a plain first message can still be used by those who know it.
 async fn prompt(model: &ServedModel) -> Result<Vec<u32>, String> {
-    let hello = vec![Message { role: "user".to_owned(), content: PROMPT.to_owned(), name: None }];
+    let hello = Conversation { messages: vec![Message::new(Role::User, PROMPT)], ..Conversation::default() };
     match model.encode_chat(hello).await {
-        Some(Ok(tokens)) => return Ok(tokens),
+        Some(Ok(prompt)) => return Ok(prompt.tokens),
         Some(Err(refused)) => tracing::warn!(refused, "the chat template does not take a plain user message"),
         None => {}
     }

@@ -1,7 +1,9 @@
 //! A model that can be asked: its tokenizer, its chat template, the way to its engine.
 
-use crate::chat_template::{ChatTemplate, Message};
+use crate::chat_template::ChatTemplate;
+use crate::conversation::Conversation;
 use crate::engine_thread::EngineHandle;
+use crate::reasoning;
 use crate::tokenizer::{Encoded, Tokenizer};
 use coterie_api::launch::Termination;
 use std::path::Path;
@@ -13,13 +15,30 @@ pub struct TextSide {
     pub tokenizer: Tokenizer,
     /// Conversations to text; not every model has one.
     pub chat_template: Option<ChatTemplate>,
+    /// The model marks its reasoning: its template or its tokenizer knows the tags.
+    pub reasons: bool,
 }
 
 impl TextSide {
     /// Reads it from the model folder `dir`.
     pub fn load(dir: &Path) -> Result<TextSide, Termination> {
-        Ok(TextSide { tokenizer: Tokenizer::load(dir)?, chat_template: ChatTemplate::load(dir)? })
+        let (tokenizer, chat_template) = (Tokenizer::load(dir)?, ChatTemplate::load(dir)?);
+        let knows = |tag: &&str| {
+            let in_template = chat_template.as_ref().is_some_and(|template| template.mentions(tag));
+            in_template || tokenizer.token(tag).is_some()
+        };
+        let reasons = reasoning::TAGS.iter().all(knows);
+        Ok(TextSide { tokenizer, chat_template, reasons })
     }
+}
+
+/// A conversation as the model is given it.
+#[derive(Clone, Debug)]
+pub struct ChatPrompt {
+    /// As text.
+    pub text: String,
+    /// As tokens.
+    pub tokens: Vec<u32>,
 }
 
 /// A model that can be asked.
@@ -37,13 +56,15 @@ impl ServedModel {
         self.aside(move |side| side.tokenizer.encode(&text, special)).await
     }
 
-    /// The tokens of a conversation, ready for the assistant's answer; none if the model has no chat template.
-    pub async fn encode_chat(&self, messages: Vec<Message>) -> Option<Result<Vec<u32>, String>> {
+    /// The prompt for a conversation, ready for the assistant's answer; none if the model has no chat template.
+    pub async fn encode_chat(&self, conversation: Conversation) -> Option<Result<ChatPrompt, String>> {
         self.text.chat_template.as_ref()?;
         let encode = move |side: &TextSide| {
             let template = side.chat_template.as_ref().ok_or("the model has no chat template")?;
+            let text = template.render(&conversation)?;
             // The template writes the special tokens itself.
-            side.tokenizer.encode(&template.render(&messages)?, false).map(|encoded| encoded.tokens)
+            let tokens = side.tokenizer.encode(&text, false)?.tokens;
+            Ok(ChatPrompt { text, tokens })
         };
         Some(self.aside(encode).await)
     }

@@ -15,7 +15,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 use coterie_engine::Load;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,10 +62,7 @@ pub fn router(front: Arc<Front>) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .route("/v1/models", get(openai::models::list))
-        .route("/v1/models/{*model}", get(openai::models::retrieve))
-        .route("/v1/chat/completions", post(openai::chat::create))
-        .route("/v1/completions", post(openai::completions::create))
+        .merge(openai::routes())
         .fallback(openai::unknown_path)
         .method_not_allowed_fallback(openai::wrong_method)
         .layer(from_fn_with_state(front.clone(), close_while_draining))

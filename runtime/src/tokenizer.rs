@@ -84,6 +84,16 @@ impl Tokenizer {
         if self.is_special(token) { Vec::new() } else { self.bytes(token) }
     }
 
+    /// The token that `text` is as a whole.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
+    /// The same, if it is a special token.
+    pub fn special_token(&self, text: &str) -> Option<u32> {
+        self.token(text).filter(|token| self.is_special(*token))
+    }
+
     /// The token marks structure (end of text, a turn in a chat) and is no text.
     pub fn is_special(&self, token: u32) -> bool {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();

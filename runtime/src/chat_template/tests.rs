@@ -1,5 +1,7 @@
 use super::*;
+use crate::conversation::{CallKind, CalledFunction, ToolCall};
 use coterie_api::launch::TerminationReason;
+use serde_json::json;
 
 const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
 {{ '<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n' }}{% endif %}\
@@ -13,13 +15,17 @@ const MIXTRAL: &str = "{{ bos_token }}{% for message in messages %}\
 {% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}\
 {% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}";
 
-fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
-    let message = |(role, content): &(&str, &str)| Message {
-        role: (*role).to_owned(),
-        content: (*content).to_owned(),
-        name: None,
+fn messages(turns: &[(&str, &str)]) -> Conversation {
+    let role = |name: &str| match name {
+        "system" => Role::System,
+        "developer" => Role::Developer,
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "tool" => Role::Tool,
+        other => panic!("{other}"),
     };
-    turns.iter().map(message).collect()
+    let messages = turns.iter().map(|(name, content)| Message::new(role(name), *content)).collect();
+    Conversation { messages, ..Conversation::default() }
 }
 
 fn tokens() -> BTreeMap<String, String> {
@@ -112,4 +118,78 @@ fn the_template_is_found_in_each_of_its_places() {
     let broken = ChatTemplate::load(dir.path()).err().unwrap();
     assert_eq!(broken.reason, TerminationReason::ModelRejected);
     assert!(broken.message.contains("chat_template.jinja"), "{}", broken.message);
+}
+
+/// The part of Qwen2.5's template that is about tools, shortened.
+const QWEN: &str = r#"{%- if tools %}{{ '<|im_start|>system\n<tools>' }}{%- for tool in tools %}{{- '\n' + (tool | tojson) }}
+{%- endfor %}{{- '\n</tools>\n<tool_call>\n{"name": <function-name>, "arguments": <args>}\n</tool_call><|im_end|>\n' }}{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'assistant' and message.tool_calls %}{{- '<|im_start|>assistant' }}
+{%- if message.content %}{{- '\n' + message.content }}{%- endif %}
+{%- for tool_call in message.tool_calls %}{%- set tool_call = tool_call.function %}
+{{- '\n<tool_call>\n{"name": "' + tool_call.name + '", "arguments": ' }}{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}
+{%- endfor %}{{- '<|im_end|>\n' }}
+{%- else %}{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{%- endif %}{%- endfor %}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>' }}{%- endif %}"#;
+
+fn weather(template: &str) -> Conversation {
+    let mut conversation = messages(&[("user", "How warm?"), ("assistant", ""), ("tool", "9")]);
+    let function = CalledFunction { name: "weather".into(), arguments: json!({"city": "Köln", "days": 2}) };
+    let call = ToolCall { id: "call_1".into(), kind: CallKind::Function, function };
+    let answer = &mut conversation.messages[1];
+    (answer.content, answer.tool_calls) = (None, vec![call]);
+    let parameters = Some(json!({"type": "object", "properties": {}}));
+    conversation.tools = vec![Tool { name: "weather".into(), description: None, parameters, strict: true }];
+    conversation.variables.insert("enable_thinking".into(), json!(template == CHATML));
+    conversation
+}
+
+#[test]
+fn a_template_that_knows_tools_is_given_them_as_transformers_gives_them() {
+    let template = ChatTemplate::new(QWEN, tokens()).unwrap();
+    assert_eq!(template.tool_format(), ToolFormat::Hermes);
+    let expected = "<|im_start|>system\n<tools>\n\
+        {\"type\": \"function\", \"function\": {\"name\": \"weather\", \
+        \"parameters\": {\"type\": \"object\", \"properties\": {}}}}\n</tools>\n\
+        <tool_call>\n{\"name\": <function-name>, \"arguments\": <args>}\n</tool_call><|im_end|>\n\
+        <|im_start|>user\nHow warm?<|im_end|>\n\
+        <|im_start|>assistant\n<tool_call>\n\
+        {\"name\": \"weather\", \"arguments\": {\"city\": \"Köln\", \"days\": 2}}\n</tool_call><|im_end|>\n\
+        <|im_start|>tool\n9<|im_end|>\n<think>\n\n</think>";
+    assert_eq!(template.render(&weather(QWEN)).unwrap(), expected);
+}
+
+#[test]
+fn tools_work_with_templates_that_know_none() {
+    let chatml = ChatTemplate::new(CHATML, tokens()).unwrap();
+    let prompt = chatml.render(&weather(CHATML)).unwrap();
+    assert!(prompt.starts_with("<|im_start|>system\n# Tools\n"), "{prompt}");
+    let ends = "<|im_start|>assistant\n<tool_call>\n{\"name\": \"weather\", \
+        \"arguments\": {\"city\": \"Köln\", \"days\": 2}}\n</tool_call><|im_end|>\n\
+        <|im_start|>user\n<tool_response>\n9\n</tool_response><|im_end|>\n<|im_start|>assistant\n";
+    assert!(prompt.ends_with(ends), "{prompt}");
+
+    // Mixtral's refuses system messages, and two turns of one side.
+    let mixtral = ChatTemplate::new(MIXTRAL, tokens()).unwrap();
+    let prompt = mixtral.render(&weather(MIXTRAL)).unwrap();
+    assert!(prompt.starts_with("<s>[INST] # Tools\n"), "{prompt}");
+    assert!(prompt.ends_with("</s>[INST] <tool_response>\n9\n</tool_response> [/INST]"), "{prompt}");
+    assert_eq!(mixtral.tool_format(), ToolFormat::Hermes);
+}
+
+#[test]
+fn developers_are_systems_where_the_template_knows_no_developer() {
+    let plain = "{% for m in messages %}{{ m.role }} {% endfor %}";
+    assert_eq!(render(plain, &[("developer", "a"), ("user", "b")]).unwrap(), "system user ");
+    let knows = "{# developer #}{% for m in messages %}{{ m.role }} {% endfor %}";
+    assert_eq!(render(knows, &[("developer", "a"), ("user", "b")]).unwrap(), "developer user ");
+}
+
+#[test]
+fn variables_reach_the_template_but_cannot_take_the_conversations_place() {
+    let mut conversation = messages(&[("user", "a")]);
+    conversation.variables.insert("mode".into(), json!({"deep": [1]}));
+    conversation.variables.insert("messages".into(), json!([]));
+    let template = ChatTemplate::new("{{ mode.deep[0] }}{{ messages | length }}", tokens()).unwrap();
+    assert_eq!(template.render(&conversation).unwrap(), "11");
 }

@@ -1,8 +1,9 @@
 //! What happens on the engine's thread.
 
-use super::{Shared, Submission, TokenSource};
+use super::streams::is_last;
+use super::{NotSubmitted, Shared, Submission, Submitted, TokenSource};
 use crate::metrics::Metrics;
-use coterie_engine::{Event, Load, RequestId};
+use coterie_engine::{Event, Load, Rejected, RequestId};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
@@ -61,16 +62,51 @@ impl<S: TokenSource> Running<S> {
     }
 
     fn take(&mut self, submission: Submission, shared: &Shared) {
-        shared.arriving.fetch_sub(1, Ordering::Relaxed);
-        if submission.events.is_closed() {
+        let Submission { requests, arrived, accepted } = submission;
+        shared.arriving.fetch_sub(requests.len(), Ordering::Relaxed);
+        if accepted.is_closed() {
             return;
         }
-        let answer = self.source.submit(submission.request).map(|id| {
-            let reader = Reader { events: submission.events, arrived: submission.arrived, last_token: None };
-            self.readers.insert(id, reader);
-        });
-        // If nobody waits for the answer, nobody reads the events either, and the request is cancelled below.
-        let _ = submission.accepted.send(answer);
+        // If nobody waits for the answer, nobody reads the events either, and the requests are cancelled below.
+        let _ = accepted.send(self.take_all_or_none(requests, arrived));
+    }
+
+    fn take_all_or_none(&mut self, requests: Vec<Submitted>, arrived: Instant) -> Result<(), NotSubmitted> {
+        let many = requests.len();
+        let tokens = requests.iter().map(|submitted| submitted.request.prompt.len()).sum();
+        let mut taken = Vec::with_capacity(many);
+        for Submitted { request, events } in requests {
+            match self.source.submit(request) {
+                Ok(id) => taken.push((id, Reader { events, arrived, last_token: None })),
+                Err(rejected) => {
+                    taken.iter().for_each(|(id, _)| self.source.cancel(*id));
+                    return Err(self.refusal(rejected, many, tokens));
+                }
+            }
+        }
+        self.readers.extend(taken);
+        Ok(())
+    }
+
+    /// Why `requests` with `tokens` in all their prompts were not taken. They themselves do not count as waiting, and
+    /// need not come again where they could not wait even alone.
+    fn refusal(&self, rejected: Rejected, requests: usize, tokens: usize) -> NotSubmitted {
+        let load = self.source.load_now();
+        match rejected {
+            Rejected::QueueFull { limit, .. } if requests > limit => {
+                NotSubmitted::TooMany { requests, limit }
+            }
+            Rejected::TokensFull { limit, .. } if requests > 1 && tokens > limit => {
+                NotSubmitted::TooManyTokens { tokens, limit }
+            }
+            Rejected::QueueFull { limit, .. } => {
+                NotSubmitted::Rejected(Rejected::QueueFull { waiting: load.waiting, limit })
+            }
+            Rejected::TokensFull { limit, .. } => {
+                NotSubmitted::Rejected(Rejected::TokensFull { waiting: load.waiting_tokens, limit })
+            }
+            other => NotSubmitted::Rejected(other),
+        }
     }
 
     fn cancel_unread(&mut self) {
@@ -87,12 +123,11 @@ impl<S: TokenSource> Running<S> {
     fn deliver(&mut self, events: &mut Vec<Event>) {
         let now = Instant::now();
         for event in events.drain(..) {
-            let (id, last) = match &event {
-                Event::Started { id, .. } => (*id, false),
-                Event::Prompt { id, finish, .. } => (*id, finish.is_some()),
-                Event::Token { id, finish, .. } => (*id, finish.is_some()),
-                Event::Failed { id, .. } => (*id, true),
-            };
+            let last = is_last(&event);
+            let (Event::Started { id, .. }
+            | Event::Prompt { id, .. }
+            | Event::Token { id, .. }
+            | Event::Failed { id, .. }) = event;
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             if matches!(event, Event::Token { .. }) {
                 match reader.last_token.replace(now) {

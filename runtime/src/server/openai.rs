@@ -1,14 +1,14 @@
 //! The OpenAI API.
 
-pub(super) mod chat;
-pub(super) mod completions;
-pub(super) mod models;
-
 mod answer;
 mod body;
+mod chat;
+mod completions;
+mod create;
 mod error;
 mod logprobs;
 mod messages;
+mod models;
 mod parameters;
 mod settings;
 
@@ -16,11 +16,26 @@ use super::Front;
 use super::health::not_ready;
 use crate::served_model::ServedModel;
 pub(super) use answer::{Answer, Usage};
+use axum::Router;
 use axum::http::{Method, Uri};
+use axum::routing::{get, post};
+use chat::Chat;
+use completions::Completions;
+use create::create;
 pub(super) use error::ApiError;
 use parameters::Parameters;
 pub(super) use settings::Streamed;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+/// The paths of the API.
+pub(super) fn routes() -> Router<Arc<Front>> {
+    Router::new()
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*model}", get(models::retrieve))
+        .route("/v1/chat/completions", post(create::<Chat>))
+        .route("/v1/completions", post(create::<Completions>))
+}
 
 pub(super) async fn unknown_path(method: Method, uri: Uri) -> ApiError {
     ApiError::unknown_path(&method, uri.path())

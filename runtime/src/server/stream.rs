@@ -1,7 +1,7 @@
 //! Answers on their way out: as server-sent events while they are generated, or whole.
 
 use super::openai::{Answer, ApiError, Streamed, Usage};
-use crate::generation::{Generation, Part};
+use crate::generation::Generation;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -45,11 +45,13 @@ fn streamed(generation: Generation, answer: impl Answer, include_usage: bool) ->
 
 /// The answer once it is finished. A client that goes away drops this future, and with it the generation.
 async fn whole(mut generation: Generation, answer: impl Answer) -> Result<Response, ApiError> {
-    let mut parts = Vec::new();
-    while !matches!(parts.last(), Some(Part::End(_))) {
-        parts.extend(generation.next().await.map_err(|why| ApiError::broken(&why))?);
+    let mut choices = vec![Vec::new(); generation.choices()];
+    while !generation.ended() {
+        for (choice, part) in generation.next().await.map_err(|why| ApiError::broken(&why))? {
+            choices[choice].push(part);
+        }
     }
-    Ok(Json(answer.whole(parts, Usage::of(&generation))).into_response())
+    Ok(Json(answer.whole(choices, Usage::of(&generation))).into_response())
 }
 
 impl<A: Answer> Sending<A> {
@@ -65,35 +67,42 @@ impl<A: Answer> Sending<A> {
         let mut out = String::new();
         if matches!(self.state, State::Opening) {
             self.state = State::Running;
-            if let Some(chunk) = self.answer.opening() {
-                self.write(&mut out, chunk);
+            let opening = self.answer.opening();
+            if !opening.is_empty() {
+                opening.into_iter().for_each(|chunk| self.write(&mut out, chunk));
                 return Some(out);
             }
         }
         if matches!(self.state, State::Done) {
             return None;
         }
-        match self.generation.next().await {
-            Ok(parts) => parts.into_iter().for_each(|part| self.part(&mut out, part)),
-            Err(why) => {
-                self.state = State::Done;
-                event(&mut out, &ApiError::broken(&why).json());
+        while out.is_empty() {
+            match self.generation.next().await {
+                Ok(parts) => {
+                    for (choice, part) in parts {
+                        let chunks = self.answer.chunks(choice, part);
+                        chunks.into_iter().for_each(|chunk| self.write(&mut out, chunk));
+                    }
+                    if self.generation.ended() {
+                        self.close(&mut out);
+                    }
+                }
+                Err(why) => {
+                    self.state = State::Done;
+                    event(&mut out, &ApiError::broken(&why).json());
+                }
             }
         }
         Some(out)
     }
 
-    fn part(&mut self, out: &mut String, part: Part) {
-        let last = matches!(part, Part::End(_));
-        let chunk = self.answer.chunk(part);
-        self.write(out, chunk);
-        if last {
-            self.state = State::Done;
-            if self.include_usage {
-                event(out, &self.answer.usage_chunk(Usage::of(&self.generation)));
-            }
-            out.push_str("data: [DONE]\n\n");
+    /// What comes after the last choice has ended.
+    fn close(&mut self, out: &mut String) {
+        self.state = State::Done;
+        if self.include_usage {
+            event(out, &self.answer.usage_chunk(Usage::of(&self.generation)));
         }
+        out.push_str("data: [DONE]\n\n");
     }
 
     /// Where the last chunk will count tokens, the others say that they do not.

@@ -12,9 +12,21 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{% if m.role 
 {{ raise_exception('the user speaks first') }}{% endif %}\
 <|turn|>{{ m.role }}\n{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}";
 
+/// Marks its reasoning, and begins the answer inside it where `deep` is set.
+pub const REASONING_TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<|turn|>{{ m.role }}\n\
+{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}\
+<|turn|>assistant\n{% if deep %}<think>\n{% endif %}";
+
 pub fn folder() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path());
+    dir
+}
+
+/// The same with another chat template, which wins over the first.
+pub fn folder_with(template: &str) -> TempDir {
+    let dir = folder();
+    std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
     dir
 }
 

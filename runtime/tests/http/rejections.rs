@@ -37,10 +37,11 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"top_logprobs": 3}), "top_logprobs", Value::Null),
         (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs", Value::Null),
         (json!({"logprobs": 3}), "logprobs", Value::Null),
-        (json!({"n": 2}), "n", json!("unsupported_parameter")),
+        (json!({"n": 0}), "n", Value::Null),
+        (json!({"n": 129}), "n", Value::Null),
         (json!({"presence_penalty": 0.5}), "presence_penalty", json!("unsupported_parameter")),
         (json!({"logit_bias": {"5": 100}}), "logit_bias", json!("unsupported_parameter")),
-        (json!({"tools": [{"type": "function"}]}), "tools", json!("unsupported_parameter")),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function", json!("missing_required_parameter")),
         (
             json!({"response_format": {"type": "json_object"}}),
             "response_format",
@@ -54,7 +55,7 @@ async fn a_chat_parameter_that_is_wrong_is_named() {
         (json!({"messages": [5]}), "messages[0]", Value::Null),
         (json!({"messages": [{"content": "x"}]}), "messages[0].role", json!("missing_required_parameter")),
         (
-            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            json!({"messages": [{"role": "function", "content": "x"}]}),
             "messages[0].role",
             json!("unsupported_parameter"),
         ),

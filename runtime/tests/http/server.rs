@@ -33,12 +33,27 @@ impl Server {
         server
     }
 
+    /// The model has this chat template.
+    pub async fn start_with_template(template: &str) -> Server {
+        let folder = model::folder_with(template);
+        let server = Server::start_in(folder, Duration::from_secs(30), || Ok(())).await;
+        server.until_ready().await;
+        server
+    }
+
     /// `load` runs on the engine's thread before the script is there.
     pub async fn start_with(
         drain: Duration,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
-        let folder = model::folder();
+        Server::start_in(model::folder(), drain, load).await
+    }
+
+    async fn start_in(
+        folder: TempDir,
+        drain: Duration,
+        load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions {
@@ -66,6 +81,14 @@ impl Server {
             sleep(Duration::from_millis(10)).await;
         }
         panic!("never ready");
+    }
+
+    /// The last prompt that the engine was given, without its structure tokens.
+    pub fn last_prompt(&self) -> String {
+        let seen = self.seen.lock().unwrap();
+        let prompt = &seen.requests.last().unwrap().prompt;
+        let bytes = prompt.iter().filter(|token| **token < 256).map(|token| *token as u8).collect();
+        String::from_utf8(bytes).unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Reply {

@@ -11,17 +11,17 @@ const FINGERPRINT: &str = concat!("coterie-", env!("CARGO_PKG_VERSION"));
 
 /// The form in which one endpoint answers one request.
 pub(in crate::server) trait Answer: Send + 'static {
-    /// The chunk that goes before all others, if there is one.
-    fn opening(&mut self) -> Option<Value>;
-    /// The chunk that tells of `part`.
-    fn chunk(&mut self, part: Part) -> Value;
+    /// The chunks that go before all others.
+    fn opening(&mut self) -> Vec<Value>;
+    /// The chunks that tell of a part of choice `index`; none where its text may yet become something else.
+    fn chunks(&mut self, index: usize, part: Part) -> Vec<Value>;
     /// The chunk that counts.
     fn usage_chunk(&self, usage: Usage) -> Value;
-    /// All parts in one object.
-    fn whole(self, parts: Vec<Part>, usage: Usage) -> Value;
+    /// All parts of all choices in one object.
+    fn whole(self, choices: Vec<Vec<Part>>, usage: Usage) -> Value;
 }
 
-/// Tokens of one request.
+/// Tokens of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Usage {
     prompt: usize,

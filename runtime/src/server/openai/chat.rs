@@ -1,38 +1,35 @@
 //! `/v1/chat/completions`.
 
 mod answer;
+mod tools;
+mod variables;
+mod whole;
 
+use super::create::{Asked, Endpoint};
 use super::error::ApiError;
+use super::messages;
 use super::parameters::{Neutral, Parameters};
-use super::settings::{MOST_TOKENS, Settings, Streamed, empty};
-use super::{body, messages, model, take_model};
-use crate::chat_template::Message;
-use crate::generation::Generation;
-use crate::metrics::Outcome;
-use crate::server::{Front, stream};
-use answer::ChatAnswer;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::Response;
-use std::sync::Arc;
-use std::time::Instant;
+use super::settings::{MOST_TOKENS, Settings, empty};
+use crate::chat_output::ChatOutput;
+use crate::conversation::Conversation;
+use crate::generation::Wanted;
+use crate::reasoning::{self, ReasoningSplitter};
+use crate::served_model::{ServedModel, TextSide};
+use crate::tool_calls::{Reasons, ToolFormat};
+use answer::{ChatAnswer, Form};
+use tools::ToolUse;
 
 /// `top_logprobs` at most.
 const MOST_LOGPROBS: i64 = 20;
 
-pub(in crate::server) async fn create(
-    State(front): State<Arc<Front>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let started = start(&front, request.into_body(), Instant::now()).await;
-    let (generation, answer, way) = started.inspect_err(|_| front.metrics.count(Outcome::rejected))?;
-    stream::send(generation, answer, way).await
-}
+/// `/v1/chat/completions`.
+pub(super) struct Chat;
 
 /// A chat request that is valid in itself.
 #[derive(Debug)]
 struct ChatRequest {
-    messages: Vec<Message>,
+    conversation: Conversation,
+    tool_use: ToolUse,
     max_tokens: Option<usize>,
     top_logprobs: Option<usize>,
     settings: Settings,
@@ -41,11 +38,6 @@ struct ChatRequest {
 /// Accepted where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
     Neutral { name: "response_format", is_neutral: |v| v["type"] == "text" },
-    Neutral { name: "tools", is_neutral: empty },
-    Neutral { name: "tool_choice", is_neutral: |v| v == "none" || v == "auto" },
-    Neutral { name: "parallel_tool_calls", is_neutral: serde_json::Value::is_boolean },
-    Neutral { name: "functions", is_neutral: empty },
-    Neutral { name: "function_call", is_neutral: |v| v == "none" || v == "auto" },
     Neutral { name: "modalities", is_neutral: |v| *v == serde_json::json!(["text"]) },
     Neutral { name: "service_tier", is_neutral: |v| v == "auto" || v == "default" },
     Neutral { name: "store", is_neutral: |v| v == false },
@@ -53,13 +45,17 @@ const NEUTRAL: &[Neutral] = &[
     Neutral { name: "verbosity", is_neutral: |v| v == "medium" },
     Neutral { name: "audio", is_neutral: |_| false },
     Neutral { name: "prediction", is_neutral: |_| false },
-    Neutral { name: "reasoning_effort", is_neutral: |_| false },
     Neutral { name: "web_search_options", is_neutral: |_| false },
 ];
 
 impl ChatRequest {
     fn take(parameters: &mut Parameters) -> Result<ChatRequest, ApiError> {
-        let messages = messages::take(parameters)?;
+        let tool_use = ToolUse::take(parameters)?;
+        let conversation = Conversation {
+            messages: messages::take(parameters)?,
+            tools: tool_use.shown().to_vec(),
+            variables: variables::take(parameters)?,
+        };
         let settings = Settings::take(parameters)?;
         let max_tokens = max_tokens(parameters)?;
         let wanted = parameters.boolean("logprobs")?.unwrap_or(false);
@@ -70,7 +66,7 @@ impl ChatRequest {
         }
         let top_logprobs = wanted.then_some(top.unwrap_or(0) as usize);
         parameters.only_neutral(NEUTRAL)?;
-        Ok(ChatRequest { messages, max_tokens, top_logprobs, settings })
+        Ok(ChatRequest { conversation, tool_use, max_tokens, top_logprobs, settings })
     }
 }
 
@@ -85,35 +81,81 @@ fn max_tokens(parameters: &mut Parameters) -> Result<Option<usize>, ApiError> {
     Ok(new.or(old).map(|tokens| tokens as usize))
 }
 
-async fn start(
-    front: &Front,
-    body: Body,
-    arrived: Instant,
-) -> Result<(Generation, ChatAnswer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
-    let model = model(front)?;
-    let mut parameters = Parameters::parse(&body)?;
-    take_model(&mut parameters, front)?;
-    let request = ChatRequest::take(&mut parameters)?;
-    parameters.finish()?;
+impl Endpoint for Chat {
+    type Answer = ChatAnswer;
+    const PROMPT: &str = "messages";
 
-    let Some(prompt) = model.encode_chat(request.messages).await else {
-        let message = "This model has no chat template; send its prompt as text to /v1/completions.";
-        return Err(ApiError::invalid("messages", message));
-    };
-    let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+    async fn understand(
+        mut parameters: Parameters,
+        model: &ServedModel,
+        served_name: &str,
+    ) -> Result<Asked<ChatAnswer>, ApiError> {
+        let request = ChatRequest::take(&mut parameters)?;
+        parameters.finish()?;
 
-    let rest = model.engine.context_length().saturating_sub(prompt.len()).max(1);
-    let engine_request = coterie_engine::Request {
-        sampling: request.settings.sampling,
-        stop_tokens: model.engine.stop_tokens().to_vec(),
-        top_logprobs: request.top_logprobs,
-        ..coterie_engine::Request::new(prompt, request.max_tokens.unwrap_or(rest))
-    };
-    let generation =
-        Generation::start(model, &front.metrics, engine_request, request.settings.stops, arrived)
-            .await
-            .map_err(|why| ApiError::not_submitted(&why, "messages"))?;
-    let answer = ChatAnswer::new(&front.served_name, model.text.clone(), request.top_logprobs.is_some());
-    Ok((generation, answer, request.settings.streamed))
+        let no_template = || {
+            let message = "This model has no chat template; send its prompt as text to /v1/completions.";
+            ApiError::invalid("messages", message)
+        };
+        let tool_format = model.text.chat_template.as_ref().ok_or_else(no_template)?.tool_format();
+        let prompt = model.encode_chat(request.conversation).await.ok_or_else(no_template)?;
+        let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+        let reading =
+            Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
+        let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);
+        let engine_request = coterie_engine::Request {
+            stop_tokens: model.engine.stop_tokens().to_vec(),
+            top_logprobs: request.top_logprobs,
+            ..coterie_engine::Request::new(prompt.tokens.clone(), request.max_tokens.unwrap_or(rest))
+        };
+
+        let settings = request.settings;
+        let form = Form {
+            with_logprobs: request.top_logprobs.is_some(),
+            reasons: model.text.reasons,
+            tool_format,
+            call_is_named: request.tool_use.is_named(),
+        };
+        let choices = (0..settings.n).map(|_| reading.output()).collect();
+        let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
+        let wanted = Wanted { shown: reading.shown(), ..settings.wanted(&[engine_request]) };
+        Ok(Asked { wanted, answer, streamed: settings.streamed })
+    }
+}
+
+/// How the answers to one prompt are read.
+struct Reading<'a> {
+    tool_use: &'a ToolUse,
+    tool_format: ToolFormat,
+    side: &'a TextSide,
+    prompt: &'a str,
+}
+
+impl Reading<'_> {
+    /// What one answer says.
+    fn output(&self) -> ChatOutput {
+        let reasoning = match self.reasons() {
+            Reasons::Never => ReasoningSplitter::off(),
+            Reasons::Maybe => ReasoningSplitter::new(),
+            Reasons::Inside => ReasoningSplitter::inside(),
+        };
+        let calls = self.tool_use.may_call().then(|| self.tool_format.parser());
+        ChatOutput::new(reasoning, calls, !self.tool_use.parallel)
+    }
+
+    /// The marks that are special tokens, but are looked for in the text.
+    fn shown(&self) -> Vec<u32> {
+        let tags = if self.side.reasons { &reasoning::TAGS[..] } else { &[] };
+        let marks = self.tool_format.spellings();
+        let marks = if self.tool_use.may_call() { &marks[..] } else { &[] };
+        tags.iter().chain(marks).filter_map(|mark| self.side.tokenizer.special_token(mark)).collect()
+    }
+
+    fn reasons(&self) -> Reasons {
+        match self.side.reasons {
+            false => Reasons::Never,
+            true if reasoning::begins_inside(self.prompt) => Reasons::Inside,
+            true => Reasons::Maybe,
+        }
+    }
 }

@@ -3,34 +3,21 @@
 mod answer;
 mod prompt;
 
+use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
-use super::settings::{MOST_TOKENS, Settings, Streamed};
-use super::{body, model, take_model};
-use crate::generation::Generation;
-use crate::metrics::Outcome;
-use crate::server::{Front, stream};
+use super::settings::{MOST_TOKENS, Settings};
+use crate::served_model::ServedModel;
 use answer::{CompletionAnswer, Echo};
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::Response;
 use prompt::Prompt;
-use std::sync::Arc;
-use std::time::Instant;
 
 /// `logprobs` at most.
 const MOST_LOGPROBS: i64 = 5;
 /// `max_tokens` where it is not given.
 const DEFAULT_TOKENS: usize = 16;
 
-pub(in crate::server) async fn create(
-    State(front): State<Arc<Front>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let started = start(&front, request.into_body(), Instant::now()).await;
-    let (generation, answer, way) = started.inspect_err(|_| front.metrics.count(Outcome::rejected))?;
-    stream::send(generation, answer, way).await
-}
+/// `/v1/completions`.
+pub(super) struct Completions;
 
 /// A completion request that is valid in itself.
 #[derive(Debug)]
@@ -61,40 +48,40 @@ impl CompletionRequest {
     }
 }
 
-async fn start(
-    front: &Front,
-    body: Body,
-    arrived: Instant,
-) -> Result<(Generation, CompletionAnswer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
-    let model = model(front)?;
-    let mut parameters = Parameters::parse(&body)?;
-    take_model(&mut parameters, front)?;
-    let request = CompletionRequest::take(&mut parameters)?;
-    parameters.finish()?;
+impl Endpoint for Completions {
+    type Answer = CompletionAnswer;
+    const PROMPT: &str = "prompt";
 
-    let prompt =
-        request.prompt.encoded(model).await.map_err(|refused| ApiError::invalid("prompt", refused))?;
-    let rest = model.engine.context_length().saturating_sub(prompt.encoded.tokens.len()).max(1);
-    let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS.min(rest));
-    let engine_request = coterie_engine::Request {
-        sampling: request.settings.sampling,
-        stop_tokens: model.engine.stop_tokens().to_vec(),
-        top_logprobs: request.logprobs,
-        // Without a token to generate, only a prompt to score gives the engine something to do.
-        prompt_logprobs: if max_tokens == 0 {
-            request.logprobs.or(Some(0))
-        } else {
-            request.logprobs.filter(|_| request.echo)
-        },
-        ..coterie_engine::Request::new(prompt.encoded.tokens.clone(), max_tokens)
-    };
-    let generation =
-        Generation::start(model, &front.metrics, engine_request, request.settings.stops, arrived)
-            .await
-            .map_err(|why| ApiError::not_submitted(&why, "prompt"))?;
-    let echo = request.echo.then_some(Echo { prompt });
-    let answer =
-        CompletionAnswer::new(&front.served_name, model.text.clone(), request.logprobs.is_some(), echo);
-    Ok((generation, answer, request.settings.streamed))
+    async fn understand(
+        mut parameters: Parameters,
+        model: &ServedModel,
+        served_name: &str,
+    ) -> Result<Asked<CompletionAnswer>, ApiError> {
+        let request = CompletionRequest::take(&mut parameters)?;
+        parameters.finish()?;
+
+        let prompt =
+            request.prompt.encoded(model).await.map_err(|refused| ApiError::invalid("prompt", refused))?;
+        let rest = model.engine.context_length().saturating_sub(prompt.encoded.tokens.len()).max(1);
+        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS.min(rest));
+        let engine_request = coterie_engine::Request {
+            stop_tokens: model.engine.stop_tokens().to_vec(),
+            top_logprobs: request.logprobs,
+            // Without a token to generate, only a prompt to score gives the engine something to do.
+            prompt_logprobs: if max_tokens == 0 {
+                request.logprobs.or(Some(0))
+            } else {
+                request.logprobs.filter(|_| request.echo)
+            },
+            ..coterie_engine::Request::new(prompt.encoded.tokens.clone(), max_tokens)
+        };
+
+        let settings = request.settings;
+        let wanted = settings.wanted(&[engine_request]);
+        let echo = request.echo.then(|| Echo::new(vec![prompt], settings.n));
+        let with_logprobs = request.logprobs.is_some();
+        let choices = wanted.requests.len();
+        let answer = CompletionAnswer::new(served_name, model.text.clone(), with_logprobs, echo, choices);
+        Ok(Asked { wanted, answer, streamed: settings.streamed })
+    }
 }

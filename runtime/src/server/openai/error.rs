@@ -111,10 +111,23 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message).retry(MODEL_RETRY)
     }
 
-    /// The engine did not take the request; its prompt came from `prompt_param`.
-    pub fn not_submitted(why: &NotSubmitted, prompt_param: &str) -> ApiError {
+    /// The engine did not take the request; its prompt came from `prompt_param`, and that it has so many choices from
+    /// `crowded_param`.
+    pub fn not_submitted(why: &NotSubmitted, prompt_param: &str, crowded_param: &str) -> ApiError {
         let rule = match why {
             NotSubmitted::Rejected(rule) => rule,
+            NotSubmitted::TooMany { requests, limit } => {
+                let message = format!(
+                    "{requests} choices were asked for, but only {limit} may wait here; ask for fewer."
+                );
+                return ApiError::invalid(crowded_param, message);
+            }
+            NotSubmitted::TooManyTokens { tokens, limit } => {
+                let message = format!(
+                    "The prompts of all choices have {tokens} tokens, but only {limit} may wait here; ask for fewer choices."
+                );
+                return ApiError::invalid(crowded_param, message);
+            }
             NotSubmitted::Cut(cut) => return ApiError::cut(cut),
         };
         let message = rule.to_string();

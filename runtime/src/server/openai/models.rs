@@ -7,11 +7,11 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(in crate::server) async fn list(State(front): State<Arc<Front>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(State(front): State<Arc<Front>>) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({"object": "list", "data": [object(&front)?]})))
 }
 
-pub(in crate::server) async fn retrieve(
+pub(super) async fn retrieve(
     State(front): State<Arc<Front>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {

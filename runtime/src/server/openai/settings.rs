@@ -3,8 +3,9 @@
 use super::error::ApiError;
 use super::fresh_number;
 use super::parameters::{Neutral, Parameters, wrong_type};
+use crate::generation::Wanted;
 use crate::stop_strings::LONGEST;
-use coterie_engine::Sampling;
+use coterie_engine::{Request, Sampling};
 use serde_json::Value;
 
 /// Stop strings of one request at most.
@@ -12,10 +13,17 @@ const STOPS: usize = 4;
 /// The largest number that is taken for a number of tokens; the context decides below it.
 pub(super) const MOST_TOKENS: i64 = u32::MAX as i64;
 
+/// Choices of one answer at most.
+pub(super) const MOST_CHOICES: usize = 128;
+
 /// How an answer is generated and sent.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
-    pub sampling: Sampling,
+    /// Choices for each prompt.
+    pub n: usize,
+    /// With any seed.
+    sampling: Sampling,
+    seed: Option<u64>,
     pub stops: Vec<String>,
     pub streamed: Option<Streamed>,
 }
@@ -31,13 +39,9 @@ impl Settings {
     pub fn take(parameters: &mut Parameters) -> Result<Settings, ApiError> {
         let temperature = parameters.number("temperature", 0.0..=2.0)?.unwrap_or(1.0) as f32;
         let top_p = parameters.number("top_p", 0.0..=1.0)?.unwrap_or(1.0) as f32;
-        let seed = parameters.integer("seed", i64::MIN..=i64::MAX)?;
-        let sampling = Sampling {
-            temperature,
-            top_p,
-            seed: seed.map_or_else(fresh_number, i64::cast_unsigned),
-            ..Sampling::greedy()
-        };
+        let n = parameters.integer("n", 1..=MOST_CHOICES as i64)?.unwrap_or(1) as usize;
+        let seed = parameters.integer("seed", i64::MIN..=i64::MAX)?.map(i64::cast_unsigned);
+        let sampling = Sampling { temperature, top_p, ..Sampling::greedy() };
         let stops = stops(parameters)?;
         let streamed = streamed(parameters)?;
         // Who asks is nobody's business here.
@@ -45,13 +49,27 @@ impl Settings {
             parameters.string(ignored)?;
         }
         parameters.only_neutral(NEUTRAL)?;
-        Ok(Settings { sampling, stops, streamed })
+        Ok(Settings { n, sampling, seed, stops, streamed })
+    }
+
+    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are.
+    pub fn wanted(&self, prompts: &[Request]) -> Wanted {
+        let choice = |prompt: &Request, index: usize| {
+            let seed = self.seed.map_or_else(fresh_number, |seed| seed.wrapping_add(index as u64));
+            Request { sampling: Sampling { seed, ..self.sampling.clone() }, ..prompt.clone() }
+        };
+        let requests = prompts.iter().flat_map(|prompt| (0..self.n).map(|index| choice(prompt, index)));
+        Wanted {
+            requests: requests.collect(),
+            choices_per_prompt: self.n,
+            stops: self.stops.clone(),
+            shown: Vec::new(),
+        }
     }
 }
 
 /// Accepted by both endpoints where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "n", is_neutral: |v| v.as_f64() == Some(1.0) },
     Neutral { name: "presence_penalty", is_neutral: |v| v.as_f64() == Some(0.0) },
     Neutral { name: "frequency_penalty", is_neutral: |v| v.as_f64() == Some(0.0) },
     Neutral { name: "logit_bias", is_neutral: empty },

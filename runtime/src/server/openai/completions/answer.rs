@@ -12,98 +12,80 @@ use std::sync::Arc;
 
 const KIND: &str = "text_completion";
 
-/// The answer begins with the prompt.
-pub(super) struct Echo {
-    pub prompt: EncodedPrompt,
-}
-
-pub(super) struct CompletionAnswer {
+pub(in crate::server::openai) struct CompletionAnswer {
     letterhead: Letterhead,
     text: Arc<TextSide>,
     with_logprobs: bool,
+    /// What the choices begin with.
     echo: Option<Echo>,
-    /// Characters of the echo, which go before the answer's own.
-    offset: usize,
+    choices: usize,
+}
+
+/// The prompts, where choices begin with theirs.
+pub(super) struct Echo {
+    prompts: Vec<EncodedPrompt>,
+    choices_per_prompt: usize,
+    /// Characters of each prompt, which go before a choice's own.
+    lengths: Vec<usize>,
+}
+
+impl Echo {
+    /// Choices of the same prompt follow each other.
+    pub fn new(prompts: Vec<EncodedPrompt>, choices_per_prompt: usize) -> Echo {
+        let lengths = prompts.iter().map(|prompt| prompt.text.chars().count()).collect();
+        Echo { prompts, choices_per_prompt, lengths }
+    }
 }
 
 impl CompletionAnswer {
-    pub fn new(
+    pub(super) fn new(
         model: &str,
         text: Arc<TextSide>,
         with_logprobs: bool,
         echo: Option<Echo>,
+        choices: usize,
     ) -> CompletionAnswer {
-        let offset = echo.as_ref().map_or(0, |echo| echo.prompt.text.chars().count());
-        CompletionAnswer { letterhead: Letterhead::new("cmpl", model), text, with_logprobs, echo, offset }
+        CompletionAnswer { letterhead: Letterhead::new("cmpl", model), text, with_logprobs, echo, choices }
     }
 
-    fn object(&self, text: &str, logprobs: Option<Columns>, finish: Option<&str>) -> Value {
-        let logprobs = logprobs.map_or(Value::Null, Columns::json);
-        let choice = json!({"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish});
-        self.letterhead.object(KIND, json!([choice]))
+    fn chunk_of(&self, index: usize, text: &str, logprobs: Option<Columns>, finish: Option<&str>) -> Value {
+        self.letterhead.object(KIND, json!([choice(index, text, logprobs, finish)]))
     }
 
-    /// Text and log probabilities of the prompt.
-    fn echoed(&self, logprobs: &[Option<TokenLogprobs>]) -> (String, Option<Columns>) {
-        let Some(Echo { prompt }) = &self.echo else { return (String::new(), None) };
+    /// Text and log probabilities of the choice's prompt.
+    fn echoed(&self, index: usize, logprobs: &[Option<TokenLogprobs>]) -> (&str, Option<Columns>) {
+        let Some(echo) = &self.echo else { return ("", None) };
+        let EncodedPrompt { text, encoded } = &echo.prompts[index / echo.choices_per_prompt];
         let mut columns = Columns::default();
-        for (at, (token, start)) in prompt.encoded.tokens.iter().zip(&prompt.encoded.starts).enumerate() {
+        for (at, (token, start)) in encoded.tokens.iter().zip(&encoded.starts).enumerate() {
             columns.push(&self.text.tokenizer, *token, logprobs.get(at).and_then(Option::as_ref), *start);
         }
-        (prompt.text.clone(), self.with_logprobs.then_some(columns))
+        (text, self.with_logprobs.then_some(columns))
     }
 
-    fn columns(&self, piece: &Piece) -> Option<Columns> {
+    fn columns(&self, index: usize, piece: &Piece) -> Option<Columns> {
+        let before = self.echo.as_ref().map_or(0, |echo| echo.lengths[index / echo.choices_per_prompt]);
         let mut columns = Columns::default();
         for placed in &piece.tokens {
-            let (logprobs, offset) = (&placed.logprobs, self.offset + placed.start);
+            let (logprobs, offset) = (&placed.logprobs, before + placed.start);
             columns.push(&self.text.tokenizer, logprobs.token, Some(logprobs), offset);
         }
         self.with_logprobs.then_some(columns)
     }
-}
 
-impl Answer for CompletionAnswer {
-    /// With log probabilities, the echo waits for the prompt's.
-    fn opening(&mut self) -> Option<Value> {
-        if self.with_logprobs || self.echo.is_none() {
-            return None;
-        }
-        let (text, _) = self.echoed(&[]);
-        Some(self.object(&text, None, None))
-    }
-
-    fn chunk(&mut self, part: Part) -> Value {
-        match part {
-            Part::Prompt(logprobs) if self.with_logprobs => {
-                let (text, columns) = self.echoed(&logprobs);
-                self.object(&text, columns, None)
-            }
-            Part::Prompt(_) => self.object("", None, None),
-            Part::Text(piece) => self.object(&piece.text, self.columns(&piece), None),
-            Part::End(finish) => self.object("", None, Some(finish_reason(finish))),
-        }
-    }
-
-    fn usage_chunk(&self, usage: Usage) -> Value {
-        let mut chunk = self.letterhead.object(KIND, json!([]));
-        chunk["usage"] = usage.json();
-        chunk
-    }
-
-    fn whole(self, parts: Vec<Part>, usage: Usage) -> Value {
+    fn whole_choice(&self, index: usize, parts: &[Part]) -> Value {
         let prompt_logprobs = parts.iter().find_map(|part| match part {
             Part::Prompt(logprobs) => Some(logprobs.as_slice()),
             _ => None,
         });
-        let (mut text, mut columns) = self.echoed(prompt_logprobs.unwrap_or(&[]));
-        let mut finish = None;
-        for part in &parts {
+        let (echoed, mut columns) = self.echoed(index, prompt_logprobs.unwrap_or(&[]));
+        let (mut text, mut finish) = (echoed.to_owned(), None);
+        for part in parts {
             match part {
                 Part::Prompt(_) => {}
                 Part::Text(piece) => {
                     text.push_str(&piece.text);
-                    if let Some(more) = self.columns(piece) {
+                    if let Some(more) = self.columns(index, piece) {
                         columns.get_or_insert_default().append(more);
                     }
                 }
@@ -113,7 +95,45 @@ impl Answer for CompletionAnswer {
         if self.with_logprobs {
             columns.get_or_insert_default();
         }
-        let mut object = self.object(&text, columns, finish);
+        choice(index, &text, columns, finish)
+    }
+}
+
+fn choice(index: usize, text: &str, logprobs: Option<Columns>, finish: Option<&str>) -> Value {
+    let logprobs = logprobs.map_or(Value::Null, Columns::json);
+    json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish})
+}
+
+impl Answer for CompletionAnswer {
+    /// With log probabilities, the echo waits for the prompt's.
+    fn opening(&mut self) -> Vec<Value> {
+        if self.with_logprobs || self.echo.is_none() {
+            return Vec::new();
+        }
+        (0..self.choices).map(|index| self.chunk_of(index, self.echoed(index, &[]).0, None, None)).collect()
+    }
+
+    fn chunks(&mut self, index: usize, part: Part) -> Vec<Value> {
+        vec![match part {
+            Part::Prompt(logprobs) if self.with_logprobs => {
+                let (text, columns) = self.echoed(index, &logprobs);
+                self.chunk_of(index, text, columns, None)
+            }
+            Part::Prompt(_) => self.chunk_of(index, "", None, None),
+            Part::Text(piece) => self.chunk_of(index, &piece.text, self.columns(index, &piece), None),
+            Part::End(finish) => self.chunk_of(index, "", None, Some(finish_reason(finish))),
+        }]
+    }
+
+    fn usage_chunk(&self, usage: Usage) -> Value {
+        let mut chunk = self.letterhead.object(KIND, json!([]));
+        chunk["usage"] = usage.json();
+        chunk
+    }
+
+    fn whole(self, choices: Vec<Vec<Part>>, usage: Usage) -> Value {
+        let choices = choices.iter().enumerate().map(|(index, parts)| self.whole_choice(index, parts));
+        let mut object = self.letterhead.object(KIND, choices.collect());
         object["usage"] = usage.json();
         object
     }

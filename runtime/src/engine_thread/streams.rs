@@ -1,0 +1,80 @@
+//! The events of requests that were submitted together, as they come.
+
+use super::Cut;
+use coterie_engine::Event;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, watch};
+
+/// The events of requests that were submitted together. Dropping it cancels those that have not ended.
+#[derive(Debug)]
+pub struct TokenStreams {
+    /// In the order of submission; none once the request has ended.
+    streams: Vec<Option<mpsc::UnboundedReceiver<Event>>>,
+    cut: watch::Receiver<Option<Cut>>,
+    /// Who is asked first, so that none is kept waiting by a busy neighbour.
+    first: usize,
+}
+
+impl TokenStreams {
+    pub(super) fn new(
+        streams: Vec<mpsc::UnboundedReceiver<Event>>,
+        cut: watch::Receiver<Option<Cut>>,
+    ) -> TokenStreams {
+        TokenStreams { streams: streams.into_iter().map(Some).collect(), cut, first: 0 }
+    }
+
+    /// The next event of any of them, with the request's place in the submission; none once all have ended.
+    pub async fn next(&mut self) -> Result<Option<(usize, Event)>, Cut> {
+        if self.streams.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let TokenStreams { streams, cut, first } = self;
+        let event = tokio::select! {
+            biased;
+            _ = cut.wait_for(Option::is_some) => None,
+            event = poll_fn(|context| poll_any(streams, *first, context)) => event,
+        };
+        let (at, event) = event.ok_or_else(|| cut_of(cut))?;
+        *first = (at + 1) % streams.len();
+        if is_last(&event) {
+            streams[at] = None;
+        }
+        Ok(Some((at, event)))
+    }
+
+    /// Cancels one request; no event of it follows.
+    pub fn cancel(&mut self, at: usize) {
+        self.streams[at] = None;
+    }
+}
+
+/// An event that is there, looked for from `first` on; none where a stream ended before its request did.
+fn poll_any(
+    streams: &mut [Option<mpsc::UnboundedReceiver<Event>>],
+    first: usize,
+    context: &mut Context<'_>,
+) -> Poll<Option<(usize, Event)>> {
+    let many = streams.len();
+    for at in (first..many).chain(0..first) {
+        if let Some(stream) = &mut streams[at]
+            && let Poll::Ready(event) = stream.poll_recv(context)
+        {
+            return Poll::Ready(event.map(|event| (at, event)));
+        }
+    }
+    Poll::Pending
+}
+
+/// Nothing follows `event` in its request.
+pub(super) fn is_last(event: &Event) -> bool {
+    match event {
+        Event::Started { .. } => false,
+        Event::Prompt { finish, .. } | Event::Token { finish, .. } => finish.is_some(),
+        Event::Failed { .. } => true,
+    }
+}
+
+pub(super) fn cut_of(cut: &watch::Receiver<Option<Cut>>) -> Cut {
+    cut.borrow().clone().unwrap_or_else(|| Cut::EngineDied("the engine's thread ended".to_owned()))
+}
