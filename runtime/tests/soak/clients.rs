@@ -81,7 +81,10 @@ async fn answered(address: SocketAddr, random: &mut Random) -> &'static str {
             assert!(reply.json()["choices"][0]["finish_reason"].is_string(), "{reply:?}");
             "answered"
         }
-        429 => "refused with 429",
+        429 => {
+            sleep(Duration::from_millis(random.below(200) as u64)).await;
+            "refused with 429"
+        }
         _ => panic!("{body} was answered by {reply:?}"),
     }
 }
@@ -187,6 +190,9 @@ fn request(random: &mut Random) -> (&'static str, Value) {
         "seed": random.below(1000),
         "stream": random.one_in(2),
     });
+    if random.one_in(4) {
+        body["n"] = (2 + random.below(2)).into();
+    }
     if random.one_in(4) {
         body["stop"] = json!(["a", "\n"]);
     }

@@ -34,7 +34,7 @@ use tokio::time::sleep;
 
 const CLIENTS: u64 = 32;
 /// Fewer than there are clients, so that some are refused; and a cache that is too small for all that run.
-const ARGS: &[&str] = &["--max-running", "12", "--max-waiting", "6", "--drain-seconds", "30"];
+const ARGS: &[&str] = &["--max-running", "12", "--max-waiting", "12", "--drain-seconds", "30"];
 /// Time to come to rest when the last client is gone.
 const REST: Duration = Duration::from_secs(30);
 /// Memory may differ by a twentieth and so much: pages that one sample finds touched and another does not.
