@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use crate::{cmd, product};
+use crate::product;
+use crate::step::seconds;
 
-/// Runs the soak test of the runtime for `time` and shows its summary.
+/// Runs the runtime's soak test for `time`; it prints its summary.
 pub fn run(time: Duration) -> Result<()> {
     let mut cargo = product::cargo()?;
     cargo.args(["test", "--release", "--locked", "--workspace", "--test", "soak", "--", "--nocapture"]);
     cargo.env("COTERIE_SOAK_SECONDS", time.as_secs().to_string());
-    let status = cargo.status()?;
-    ensure!(status.success(), "`{}` failed: {status}; what it printed above says why", cmd::line(&cargo));
-    Ok(())
+    product::shown(&format!("cargo test: the soak, {} of it", seconds(time)), &mut cargo)
 }
