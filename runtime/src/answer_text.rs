@@ -43,11 +43,11 @@ pub struct PlacedToken {
 }
 
 impl AnswerText {
-    /// An empty answer that ends before the first of `stops`.
-    pub fn new(stops: Vec<String>) -> Self {
+    /// An empty answer that ends before the first of `stops`, or with it if they are to be `shown`.
+    pub fn new(stops: Vec<String>, shown: bool) -> Self {
         AnswerText {
             detokenizer: Detokenizer::default(),
-            stops: StopStrings::new(stops),
+            stops: StopStrings::new(stops, shown),
             waiting: VecDeque::new(),
             completed: 0,
             completed_chars: 0,
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_out_with_the_text_that_it_begins() {
-        let mut answer = AnswerText::new(vec!["END".into()]);
+        let mut answer = AnswerText::new(vec!["END".into()], false);
         let held = answer.push(&[0xc3], token(1));
         assert_eq!((held.text.as_str(), ids(&held)), ("", vec![]));
         let whole = answer.push(&[0xbc], token(2));
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn at_the_end_everything_held_comes_out() {
-        let mut answer = AnswerText::new(vec!["END".into()]);
+        let mut answer = AnswerText::new(vec!["END".into()], false);
         answer.push(b"x EN", token(1));
         answer.push(&[], token(2));
         let rest = answer.finish();

@@ -32,6 +32,8 @@ pub trait TokenSource {
     fn load_now(&self) -> Load;
     /// As [`Engine::context_length`].
     fn context_length(&self) -> usize;
+    /// As [`Engine::vocabulary`].
+    fn vocabulary(&self) -> usize;
     /// As [`Engine::stop_tokens`].
     fn stop_tokens(&self) -> &[u32];
 }
@@ -55,6 +57,9 @@ impl TokenSource for Engine {
     fn context_length(&self) -> usize {
         Engine::context_length(self)
     }
+    fn vocabulary(&self) -> usize {
+        Engine::vocabulary(self)
+    }
     fn stop_tokens(&self) -> &[u32] {
         Engine::stop_tokens(self)
     }
@@ -75,6 +80,7 @@ pub struct EngineHandle {
     submissions: thread_channel::Sender<Submission>,
     shared: Arc<Shared>,
     context_length: usize,
+    vocabulary: usize,
     stop_tokens: Arc<[u32]>,
 }
 
@@ -185,6 +191,7 @@ impl EngineHandle {
             submissions,
             shared: Arc::new(shared),
             context_length: source.context_length(),
+            vocabulary: source.vocabulary(),
             stop_tokens: source.stop_tokens().into(),
         };
         (handle, receiver)
@@ -249,6 +256,11 @@ impl EngineHandle {
     /// Longest request, prompt and answer, tokens.
     pub fn context_length(&self) -> usize {
         self.context_length
+    }
+
+    /// Token ids below this exist.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     /// The tokens that end an answer.

@@ -13,6 +13,7 @@ pub mod conversation;
 pub mod detokenizer;
 pub mod engine_thread;
 pub mod generation;
+pub mod grammar;
 pub mod inspect;
 pub mod log;
 pub mod machine;

@@ -2,6 +2,7 @@
 
 use crate::config::ServeArgs;
 use crate::engine_thread::{Cut, EngineHandle, TokenSource, spawn};
+use crate::grammar::Grammars;
 use crate::readiness::Phase;
 use crate::self_test;
 use crate::served_model::{ServedModel, TextSide};
@@ -141,7 +142,9 @@ where
     tracing::info!(load_seconds, "the model is loaded; testing it");
 
     front.readiness.advance(Phase::Testing);
-    let model = ServedModel { text: Arc::new(text), engine: engine.clone() };
+    let text = Arc::new(text);
+    let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
+    let model = ServedModel { text, engine: engine.clone(), grammars };
     self_test::run(&model).await?;
     front.open(model);
     tracing::info!(seconds = started.elapsed().as_secs_f64(), context = engine.context_length(), "ready");

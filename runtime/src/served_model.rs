@@ -3,6 +3,7 @@
 use crate::chat_template::ChatTemplate;
 use crate::conversation::Conversation;
 use crate::engine_thread::EngineHandle;
+use crate::grammar::Grammars;
 use crate::reasoning;
 use crate::tokenizer::{Encoded, Tokenizer};
 use coterie_api::launch::Termination;
@@ -48,6 +49,8 @@ pub struct ServedModel {
     pub text: Arc<TextSide>,
     /// The way to its engine.
     pub engine: EngineHandle,
+    /// Forms that its answers can be given.
+    pub grammars: Arc<Grammars>,
 }
 
 impl ServedModel {

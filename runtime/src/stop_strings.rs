@@ -1,4 +1,4 @@
-//! Stop strings: the answer ends before the first of them, and no part of one is ever shown.
+//! Stop strings: the answer ends before the first of them, and no part of one is ever shown; or behind it, if asked for.
 
 /// Longest stop string, bytes: what is held back stays small, and looking for it cheap.
 pub const LONGEST: usize = 512;
@@ -7,6 +7,8 @@ pub const LONGEST: usize = 512;
 #[derive(Debug)]
 pub struct StopStrings {
     stops: Vec<String>,
+    /// The stop string itself is part of the answer.
+    shown: bool,
     /// Text that is, or may become, the beginning of a stop string.
     held: String,
 }
@@ -16,22 +18,22 @@ pub struct StopStrings {
 pub struct Released {
     /// Text that no stop string can begin in.
     pub text: String,
-    /// A stop string was found; `text` ends before it and nothing follows.
+    /// A stop string was found; `text` ends before it, or with it where stop strings are shown, and nothing follows.
     pub stopped: bool,
 }
 
 impl StopStrings {
     /// `stops` are not empty strings.
-    pub fn new(stops: Vec<String>) -> Self {
-        StopStrings { stops, held: String::new() }
+    pub fn new(stops: Vec<String>, shown: bool) -> Self {
+        StopStrings { stops, shown, held: String::new() }
     }
 
     /// Adds a piece. Once `stopped`, no more may be added.
     pub fn push(&mut self, piece: &str) -> Released {
         self.held.push_str(piece);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
-        if let Some(start) = found {
-            self.held.truncate(start);
+        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.len())));
+        if let Some((start, length)) = found.min() {
+            self.held.truncate(if self.shown { start + length } else { start });
             return Released { text: std::mem::take(&mut self.held), stopped: true };
         }
         let kept = self.held.split_off(self.first_possible_start());
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     fn run(stops: &[&str], pieces: &[&str]) -> (String, bool) {
-        let mut looking = StopStrings::new(stops.iter().map(ToString::to_string).collect());
+        let mut looking = StopStrings::new(stops.iter().map(ToString::to_string).collect(), false);
         let mut out = String::new();
         for piece in pieces {
             let released = looking.push(piece);
@@ -85,12 +87,19 @@ mod tests {
 
     #[test]
     fn nothing_of_a_stop_string_leaks_while_it_may_still_come() {
-        let mut looking = StopStrings::new(vec!["STOP".into()]);
+        let mut looking = StopStrings::new(vec!["STOP".into()], false);
         assert_eq!(looking.push("a ST").text, "a ");
         assert_eq!(looking.push("O").text, "");
         assert_eq!(looking.push("R").text, "STOR");
         assert_eq!(looking.push("S").text, "");
         assert_eq!(looking.finish(), "S");
+    }
+
+    #[test]
+    fn a_stop_string_that_is_shown_ends_the_text() {
+        let mut looking = StopStrings::new(vec!["ab".into(), "abc".into()], true);
+        assert_eq!(looking.push("xa"), Released { text: "x".into(), stopped: false });
+        assert_eq!(looking.push("bc"), Released { text: "ab".into(), stopped: true });
     }
 
     #[test]

@@ -63,12 +63,15 @@ impl<S: TokenSource> Running<S> {
 
     fn take(&mut self, submission: Submission, shared: &Shared) {
         let Submission { requests, arrived, accepted } = submission;
-        shared.arriving.fetch_sub(requests.len(), Ordering::Relaxed);
-        if accepted.is_closed() {
-            return;
+        let many = requests.len();
+        let answer = (!accepted.is_closed()).then(|| self.take_all_or_none(requests, arrived));
+        // Who has the answer finds it in the load.
+        self.report(shared);
+        shared.arriving.fetch_sub(many, Ordering::Relaxed);
+        if let Some(answer) = answer {
+            // If nobody waits for it, nobody reads the events either, and the requests are cancelled below.
+            let _ = accepted.send(answer);
         }
-        // If nobody waits for the answer, nobody reads the events either, and the requests are cancelled below.
-        let _ = accepted.send(self.take_all_or_none(requests, arrived));
     }
 
     fn take_all_or_none(&mut self, requests: Vec<Submitted>, arrived: Instant) -> Result<(), NotSubmitted> {

@@ -78,3 +78,61 @@ pub(super) fn is_last(event: &Event) -> bool {
 pub(super) fn cut_of(cut: &watch::Receiver<Option<Cut>>) -> Cut {
     cut.borrow().clone().unwrap_or_else(|| Cut::EngineDied("the engine's thread ended".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coterie_engine::{Finish, RequestId};
+
+    fn token(token: u32, finish: Option<Finish>) -> Event {
+        Event::Token { id: RequestId(0), token, logprobs: None, finish }
+    }
+
+    /// Streams of `many` requests, and what feeds and cuts them.
+    fn streams(many: usize) -> (Vec<mpsc::UnboundedSender<Event>>, watch::Sender<Option<Cut>>, TokenStreams) {
+        let (senders, receivers) = (0..many).map(|_| mpsc::unbounded_channel()).unzip();
+        let (cut, receiver) = watch::channel(None);
+        (senders, cut, TokenStreams::new(receivers, receiver))
+    }
+
+    #[tokio::test]
+    async fn a_busy_request_keeps_none_waiting() {
+        let (senders, _cut, mut streams) = streams(3);
+        for sender in &senders {
+            sender.send(token(1, None)).unwrap();
+            sender.send(token(2, None)).unwrap();
+            sender.send(token(3, Some(Finish::Stop))).unwrap();
+        }
+        let mut order = Vec::new();
+        while let Some((at, _)) = streams.next().await.unwrap() {
+            order.push(at);
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_cancelled_is_closed_and_the_others_go_on() {
+        let (senders, _cut, mut streams) = streams(2);
+        senders[0].send(token(1, None)).unwrap();
+        senders[1].send(token(1, Some(Finish::Length))).unwrap();
+        streams.cancel(0);
+        assert!(senders[0].is_closed() && !senders[1].is_closed());
+        assert_eq!(streams.next().await, Ok(Some((1, token(1, Some(Finish::Length))))));
+        assert_eq!(streams.next().await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_cut_goes_before_what_still_waits() {
+        let (senders, cut, mut streams) = streams(2);
+        senders[0].send(token(1, None)).unwrap();
+        cut.send_replace(Some(Cut::DrainDeadline));
+        assert_eq!(streams.next().await, Err(Cut::DrainDeadline));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_before_its_request_is_a_dead_engine() {
+        let (mut senders, _cut, mut streams) = streams(2);
+        senders.pop();
+        assert!(matches!(streams.next().await, Err(Cut::EngineDied(_))));
+    }
+}

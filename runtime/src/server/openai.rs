@@ -10,7 +10,11 @@ mod logprobs;
 mod messages;
 mod models;
 mod parameters;
+mod response_format;
+mod sampling;
 mod settings;
+mod stops;
+mod token_ids;
 
 use super::Front;
 use super::health::not_ready;
@@ -24,7 +28,7 @@ use completions::Completions;
 use create::create;
 pub(super) use error::ApiError;
 use parameters::Parameters;
-pub(super) use settings::Streamed;
+pub(super) use settings::{Streamed, UsageChunks};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Answers on their way out: as server-sent events while they are generated, or whole.
 
-use super::openai::{Answer, ApiError, Streamed, Usage};
+use super::openai::{Answer, ApiError, Streamed, Usage, UsageChunks};
 use crate::generation::Generation;
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -14,7 +14,7 @@ use std::convert::Infallible;
 struct Sending<A> {
     generation: Generation,
     answer: A,
-    include_usage: bool,
+    usage: UsageChunks,
     state: State,
 }
 
@@ -31,14 +31,14 @@ pub(super) async fn send(
     way: Option<Streamed>,
 ) -> Result<Response, ApiError> {
     match way {
-        Some(Streamed { include_usage }) => Ok(streamed(generation, answer, include_usage)),
+        Some(Streamed { usage }) => Ok(streamed(generation, answer, usage)),
         None => whole(generation, answer).await,
     }
 }
 
 /// The answer as it comes. A reader that goes away drops the body, and with it the generation.
-fn streamed(generation: Generation, answer: impl Answer, include_usage: bool) -> Response {
-    let sending = Sending { generation, answer, include_usage, state: State::Opening };
+fn streamed(generation: Generation, answer: impl Answer, usage: UsageChunks) -> Response {
+    let sending = Sending { generation, answer, usage, state: State::Opening };
     let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(sending.events())).into_response()
 }
@@ -99,16 +99,18 @@ impl<A: Answer> Sending<A> {
     /// What comes after the last choice has ended.
     fn close(&mut self, out: &mut String) {
         self.state = State::Done;
-        if self.include_usage {
+        if self.usage != UsageChunks::None {
             event(out, &self.answer.usage_chunk(Usage::of(&self.generation)));
         }
         out.push_str("data: [DONE]\n\n");
     }
 
-    /// Where the last chunk will count tokens, the others say that they do not.
+    /// Where only the last chunk counts tokens, the others say that they do not.
     fn write(&self, out: &mut String, mut chunk: Value) {
-        if self.include_usage {
-            chunk["usage"] = Value::Null;
+        match self.usage {
+            UsageChunks::None => {}
+            UsageChunks::Last => chunk["usage"] = Value::Null,
+            UsageChunks::All => chunk["usage"] = self.answer.counted(Usage::of(&self.generation)).json(),
         }
         event(out, &chunk);
     }

@@ -47,7 +47,8 @@ def main(base_url, model):
     chunks = list(client.chat.completions.create(**greedy, stream=True, stream_options={"include_usage": True}))
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     check("the stream is the same answer", text == choice.message.content, text)
-    check("the stream counts the same", chunks[-1].usage == usage and not chunks[-1].choices, chunks[-1])
+    check("the stream counts the same", chunks[-1].usage.total_tokens == usage.total_tokens and not chunks[-1].choices,
+          chunks[-1])
     check("the stream begins with the role", chunks[0].choices[0].delta.role == "assistant", chunks[0])
 
     with client.chat.completions.stream(model=model, messages=messages, temperature=0, max_tokens=24) as events:
@@ -57,6 +58,24 @@ def main(base_url, model):
     seeded = {"model": model, "messages": messages, "seed": 7, "max_tokens": 12}
     first, again = [client.chat.completions.create(**seeded).choices[0].message.content for _ in range(2)]
     check("a seed repeats itself", first == again, (first, again))
+
+    several = client.chat.completions.create(**seeded, n=3)
+    check("n choices", [c.index for c in several.choices] == [0, 1, 2], several)
+    check("the first is the one of n = 1", several.choices[0].message.content == first, several)
+    check("their prompt counts once", several.usage.prompt_tokens == usage.prompt_tokens, several.usage)
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(**seeded, n=3, stream=True):
+        for part in chunk.choices:
+            streamed[part.index] += part.delta.content or ""
+    check("n choices streamed", streamed == [c.message.content for c in several.choices], streamed)
+    again = client.chat.completions.create(**greedy).usage.prompt_tokens_details.cached_tokens
+    check("a prompt that came before is cached", 0 < again < usage.prompt_tokens, again)
+
+    vllm = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "priority": 3, "cache_salt": "mine"}
+    knobs = client.chat.completions.create(
+        **greedy, presence_penalty=0.5, frequency_penalty=0.5, logit_bias={"5": 100}, extra_body=vllm)
+    check("all knobs at once", knobs.choices[0].message.content != choice.message.content, knobs)
+    check("a salt keeps the cache apart", knobs.usage.prompt_tokens_details.cached_tokens == 0, knobs.usage)
 
     stop = choice.message.content.split()[2]
     cut = client.chat.completions.create(**greedy, stop=[stop]).choices[0]
@@ -76,6 +95,8 @@ def main(base_url, model):
     pieces = [c.choices[0].text for c in client.completions.create(
         model=model, prompt="The sea is", max_tokens=8, temperature=0, stream=True)]
     check("completion stream", "The sea is" + "".join(pieces) == choice.text, pieces)
+    prompts = client.completions.create(model=model, prompt=["The sea is", "The sky is"], n=2, max_tokens=4, seed=3)
+    check("two prompts, two choices each", [c.index for c in prompts.choices] == [0, 1, 2, 3], prompts)
     tokens = client.completions.create(model=model, prompt=[1, 2, 3], max_tokens=2).usage
     check("completion of token ids", tokens.prompt_tokens == 3 and tokens.completion_tokens <= 2, tokens)
 

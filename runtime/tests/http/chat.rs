@@ -1,5 +1,5 @@
 use crate::model::{BEGIN, END, TURN};
-use crate::server::{MODEL, Server, user};
+use crate::server::{MODEL, Server, usage, user};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -22,8 +22,7 @@ async fn a_chat_is_answered_in_openais_shape() {
     let sampling = (request.sampling.temperature, request.sampling.top_p, request.sampling.seed);
     assert_eq!(sampling, (0.5, 0.9, 7));
     let (prompt, completion) = (request.prompt.len(), "Grüße 🦀!".len() + 1);
-    let usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
-    assert_eq!(answer["usage"], usage);
+    assert_eq!(answer["usage"], usage(prompt, completion));
     assert_eq!(request.max_tokens + prompt, crate::script::CONTEXT);
 }
 
@@ -122,7 +121,9 @@ async fn what_clients_send_without_meaning_it_is_accepted() {
         "n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "user": "ann", "tools": null,
         "stop": null, "temperature": null, "top_p": null, "seed": null, "max_tokens": null, "stream": false,
         "stream_options": null, "response_format": {"type": "text"}, "logprobs": false, "top_logprobs": null,
-        "parallel_tool_calls": true, "tool_choice": "auto", "store": false, "metadata": null, "service_tier": "auto",
+        "parallel_tool_calls": true, "tool_choice": "auto", "store": false, "metadata": {"run": "7"}, "service_tier": "auto",
+        "top_k": -1, "min_p": 0, "repetition_penalty": 1, "ignore_eos": false, "stop_token_ids": [], "priority": 0,
+        "cache_salt": null, "skip_special_tokens": true, "include_stop_str_in_output": false,
     });
     let reply = server.chat(body).await;
     assert_eq!(reply.status, 200, "{reply:?}");

@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
 
 mod chat;
+mod choices;
 mod client;
 mod completions;
+mod forms;
 mod lifecycle;
 mod model;
+mod parameters;
 mod reasoning;
 mod rejections;
 mod script;

@@ -1,18 +1,26 @@
 //! An engine that follows a script: a prompt that holds `say:TEXT` is answered with TEXT, a token a step.
 //!
+//! A request with a constraint gets the scripted token where that is allowed, elsewhere the first that is.
+//!
 //! `say:` up to the next structure token or the end of the prompt. `again:TEXT` says it for ever. `panic:` panics,
-//! `fail:` fails that request alone. `wait:` before any of them delays every step by 20 ms.
+//! `fail:` fails that request alone. `wait:` before any of them delays every step by 20 ms, `shuffle:` leaves the request
+//! out of some steps, which take 1 ms. A `#` in TEXT becomes the last digit of the seed, as many times as it says: choices differ.
+//!
+//! A prompt that came before in the same scope is in the cache, but for its last token.
 
 use crate::model::{END, TURN};
-use coterie_engine::{Event, Finish, Load, Rejected, Request, RequestId, TokenLogprobs};
+use coterie_engine::{Event, Finish, Load, Rejected, Request, RequestId, TokenLogprobs, TokenMask};
 use coterie_runtime::engine_thread::TokenSource;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const CONTEXT: usize = 2000;
+/// One more than the tokenizer's, as models have it.
+pub const VOCABULARY: usize = 260;
 pub const RUNNING: usize = 4;
 pub const WAITING: usize = 4;
+pub const WAITING_TOKENS: usize = 3000;
 
 /// What happened in the engine, for tests to look at.
 #[derive(Debug, Default)]
@@ -28,6 +36,7 @@ pub struct Script {
     waiting: VecDeque<RequestId>,
     running: Vec<RequestId>,
     state: BTreeMap<RequestId, Progress>,
+    cache: HashSet<(u64, Vec<u32>)>,
     load: Load,
 }
 
@@ -48,7 +57,11 @@ enum Act {
 impl Script {
     pub fn new(seen: Arc<Mutex<Seen>>) -> Script {
         let (waiting, running, state) = (VecDeque::new(), Vec::new(), BTreeMap::new());
-        Script { seen, next: 0, waiting, running, state, load: Load::default() }
+        Script { seen, next: 0, waiting, running, state, cache: HashSet::new(), load: Load::default() }
+    }
+
+    fn waiting_tokens(&self) -> usize {
+        self.waiting.iter().map(|id| self.state[id].request.prompt.len()).sum()
     }
 
     fn generate(&mut self, id: RequestId, events: &mut Vec<Event>) -> bool {
@@ -63,7 +76,9 @@ impl Script {
             Act::Say | Act::Again => {}
         }
         if *generated == 0 {
-            events.push(Event::Started { id, cached_tokens: 0 });
+            let new = self.cache.insert((request.cache_scope, request.prompt.clone()));
+            let cached_tokens = if new { 0 } else { request.prompt.len() - 1 };
+            events.push(Event::Started { id, cached_tokens });
             self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
             if let Some(top) = request.prompt_logprobs {
                 let nothing_more = request.max_tokens == 0;
@@ -76,10 +91,17 @@ impl Script {
                 }
             }
         }
-        let lines = spoken(&request.prompt);
-        let token = match act {
+        let lines = spoken(request);
+        let wished = match act {
             Act::Again if !lines.is_empty() => lines[*generated % lines.len()],
             _ => lines.get(*generated).copied().unwrap_or(END),
+        };
+        let token = match constrained(request, wished) {
+            Ok(token) => token,
+            Err(message) => {
+                events.push(Event::Failed { id, message });
+                return true;
+            }
         };
         *generated += 1;
         self.load.generated_tokens += 1;
@@ -100,14 +122,46 @@ impl Script {
     }
 }
 
+fn says(request: &Request, word: &str) -> bool {
+    let word: Vec<u32> = word.bytes().map(u32::from).collect();
+    request.prompt.windows(word.len()).any(|window| window == word)
+}
+
+/// A coin that falls the same way each time.
+fn chance(step: u64, id: RequestId) -> bool {
+    let mixed = ((step << 32) | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
+}
+
+/// The token that comes where `wished` should.
+fn constrained(request: &mut Request, wished: u32) -> Result<u32, String> {
+    let Some(constraint) = &mut request.constraint else { return Ok(wished) };
+    let mut mask = TokenMask::default();
+    mask.reset(VOCABULARY);
+    constraint.allow(&mut mask)?;
+    let first = || (0..VOCABULARY as u32).find(|token| mask.allows(*token)).ok_or("nothing is allowed");
+    let token = if mask.allows(wished) { wished } else { first()? };
+    if !request.stop_tokens.contains(&token) {
+        constraint.accept(token)?;
+    }
+    Ok(token)
+}
+
 /// What the prompt asks to say.
-fn spoken(prompt: &[u32]) -> Vec<u32> {
+fn spoken(request: &Request) -> Vec<u32> {
+    let prompt = &request.prompt;
+    let digit = request.sampling.seed % 10;
     let after = |word: &str| {
         let word: Vec<u32> = word.bytes().map(u32::from).collect();
         prompt.windows(word.len()).rposition(|window| window == word).map(|at| &prompt[at + word.len()..])
     };
     let line = after("say:").or_else(|| after("again:")).unwrap_or(&[]);
-    line.iter().copied().take_while(|token| *token < TURN).collect()
+    let said = line.iter().copied().take_while(|token| *token < TURN);
+    said.flat_map(|token| match token == u32::from(b'#') {
+        true => vec![u32::from(b'0') + digit as u32; digit as usize],
+        false => vec![token],
+    })
+    .collect()
 }
 
 fn scored(token: u32, top: usize) -> TokenLogprobs {
@@ -121,14 +175,18 @@ impl TokenSource for Script {
         if prompt == 0 {
             return Err(Rejected::EmptyPrompt);
         }
-        if let Some(token) = request.prompt.iter().find(|token| **token > 258) {
-            return Err(Rejected::UnknownToken { token: *token, vocabulary: 259 });
+        if let Some(token) = request.prompt.iter().find(|token| **token as usize >= VOCABULARY) {
+            return Err(Rejected::UnknownToken { token: *token, vocabulary: VOCABULARY });
         }
         if prompt + max_tokens > CONTEXT {
             return Err(Rejected::TooLong { prompt, max_tokens, context: CONTEXT });
         }
         if self.waiting.len() >= WAITING {
             return Err(Rejected::QueueFull { waiting: self.waiting.len(), limit: WAITING });
+        }
+        let waiting = self.waiting_tokens();
+        if waiting > 0 && waiting + prompt > WAITING_TOKENS {
+            return Err(Rejected::TokensFull { waiting, limit: WAITING_TOKENS });
         }
         let text: Vec<u8> = request.prompt.iter().map(|token| *token as u8).collect();
         let text = String::from_utf8_lossy(&text);
@@ -155,12 +213,17 @@ impl TokenSource for Script {
             let Some(id) = self.waiting.pop_front() else { break };
             self.running.push(id);
         }
-        let slow: Vec<u32> = "wait:".bytes().map(u32::from).collect();
-        let waits = |progress: &Progress| progress.request.prompt.windows(slow.len()).any(|w| w == slow);
-        if self.state.values().any(waits) {
+        if self.state.values().any(|progress| says(&progress.request, "wait:")) {
             std::thread::sleep(Duration::from_millis(20));
         }
+        if self.state.values().any(|progress| says(&progress.request, "shuffle:")) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let steps = self.seen.lock().unwrap().steps;
         for id in self.running.clone() {
+            if says(&self.state[&id].request, "shuffle:") && chance(steps, id) {
+                continue;
+            }
             if self.generate(id, events) {
                 self.running.retain(|running| *running != id);
                 self.state.remove(&id);
@@ -174,11 +237,21 @@ impl TokenSource for Script {
 
     fn load_now(&self) -> Load {
         let used = self.running.len() as f32 / RUNNING as f32;
-        Load { waiting: self.waiting.len(), running: self.running.len(), kv_usage: used, ..self.load }
+        Load {
+            waiting: self.waiting.len(),
+            waiting_tokens: self.waiting_tokens(),
+            running: self.running.len(),
+            kv_usage: used,
+            ..self.load
+        }
     }
 
     fn context_length(&self) -> usize {
         CONTEXT
+    }
+
+    fn vocabulary(&self) -> usize {
+        VOCABULARY
     }
 
     fn stop_tokens(&self) -> &[u32] {

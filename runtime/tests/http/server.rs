@@ -142,6 +142,14 @@ pub fn user(text: &str, more: Value) -> Value {
     body
 }
 
+/// What `usage` is when nothing was in the cache.
+pub fn usage(prompt: usize, completion: usize) -> Value {
+    serde_json::json!({
+        "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    })
+}
+
 /// Waits for `condition`.
 pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..1000 {

@@ -9,10 +9,9 @@ use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
-use super::settings::{MOST_TOKENS, Settings, empty};
+use super::settings::{MOST_TOKENS, Settings};
 use crate::chat_output::ChatOutput;
 use crate::conversation::Conversation;
-use crate::generation::Wanted;
 use crate::reasoning::{self, ReasoningSplitter};
 use crate::served_model::{ServedModel, TextSide};
 use crate::tool_calls::{Reasons, ToolFormat};
@@ -37,11 +36,7 @@ struct ChatRequest {
 
 /// Accepted where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "response_format", is_neutral: |v| v["type"] == "text" },
     Neutral { name: "modalities", is_neutral: |v| *v == serde_json::json!(["text"]) },
-    Neutral { name: "service_tier", is_neutral: |v| v == "auto" || v == "default" },
-    Neutral { name: "store", is_neutral: |v| v == false },
-    Neutral { name: "metadata", is_neutral: empty },
     Neutral { name: "verbosity", is_neutral: |v| v == "medium" },
     Neutral { name: "audio", is_neutral: |_| false },
     Neutral { name: "prediction", is_neutral: |_| false },
@@ -49,14 +44,14 @@ const NEUTRAL: &[Neutral] = &[
 ];
 
 impl ChatRequest {
-    fn take(parameters: &mut Parameters) -> Result<ChatRequest, ApiError> {
+    fn take(parameters: &mut Parameters, model: &ServedModel) -> Result<ChatRequest, ApiError> {
         let tool_use = ToolUse::take(parameters)?;
         let conversation = Conversation {
             messages: messages::take(parameters)?,
             tools: tool_use.shown().to_vec(),
             variables: variables::take(parameters)?,
         };
-        let settings = Settings::take(parameters)?;
+        let settings = Settings::take(parameters, model)?;
         let max_tokens = max_tokens(parameters)?;
         let wanted = parameters.boolean("logprobs")?.unwrap_or(false);
         let top = parameters.integer("top_logprobs", 0..=MOST_LOGPROBS)?;
@@ -90,7 +85,7 @@ impl Endpoint for Chat {
         model: &ServedModel,
         served_name: &str,
     ) -> Result<Asked<ChatAnswer>, ApiError> {
-        let request = ChatRequest::take(&mut parameters)?;
+        let request = ChatRequest::take(&mut parameters, model)?;
         parameters.finish()?;
 
         let no_template = || {
@@ -104,22 +99,23 @@ impl Endpoint for Chat {
             Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
         let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);
         let engine_request = coterie_engine::Request {
-            stop_tokens: model.engine.stop_tokens().to_vec(),
             top_logprobs: request.top_logprobs,
             ..coterie_engine::Request::new(prompt.tokens.clone(), request.max_tokens.unwrap_or(rest))
         };
 
-        let settings = request.settings;
+        let Settings { n, streamed, .. } = request.settings;
         let form = Form {
             with_logprobs: request.top_logprobs.is_some(),
             reasons: model.text.reasons,
             tool_format,
             call_is_named: request.tool_use.is_named(),
         };
-        let choices = (0..settings.n).map(|_| reading.output()).collect();
+        let choices = (0..n).map(|_| reading.output()).collect();
         let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
-        let wanted = Wanted { shown: reading.shown(), ..settings.wanted(&[engine_request]) };
-        Ok(Asked { wanted, answer, streamed: settings.streamed })
+        let wanted = request.settings.wanted(&[engine_request], model);
+        let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
+        wanted.shown.marks = reading.shown();
+        Ok(Asked { wanted, answer, streamed })
     }
 }
 

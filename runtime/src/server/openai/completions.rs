@@ -6,10 +6,10 @@ mod prompt;
 use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
-use super::settings::{MOST_TOKENS, Settings};
+use super::settings::{MOST_CHOICES, MOST_TOKENS, Settings};
 use crate::served_model::ServedModel;
 use answer::{CompletionAnswer, Echo};
-use prompt::Prompt;
+use prompt::{EncodedPrompt, Prompt};
 
 /// `logprobs` at most.
 const MOST_LOGPROBS: i64 = 5;
@@ -22,29 +22,64 @@ pub(super) struct Completions;
 /// A completion request that is valid in itself.
 #[derive(Debug)]
 struct CompletionRequest {
-    prompt: Prompt,
+    prompts: Vec<Prompt>,
     echo: bool,
     max_tokens: Option<usize>,
     logprobs: Option<usize>,
     settings: Settings,
 }
 
-/// Accepted where they change nothing.
-const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "suffix", is_neutral: |v| v == "" },
-    Neutral { name: "best_of", is_neutral: |v| v.as_f64() == Some(1.0) },
-];
-
 impl CompletionRequest {
-    fn take(parameters: &mut Parameters) -> Result<CompletionRequest, ApiError> {
-        let prompt = prompt::take(parameters)?;
-        let settings = Settings::take(parameters)?;
+    fn take(parameters: &mut Parameters, model: &ServedModel) -> Result<CompletionRequest, ApiError> {
+        let prompts = prompt::take(parameters, model.engine.vocabulary())?;
+        let settings = Settings::take(parameters, model)?;
         let echo = parameters.boolean("echo")?.unwrap_or(false);
         let least = if echo { 0 } else { 1 };
         let max_tokens = parameters.integer("max_tokens", least..=MOST_TOKENS)?.map(|tokens| tokens as usize);
         let logprobs = parameters.integer("logprobs", 0..=MOST_LOGPROBS)?.map(|top| top as usize);
-        parameters.only_neutral(NEUTRAL)?;
-        Ok(CompletionRequest { prompt, echo, max_tokens, logprobs, settings })
+        limit_choices(prompts.len(), settings.n)?;
+        refuse_choosing(parameters, settings.n)?;
+        parameters.only_neutral(&[Neutral { name: "suffix", is_neutral: |v| v == "" }])?;
+        Ok(CompletionRequest { prompts, echo, max_tokens, logprobs, settings })
+    }
+
+    /// What the engine is to do for one of the prompts.
+    fn engine_request(&self, prompt: &EncodedPrompt, context: usize) -> coterie_engine::Request {
+        let tokens = prompt.encoded.tokens.clone();
+        let rest = context.saturating_sub(tokens.len()).max(1);
+        let max_tokens = self.max_tokens.unwrap_or(DEFAULT_TOKENS.min(rest));
+        coterie_engine::Request {
+            top_logprobs: self.logprobs,
+            // Without a token to generate, only a prompt to score gives the engine something to do.
+            prompt_logprobs: if max_tokens == 0 {
+                self.logprobs.or(Some(0))
+            } else {
+                self.logprobs.filter(|_| self.echo)
+            },
+            ..coterie_engine::Request::new(tokens, max_tokens)
+        }
+    }
+}
+
+fn limit_choices(prompts: usize, n: usize) -> Result<(), ApiError> {
+    let choices = prompts.saturating_mul(n);
+    if choices <= MOST_CHOICES {
+        return Ok(());
+    }
+    let message = format!(
+        "'prompt' holds {prompts} prompts and 'n' is {n}: that makes {choices} choices, and an answer may have {MOST_CHOICES}."
+    );
+    Err(ApiError::invalid("prompt", message))
+}
+
+/// `best_of` generates more choices than are given back; here all are.
+fn refuse_choosing(parameters: &mut Parameters, n: usize) -> Result<(), ApiError> {
+    match parameters.integer("best_of", 1..=MOST_CHOICES as i64)? {
+        Some(best_of) if best_of as usize != n => {
+            let message = format!("'best_of' = {best_of} is not supported where 'n' is {n}; leave it out.");
+            Err(ApiError::unsupported("best_of", message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -57,31 +92,24 @@ impl Endpoint for Completions {
         model: &ServedModel,
         served_name: &str,
     ) -> Result<Asked<CompletionAnswer>, ApiError> {
-        let request = CompletionRequest::take(&mut parameters)?;
+        let mut request = CompletionRequest::take(&mut parameters, model)?;
         parameters.finish()?;
 
-        let prompt =
-            request.prompt.encoded(model).await.map_err(|refused| ApiError::invalid("prompt", refused))?;
-        let rest = model.engine.context_length().saturating_sub(prompt.encoded.tokens.len()).max(1);
-        let max_tokens = request.max_tokens.unwrap_or(DEFAULT_TOKENS.min(rest));
-        let engine_request = coterie_engine::Request {
-            stop_tokens: model.engine.stop_tokens().to_vec(),
-            top_logprobs: request.logprobs,
-            // Without a token to generate, only a prompt to score gives the engine something to do.
-            prompt_logprobs: if max_tokens == 0 {
-                request.logprobs.or(Some(0))
-            } else {
-                request.logprobs.filter(|_| request.echo)
-            },
-            ..coterie_engine::Request::new(prompt.encoded.tokens.clone(), max_tokens)
-        };
+        let mut prompts = Vec::with_capacity(request.prompts.len());
+        for prompt in std::mem::take(&mut request.prompts) {
+            let encoded = prompt.encoded(model).await;
+            prompts.push(encoded.map_err(|refused| ApiError::invalid("prompt", refused))?);
+        }
+        let context = model.engine.context_length();
+        let engine_requests: Vec<_> =
+            prompts.iter().map(|prompt| request.engine_request(prompt, context)).collect();
 
-        let settings = request.settings;
-        let wanted = settings.wanted(&[engine_request]);
-        let echo = request.echo.then(|| Echo::new(vec![prompt], settings.n));
+        let Settings { n, streamed, .. } = request.settings;
+        let choices = prompts.len() * n;
+        let echo = request.echo.then(|| Echo::new(prompts, n));
         let with_logprobs = request.logprobs.is_some();
-        let choices = wanted.requests.len();
         let answer = CompletionAnswer::new(served_name, model.text.clone(), with_logprobs, echo, choices);
-        Ok(Asked { wanted, answer, streamed: settings.streamed })
+        let wanted = request.settings.wanted(&engine_requests, model);
+        Ok(Asked { wanted: wanted.map_err(|rule| ApiError::rejected(&rule, "prompt"))?, answer, streamed })
     }
 }

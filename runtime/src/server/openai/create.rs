@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::error::ApiError;
 use super::parameters::Parameters;
+use super::response_format::{self, Form};
 use super::settings::Streamed;
 use super::{body, model, take_model};
 use crate::generation::{Generation, Wanted};
@@ -56,10 +57,34 @@ async fn start<E: Endpoint>(
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
-    let Asked { wanted, answer, streamed } = E::understand(parameters, model, &front.served_name).await?;
+    let form = response_format::take(&mut parameters)?;
+    let Asked { mut wanted, answer, streamed } = E::understand(parameters, model, &front.served_name).await?;
+    if let Some(form) = form {
+        constrain(&mut wanted, form, model).await?;
+    }
     let crowded = if wanted.choices_per_prompt > 1 { "n" } else { E::PROMPT };
     let generation = Generation::start(model, &front.metrics, wanted, arrived)
         .await
         .map_err(|why| ApiError::not_submitted(&why, E::PROMPT, crowded))?;
     Ok((generation, answer, streamed))
+}
+
+/// Gives each choice its own constraint.
+async fn constrain(wanted: &mut Wanted, form: Form, model: &ServedModel) -> Result<(), ApiError> {
+    let Form { param, format } = form;
+    let ends = |token: &u32| model.engine.stop_tokens().contains(token);
+    if wanted.requests.iter().any(|request| !request.stop_tokens.iter().any(ends)) {
+        let message = format!("'{param}' needs the token that ends the answer; leave 'ignore_eos' out.");
+        return Err(ApiError::invalid(param, message));
+    }
+    if wanted.requests.iter().any(|request| request.constraint.is_some()) {
+        let message = format!("'{param}' cannot go with a 'tool_choice' that asks for a call.");
+        return Err(ApiError::invalid(param, message));
+    }
+    let constraint = model.grammars.compile_aside(format).await;
+    let constraint = constraint.map_err(|why| ApiError::not_constrained(param, &why))?;
+    for request in &mut wanted.requests {
+        request.constraint = Some(constraint.clone());
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::engine_thread::{Cut, NotSubmitted};
 use crate::generation::Broken;
+use crate::grammar::GrammarError;
 use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -60,7 +61,14 @@ impl ApiError {
     }
 
     pub fn malformed_json(error: &serde_json::Error) -> ApiError {
-        ApiError::refused(None, format!("The body of the request is not valid JSON: {error}."))
+        let said = error.to_string();
+        if let Some(place) = said.strip_prefix("number out of range") {
+            return ApiError::refused(
+                None,
+                format!("The body of the request has a number beyond all limits{place}."),
+            );
+        }
+        ApiError::refused(None, format!("The body of the request is not valid JSON: {said}."))
     }
 
     pub fn no_object(found: &str) -> ApiError {
@@ -114,22 +122,26 @@ impl ApiError {
     /// The engine did not take the request; its prompt came from `prompt_param`, and that it has so many choices from
     /// `crowded_param`.
     pub fn not_submitted(why: &NotSubmitted, prompt_param: &str, crowded_param: &str) -> ApiError {
-        let rule = match why {
-            NotSubmitted::Rejected(rule) => rule,
+        match why {
+            NotSubmitted::Rejected(rule) => ApiError::rejected(rule, prompt_param),
             NotSubmitted::TooMany { requests, limit } => {
                 let message = format!(
                     "{requests} choices were asked for, but only {limit} may wait here; ask for fewer."
                 );
-                return ApiError::invalid(crowded_param, message);
+                ApiError::invalid(crowded_param, message)
             }
             NotSubmitted::TooManyTokens { tokens, limit } => {
                 let message = format!(
                     "The prompts of all choices have {tokens} tokens, but only {limit} may wait here; ask for fewer choices."
                 );
-                return ApiError::invalid(crowded_param, message);
+                ApiError::invalid(crowded_param, message)
             }
-            NotSubmitted::Cut(cut) => return ApiError::cut(cut),
-        };
+            NotSubmitted::Cut(cut) => ApiError::cut(cut),
+        }
+    }
+
+    /// The engine would not take, or did not take, a request whose prompt came from `prompt_param`.
+    pub fn rejected(rule: &Rejected, prompt_param: &str) -> ApiError {
         let message = rule.to_string();
         match rule {
             Rejected::TooLong { .. } => {
@@ -141,6 +153,21 @@ impl ApiError {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message)
                     .retry(QUEUE_RETRY)
             }
+        }
+    }
+
+    /// The form in `param` was not taken.
+    pub fn not_constrained(param: &str, why: &GrammarError) -> ApiError {
+        let message = format!("'{param}' was refused: {why}.");
+        match why {
+            GrammarError::Busy(_) => {
+                let code = Some("grammar_queue_full");
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message)
+                    .about(param)
+                    .retry(QUEUE_RETRY)
+            }
+            GrammarError::Unavailable(_) => ApiError::unsupported(param, message),
+            _ => ApiError::invalid(param, message),
         }
     }
 
@@ -168,6 +195,12 @@ impl ApiError {
             }
         };
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some(code), message).retry(MODEL_RETRY)
+    }
+
+    /// With one more sentence.
+    pub fn with(mut self, sentence: &str) -> ApiError {
+        self.message.push_str(sentence);
+        self
     }
 
     fn refused(code: Option<&'static str>, message: impl Into<String>) -> ApiError {

@@ -43,6 +43,11 @@ impl Parameters {
         format!("{}{name}", self.prefix)
     }
 
+    /// The parameters that were not taken yet.
+    pub fn names(&self) -> Vec<String> {
+        self.fields.keys().cloned().collect()
+    }
+
     /// Takes a parameter of any type; null counts as not given.
     pub fn any(&mut self, name: &str) -> Option<Value> {
         self.fields.shift_remove(name).filter(|value| !value.is_null())
@@ -72,18 +77,20 @@ impl Parameters {
     }
 
     pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
-        let found = self.typed(name, "an integer", |value| match value.as_i64() {
-            Some(number) => Ok(number),
-            // Larger than i64 is an integer all the same, and out of range.
-            None if value.is_u64() => Ok(i64::MAX),
-            None => Err(value),
-        })?;
-        self.in_range(name, found, &range)
+        let read = |value| whole(&value).map(|number| (number, value.clone())).ok_or(value);
+        let Some((number, value)) = self.typed(name, "an integer", read)? else { return Ok(None) };
+        match i64::try_from(number) {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(self.out_of_range(name, &value, &range)),
+        }
     }
 
     pub fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f64>, ApiError> {
-        let found = self.typed(name, "a number", |value| value.as_f64().ok_or(value))?;
-        self.in_range(name, found, &range)
+        let read = |value: Value| value.as_f64().map(|number| (number, value.clone())).ok_or(value);
+        match self.typed(name, "a number", read)? {
+            Some((number, value)) if !range.contains(&number) => Err(self.out_of_range(name, &value, &range)),
+            found => Ok(found.map(|(number, _)| number)),
+        }
     }
 
     /// Takes the parameters in `table`, and refuses those that would change something.
@@ -125,24 +132,23 @@ impl Parameters {
             .transpose()
     }
 
-    fn in_range<T: PartialOrd + std::fmt::Display>(
+    fn out_of_range<T: std::fmt::Display>(
         &self,
         name: &str,
-        found: Option<T>,
+        found: &Value,
         range: &RangeInclusive<T>,
-    ) -> Result<Option<T>, ApiError> {
-        match found {
-            Some(number) if !range.contains(&number) => {
-                let path = self.path(name);
-                let (least, most) = (range.start(), range.end());
-                Err(ApiError::invalid(
-                    &path,
-                    format!("'{path}' must be between {least} and {most}, not {number}."),
-                ))
-            }
-            found => Ok(found),
-        }
+    ) -> ApiError {
+        let path = self.path(name);
+        let (least, most, found) = (range.start(), range.end(), shortened(found));
+        ApiError::invalid(&path, format!("'{path}' must be between {least} and {most}, not {found}."))
     }
+}
+
+/// A number without a fraction: some clients write 5 as 5.0. One that is beyond all ranges stays so.
+pub(super) fn whole(value: &Value) -> Option<i128> {
+    let number = value.as_number()?;
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    integer.or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128))
 }
 
 pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError {
@@ -161,7 +167,8 @@ fn named(value: &Value) -> &'static str {
     }
 }
 
-fn shortened(value: &Value) -> String {
+/// The value as it was sent, but not at any length.
+pub(super) fn shortened(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > 80 {
         text.truncate(text.floor_char_boundary(80));

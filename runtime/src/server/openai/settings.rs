@@ -1,78 +1,119 @@
 //! What chat completions and completions have in common: how tokens are chosen, when the answer ends, how it is sent.
 
 use super::error::ApiError;
-use super::fresh_number;
-use super::parameters::{Neutral, Parameters, wrong_type};
-use crate::generation::Wanted;
-use crate::stop_strings::LONGEST;
-use coterie_engine::{Request, Sampling};
+use super::parameters::{Neutral, Parameters};
+use super::stops::Stops;
+use super::{fresh_number, sampling};
+use crate::generation::{Shown, Wanted};
+use crate::served_model::ServedModel;
+use coterie_engine::{Rejected, Request, Sampling};
 use serde_json::Value;
-
-/// Stop strings of one request at most.
-const STOPS: usize = 4;
-/// The largest number that is taken for a number of tokens; the context decides below it.
-pub(super) const MOST_TOKENS: i64 = u32::MAX as i64;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 /// Choices of one answer at most.
 pub(super) const MOST_CHOICES: usize = 128;
+/// The largest number that is taken for a number of tokens; the context decides below it.
+pub(super) const MOST_TOKENS: i64 = u32::MAX as i64;
+/// The class that goes last.
+const LAST_PRIORITY: i64 = 100;
+/// Entries of `metadata` at most.
+const MOST_METADATA: usize = 16;
+/// `cache_salt` at most, bytes.
+const LONGEST_SALT: usize = 256;
 
 /// How an answer is generated and sent.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     /// Choices for each prompt.
     pub n: usize,
+    pub streamed: Option<Streamed>,
     /// With any seed.
     sampling: Sampling,
     seed: Option<u64>,
-    pub stops: Vec<String>,
-    pub streamed: Option<Streamed>,
+    stops: Stops,
+    show_special_tokens: bool,
+    priority: u8,
+    cache_scope: u64,
 }
 
 /// The answer is sent while it is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Streamed {
-    /// A last chunk counts the tokens.
-    pub include_usage: bool,
+    pub usage: UsageChunks,
+}
+
+/// Which chunks of a stream count the tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum UsageChunks {
+    /// None of them.
+    None,
+    /// One more at the end.
+    Last,
+    /// Each of them, and one more at the end.
+    All,
 }
 
 impl Settings {
-    pub fn take(parameters: &mut Parameters) -> Result<Settings, ApiError> {
-        let temperature = parameters.number("temperature", 0.0..=2.0)?.unwrap_or(1.0) as f32;
-        let top_p = parameters.number("top_p", 0.0..=1.0)?.unwrap_or(1.0) as f32;
-        let n = parameters.integer("n", 1..=MOST_CHOICES as i64)?.unwrap_or(1) as usize;
-        let seed = parameters.integer("seed", i64::MIN..=i64::MAX)?.map(i64::cast_unsigned);
-        let sampling = Sampling { temperature, top_p, ..Sampling::greedy() };
-        let stops = stops(parameters)?;
-        let streamed = streamed(parameters)?;
-        // Who asks is nobody's business here.
+    pub fn take(parameters: &mut Parameters, model: &ServedModel) -> Result<Settings, ApiError> {
+        let vocabulary = model.engine.vocabulary();
+        let settings = Settings {
+            n: parameters.integer("n", 1..=MOST_CHOICES as i64)?.unwrap_or(1) as usize,
+            streamed: streamed(parameters)?,
+            sampling: sampling::take(parameters, vocabulary)?,
+            seed: parameters.integer("seed", i64::MIN..=i64::MAX)?.map(i64::cast_unsigned),
+            stops: Stops::take(parameters, vocabulary)?,
+            show_special_tokens: !parameters.boolean("skip_special_tokens")?.unwrap_or(true),
+            priority: priority(parameters)?,
+            cache_scope: cache_scope(parameters)?,
+        };
+        // Who asks, and what for, is nobody's business here.
         for ignored in ["user", "safety_identifier", "prompt_cache_key"] {
             parameters.string(ignored)?;
         }
+        ignore_metadata(parameters)?;
         parameters.only_neutral(NEUTRAL)?;
-        Ok(Settings { n, sampling, seed, stops, streamed })
+        Ok(settings)
     }
 
-    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are.
-    pub fn wanted(&self, prompts: &[Request]) -> Wanted {
+    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are. A prompt that
+    /// the engine would refuse for its length is refused before there are `n` copies of it.
+    pub fn wanted(self, prompts: &[Request], model: &ServedModel) -> Result<Wanted, Rejected> {
+        let context = model.engine.context_length();
+        for Request { prompt, max_tokens, .. } in prompts {
+            let (prompt, max_tokens) = (prompt.len(), *max_tokens);
+            if prompt.saturating_add(max_tokens) > context {
+                return Err(Rejected::TooLong { prompt, max_tokens, context });
+            }
+        }
         let choice = |prompt: &Request, index: usize| {
             let seed = self.seed.map_or_else(fresh_number, |seed| seed.wrapping_add(index as u64));
-            Request { sampling: Sampling { seed, ..self.sampling.clone() }, ..prompt.clone() }
+            Request {
+                sampling: Sampling { seed, ..self.sampling.clone() },
+                stop_tokens: self.stops.tokens(model.engine.stop_tokens()),
+                priority: self.priority,
+                cache_scope: self.cache_scope,
+                ..prompt.clone()
+            }
         };
-        let requests = prompts.iter().flat_map(|prompt| (0..self.n).map(|index| choice(prompt, index)));
-        Wanted {
+        let requests = prompts.iter().flat_map(|prompt| (0..self.n).map(move |index| choice(prompt, index)));
+        Ok(Wanted {
             requests: requests.collect(),
             choices_per_prompt: self.n,
-            stops: self.stops.clone(),
-            shown: Vec::new(),
-        }
+            shown: Shown {
+                stops: self.stops.shown,
+                special_tokens: self.show_special_tokens,
+                ..Shown::default()
+            },
+            stops: self.stops.strings,
+        })
     }
 }
 
 /// Accepted by both endpoints where they change nothing, because clients send them so.
 const NEUTRAL: &[Neutral] = &[
-    Neutral { name: "presence_penalty", is_neutral: |v| v.as_f64() == Some(0.0) },
-    Neutral { name: "frequency_penalty", is_neutral: |v| v.as_f64() == Some(0.0) },
-    Neutral { name: "logit_bias", is_neutral: empty },
+    Neutral { name: "service_tier", is_neutral: |v| v == "auto" || v == "default" },
+    Neutral { name: "store", is_neutral: |v| v == false },
 ];
 
 /// An empty object or array.
@@ -80,37 +121,44 @@ pub(super) fn empty(value: &Value) -> bool {
     value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-fn stops(parameters: &mut Parameters) -> Result<Vec<String>, ApiError> {
-    let path = parameters.path("stop");
-    let given = match parameters.any("stop") {
-        None => Vec::new(),
-        Some(Value::Array(items)) => items,
-        Some(one) => vec![one],
-    };
-    if given.len() > STOPS {
-        return Err(ApiError::invalid(
+fn priority(parameters: &mut Parameters) -> Result<u8, ApiError> {
+    let given = parameters
+        .integer("priority", 0..=LAST_PRIORITY)
+        .map_err(|refused| refused.with(" 0 goes first: a client can step back, but not ahead of others."))?;
+    Ok(given.unwrap_or(0) as u8)
+}
+
+/// Requests of the same `cache_salt` share a scope, those without one the scope 0. The key that is mixed in keeps a client
+/// from finding another salt with the same scope.
+fn cache_scope(parameters: &mut Parameters) -> Result<u64, ApiError> {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let path = parameters.path("cache_salt");
+    match parameters.string("cache_salt")? {
+        None => Ok(0),
+        Some(salt) if salt.is_empty() || salt.len() > LONGEST_SALT => Err(ApiError::invalid(
             &path,
-            format!("'{path}' may have {STOPS} strings at most, not {}.", given.len()),
-        ));
-    }
-    let stop = |value: Value| match value {
-        Value::String(text) if text.is_empty() => {
-            Err(ApiError::invalid(&path, format!("'{path}' must not hold an empty string.")))
-        }
-        Value::String(text) if text.len() > LONGEST => Err(ApiError::invalid(
-            &path,
-            format!("A string in '{path}' may have {LONGEST} bytes at most, not {}.", text.len()),
+            format!("'{path}' must have 1 to {LONGEST_SALT} bytes, not {}.", salt.len()),
         )),
-        Value::String(text) => Ok(text),
-        other => Err(wrong_type(&path, "a string or an array of strings", &other)),
-    };
-    given.into_iter().map(stop).collect()
+        Some(salt) => Ok(KEY.hash_one(salt).max(1)),
+    }
+}
+
+/// Only answers that are stored could be found by their `metadata`, and none is.
+fn ignore_metadata(parameters: &mut Parameters) -> Result<(), ApiError> {
+    let path = parameters.path("metadata");
+    let Some(mut fields) = parameters.object("metadata")? else { return Ok(()) };
+    let names = fields.names();
+    if names.len() > MOST_METADATA {
+        let message = format!("'{path}' may have {MOST_METADATA} entries at most, not {}.", names.len());
+        return Err(ApiError::invalid(&path, message));
+    }
+    names.into_iter().try_for_each(|name| fields.string(&name).map(drop))
 }
 
 fn streamed(parameters: &mut Parameters) -> Result<Option<Streamed>, ApiError> {
     let stream = parameters.boolean("stream")?.unwrap_or(false);
     let Some(mut options) = parameters.object("stream_options")? else {
-        return Ok(stream.then_some(Streamed { include_usage: false }));
+        return Ok(stream.then_some(Streamed { usage: UsageChunks::None }));
     };
     if !stream {
         return Err(ApiError::invalid(
@@ -118,8 +166,19 @@ fn streamed(parameters: &mut Parameters) -> Result<Option<Streamed>, ApiError> {
             "'stream_options' is only allowed when 'stream' is true.",
         ));
     }
-    let include_usage = options.boolean("include_usage")?.unwrap_or(false);
+    let last = options.boolean("include_usage")?.unwrap_or(false);
+    let all = options.boolean("continuous_usage_stats")?.unwrap_or(false);
     options.only_neutral(&[Neutral { name: "include_obfuscation", is_neutral: |v| v == false }])?;
+    let path = options.path("continuous_usage_stats");
     options.finish()?;
-    Ok(Some(Streamed { include_usage }))
+    let usage = match (last, all) {
+        (false, false) => UsageChunks::None,
+        (true, false) => UsageChunks::Last,
+        (true, true) => UsageChunks::All,
+        (false, true) => {
+            let message = format!("'{path}' is only allowed when 'stream_options.include_usage' is true.");
+            return Err(ApiError::invalid(&path, message));
+        }
+    };
+    Ok(Some(Streamed { usage }))
 }

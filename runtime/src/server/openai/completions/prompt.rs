@@ -1,13 +1,14 @@
-//! `prompt` of a completion request: a text, or tokens.
+//! `prompt` of a completion request: a text or tokens, or several of them.
 
 use crate::detokenizer::Detokenizer;
 use crate::served_model::{ServedModel, TextSide};
 use crate::server::openai::error::ApiError;
 use crate::server::openai::parameters::{Parameters, wrong_type};
+use crate::server::openai::token_ids::token_ids;
 use crate::tokenizer::Encoded;
 use serde_json::Value;
 
-const EXPECTED: &str = "a string or an array of token ids";
+const EXPECTED: &str = "a string, an array of token ids, or an array of such prompts";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Prompt {
@@ -22,32 +23,28 @@ pub(super) struct EncodedPrompt {
     pub encoded: Encoded,
 }
 
-/// Takes `prompt`. A list may hold one prompt: one answer has one choice here.
-pub(super) fn take(parameters: &mut Parameters) -> Result<Prompt, ApiError> {
-    match parameters.any("prompt") {
-        None => Err(ApiError::missing("prompt")),
-        Some(Value::String(text)) => Ok(Prompt::Text(text)),
-        Some(Value::Array(items)) => match items.first() {
-            None => Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
-            Some(Value::Number(_)) => tokens(&items, "prompt"),
-            Some(_) if items.len() > 1 => {
-                let message = format!("'prompt' holds {} prompts; send one a request.", items.len());
-                Err(ApiError::unsupported("prompt", message))
-            }
-            Some(Value::String(text)) => Ok(Prompt::Text(text.clone())),
-            Some(Value::Array(one)) => tokens(one, "prompt[0]"),
-            Some(other) => Err(wrong_type("prompt[0]", EXPECTED, other)),
-        },
-        Some(other) => Err(wrong_type("prompt", EXPECTED, &other)),
+/// Takes `prompt`; at least one. Token ids below `vocabulary` exist.
+pub(super) fn take(parameters: &mut Parameters, vocabulary: usize) -> Result<Vec<Prompt>, ApiError> {
+    let several = match parameters.any("prompt") {
+        None => return Err(ApiError::missing("prompt")),
+        Some(Value::String(text)) => return Ok(vec![Prompt::Text(text)]),
+        Some(Value::Array(items)) => items,
+        Some(other) => return Err(wrong_type("prompt", EXPECTED, &other)),
+    };
+    match several.first() {
+        None => Err(ApiError::invalid("prompt", "'prompt' must not be empty.")),
+        Some(Value::Number(_)) => Ok(vec![Prompt::Tokens(token_ids(&several, "prompt", vocabulary)?)]),
+        Some(_) => several.into_iter().enumerate().map(|(at, one)| prompt(one, at, vocabulary)).collect(),
     }
 }
 
-fn tokens(items: &[Value], path: &str) -> Result<Prompt, ApiError> {
-    let token = |(at, item): (usize, &Value)| {
-        let id = item.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| wrong_type(&format!("{path}[{at}]"), "a token id", item))
-    };
-    items.iter().enumerate().map(token).collect::<Result<Vec<u32>, ApiError>>().map(Prompt::Tokens)
+fn prompt(value: Value, at: usize, vocabulary: usize) -> Result<Prompt, ApiError> {
+    let path = format!("prompt[{at}]");
+    match value {
+        Value::String(text) => Ok(Prompt::Text(text)),
+        Value::Array(ids) => Ok(Prompt::Tokens(token_ids(&ids, &path, vocabulary)?)),
+        other => Err(wrong_type(&path, "a string or an array of token ids", &other)),
+    }
 }
 
 impl Prompt {
