@@ -5,6 +5,7 @@ use crate::answer_text::{AnswerText, Piece};
 use crate::engine_thread::{Cut, NotSubmitted, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
 use crate::served_model::{ServedModel, TextSide};
+use crate::tokenizer::Tokenizer;
 use coterie_engine::{Event, Finish, Request, TokenLogprobs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,12 +19,27 @@ pub struct Wanted {
     pub choices_per_prompt: usize,
     /// A choice ends before the first of these.
     pub stops: Vec<String>,
-    /// The string or token that ended a choice is part of it.
-    pub show_stops: bool,
-    /// Tokens that mark structure are text, too.
-    pub show_special_tokens: bool,
-    /// These are, in any case.
-    pub shown: Vec<u32>,
+    /// What else is part of a choice's text.
+    pub shown: Shown,
+}
+
+/// What is part of a choice's text beside its tokens of text.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// The string or the token that ended it.
+    pub stops: bool,
+    /// All tokens that mark structure.
+    pub special_tokens: bool,
+    /// These, even if they mark structure.
+    pub marks: Vec<u32>,
+}
+
+impl Shown {
+    /// The bytes that `token` adds to the text.
+    fn bytes(&self, token: u32, tokenizer: &Tokenizer) -> Vec<u8> {
+        let whole = self.special_tokens || self.marks.contains(&token);
+        if whole { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) }
+    }
 }
 
 /// An answer as it comes. Dropping it cancels the choices that have not ended.
@@ -35,14 +51,12 @@ pub struct Generation {
     tokens: TokenStreams,
     choices: Vec<Choice>,
     choices_per_prompt: usize,
-    show_special_tokens: bool,
-    shown: Vec<u32>,
+    shown: Shown,
 }
 
 /// One of the answers to one prompt.
 struct Choice {
     text: AnswerText,
-    show_stop_token: bool,
     prompt_tokens: usize,
     /// None until the engine has begun.
     cached_tokens: Option<usize>,
@@ -79,8 +93,7 @@ impl Generation {
         arrived: Instant,
     ) -> Result<Generation, NotSubmitted> {
         let choice = |request: &Request| Choice {
-            text: AnswerText::new(wanted.stops.clone(), wanted.show_stops),
-            show_stop_token: wanted.show_stops,
+            text: AnswerText::new(wanted.stops.clone(), wanted.shown.stops),
             prompt_tokens: request.prompt.len(),
             cached_tokens: None,
             completion_tokens: 0,
@@ -94,7 +107,6 @@ impl Generation {
             tokens,
             choices,
             choices_per_prompt: wanted.choices_per_prompt,
-            show_special_tokens: wanted.show_special_tokens,
             shown: wanted.shown,
         })
     }
@@ -118,10 +130,10 @@ impl Generation {
                     [Some(Part::Prompt(logprobs)), finish.map(Part::End)].into_iter().flatten().collect()
                 }
                 Event::Token { token, logprobs, finish, .. } => {
-                    let tokenizer = &self.text.tokenizer;
-                    let shown = self.show_special_tokens || self.shown.contains(&token);
-                    let bytes = if shown { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) };
-                    choice.token(&bytes, logprobs, finish)
+                    // The stop token is structure, not text, whatever its spelling.
+                    let text = finish != Some(Finish::Stop) || self.shown.stops;
+                    let bytes = text.then(|| self.shown.bytes(token, &self.text.tokenizer));
+                    choice.token(bytes.as_deref(), logprobs, finish)
                 }
                 Event::Failed { message, .. } => {
                     self.end(index, Outcome::failed);
@@ -194,11 +206,16 @@ impl Drop for Generation {
 }
 
 impl Choice {
-    fn token(&mut self, bytes: &[u8], logprobs: Option<TokenLogprobs>, finish: Option<Finish>) -> Vec<Part> {
+    /// A token came, with the bytes that it adds to the text, if it is part of that at all.
+    fn token(
+        &mut self,
+        bytes: Option<&[u8]>,
+        logprobs: Option<TokenLogprobs>,
+        finish: Option<Finish>,
+    ) -> Vec<Part> {
         self.completion_tokens += 1;
         let mut pieces = Vec::new();
-        // The stop token is structure, not text, whatever its spelling.
-        if finish != Some(Finish::Stop) || self.show_stop_token {
+        if let Some(bytes) = bytes {
             pieces.push(self.text.push(bytes, logprobs));
         }
         if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {

@@ -110,7 +110,7 @@ impl<A: Answer> Sending<A> {
         match self.usage {
             UsageChunks::None => {}
             UsageChunks::Last => chunk["usage"] = Value::Null,
-            UsageChunks::All => chunk["usage"] = Usage::of(&self.generation).json(),
+            UsageChunks::All => chunk["usage"] = self.answer.counted(Usage::of(&self.generation)).json(),
         }
         event(out, &chunk);
     }

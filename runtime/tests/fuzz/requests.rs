@@ -8,7 +8,7 @@ use axum::http::Request;
 use coterie_runtime::engine_thread::spawn;
 use coterie_runtime::grammar::Grammars;
 use coterie_runtime::served_model::{ServedModel, TextSide};
-use coterie_runtime::server::{Front, router};
+use coterie_runtime::server::{Front, Limits, router};
 use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt;
@@ -114,11 +114,11 @@ fn attack(name: &'static str, path: &str) {
 
 async fn served() -> Router {
     let folder = model::folder();
-    let front = Arc::new(Front::new("scripted".to_owned()));
+    let front = Arc::new(Front::new("scripted".to_owned(), Limits::default()));
     let engine = spawn(|| Ok(Script::new(Arc::default())), front.metrics.clone()).await.unwrap();
     let text = Arc::new(TextSide::load(folder.path()).unwrap());
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
-    front.open(ServedModel { text, engine, grammars });
+    front.open(ServedModel::new(text, engine, grammars));
     router(front)
 }
 

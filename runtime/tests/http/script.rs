@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const CONTEXT: usize = 2000;
+/// One more than the tokenizer's, as models have it.
+pub const VOCABULARY: usize = 260;
 pub const RUNNING: usize = 4;
 pub const WAITING: usize = 4;
 pub const WAITING_TOKENS: usize = 3000;
-pub const VOCABULARY: usize = 259;
 
 /// What happened in the engine, for tests to look at.
 #[derive(Debug, Default)]
@@ -128,8 +129,8 @@ fn says(request: &Request, word: &str) -> bool {
 
 /// A coin that falls the same way each time.
 fn chance(step: u64, id: RequestId) -> bool {
-    let mixed = (step << 32 | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
+    let mixed = ((step << 32) | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
 }
 
 /// The token that comes where `wished` should.

@@ -1,6 +1,6 @@
 //! Programs that others wrote, against the binary: the official `openai` client, and schemathesis with our document.
 
-use crate::serving::Process;
+use crate::rank::Process;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -12,6 +12,7 @@ mod folder;
 #[path = "../http/model.rs"]
 #[allow(dead_code)]
 mod model;
+mod rank;
 mod refusals;
 mod serving;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]

@@ -15,6 +15,10 @@ pub(in crate::server) trait Answer: Send + 'static {
     fn opening(&mut self) -> Vec<Value>;
     /// The chunks that tell of a part of choice `index`; none where its text may yet become something else.
     fn chunks(&mut self, index: usize, part: Part) -> Vec<Value>;
+    /// What was counted so far, with what only the endpoint knows.
+    fn counted(&self, usage: Usage) -> Usage {
+        usage
+    }
     /// The chunk that counts.
     fn usage_chunk(&self, usage: Usage) -> Value;
     /// All parts of all choices in one object.
@@ -27,8 +31,8 @@ pub(in crate::server) struct Usage {
     prompt: usize,
     cached: usize,
     completion: usize,
-    /// Of the completion.
-    pub reasoning: usize,
+    /// Of the completion, where the model marks its reasoning.
+    pub reasoning: Option<usize>,
 }
 
 impl Usage {
@@ -37,18 +41,21 @@ impl Usage {
             prompt: generation.prompt_tokens(),
             cached: generation.cached_tokens(),
             completion: generation.completion_tokens(),
-            reasoning: 0,
+            reasoning: None,
         }
     }
 
     pub fn json(self) -> Value {
-        json!({
+        let mut json = json!({
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self.cached},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        })
+        });
+        if let Some(reasoning) = self.reasoning {
+            json["completion_tokens_details"] = json!({"reasoning_tokens": reasoning});
+        }
+        json
     }
 }
 

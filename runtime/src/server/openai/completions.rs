@@ -98,7 +98,7 @@ impl Endpoint for Completions {
         let mut prompts = Vec::with_capacity(request.prompts.len());
         for prompt in std::mem::take(&mut request.prompts) {
             let encoded = prompt.encoded(model).await;
-            prompts.push(encoded.map_err(|refused| ApiError::invalid("prompt", refused))?);
+            prompts.push(encoded.map_err(|why| ApiError::not_encoded(why, "prompt"))?);
         }
         let context = model.engine.context_length();
         let engine_requests: Vec<_> =

@@ -55,7 +55,7 @@ async fn start<E: Endpoint>(
     body: Body,
     arrived: Instant,
 ) -> Result<(Generation, E::Answer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
+    let body = body::read(body, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
@@ -86,7 +86,8 @@ fn one_form(asked: Option<Form>, tool_form: Option<Form>) -> Result<Option<Form>
 /// Gives each choice its own constraint.
 async fn constrain(wanted: &mut Wanted, form: Form, model: &ServedModel) -> Result<(), ApiError> {
     let Form { param, format } = form;
-    if wanted.requests.iter().any(|request| request.stop_tokens.is_empty()) {
+    let ends = |token: &u32| model.engine.stop_tokens().contains(token);
+    if wanted.requests.iter().any(|request| !request.stop_tokens.iter().any(ends)) {
         let message = format!("'{param}' needs the token that ends the answer; leave 'ignore_eos' out.");
         return Err(ApiError::invalid(param, message));
     }

@@ -4,7 +4,7 @@ use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
 use super::stops::Stops;
 use super::{fresh_number, sampling};
-use crate::generation::Wanted;
+use crate::generation::{Shown, Wanted};
 use crate::served_model::ServedModel;
 use coterie_engine::{Rejected, Request, Sampling};
 use serde_json::Value;
@@ -100,9 +100,11 @@ impl Settings {
         Ok(Wanted {
             requests: requests.collect(),
             choices_per_prompt: self.n,
-            show_stops: self.stops.shown,
-            show_special_tokens: self.show_special_tokens,
-            shown: Vec::new(),
+            shown: Shown {
+                stops: self.stops.shown,
+                special_tokens: self.show_special_tokens,
+                ..Shown::default()
+            },
             stops: self.stops.strings,
         })
     }
