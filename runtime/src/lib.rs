@@ -22,6 +22,7 @@ pub mod served_model;
 pub mod server;
 pub mod signals;
 pub mod stop_strings;
+pub mod telemetry;
 pub mod termination;
 pub mod tokenizer;
 

@@ -1,6 +1,6 @@
 //! The events of requests that were submitted together, as they come.
 
-use super::Cut;
+use super::{Cut, Timing};
 use coterie_engine::Event;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -10,18 +10,28 @@ use tokio::sync::{mpsc, watch};
 #[derive(Debug)]
 pub struct TokenStreams {
     /// In the order of submission; none once the request has ended.
-    streams: Vec<Option<mpsc::UnboundedReceiver<Event>>>,
+    streams: Vec<Option<mpsc::UnboundedReceiver<Told>>>,
+    /// As of the last event of each; none before its first.
+    timings: Vec<Option<Timing>>,
     cut: watch::Receiver<Option<Cut>>,
     /// Who is asked first, so that none is kept waiting by a busy neighbour.
     first: usize,
 }
 
+/// An event, and the times of its request up to then.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub event: Event,
+    pub timing: Timing,
+}
+
 impl TokenStreams {
     pub(super) fn new(
-        streams: Vec<mpsc::UnboundedReceiver<Event>>,
+        streams: Vec<mpsc::UnboundedReceiver<Told>>,
         cut: watch::Receiver<Option<Cut>>,
     ) -> TokenStreams {
-        TokenStreams { streams: streams.into_iter().map(Some).collect(), cut, first: 0 }
+        let timings = vec![None; streams.len()];
+        TokenStreams { streams: streams.into_iter().map(Some).collect(), timings, cut, first: 0 }
     }
 
     /// The next event of any of them, with the request's place in the submission; none once all have ended.
@@ -29,18 +39,24 @@ impl TokenStreams {
         if self.streams.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let TokenStreams { streams, cut, first } = self;
-        let event = tokio::select! {
+        let TokenStreams { streams, timings, cut, first } = self;
+        let told = tokio::select! {
             biased;
             _ = cut.wait_for(Option::is_some) => None,
-            event = poll_fn(|context| poll_any(streams, *first, context)) => event,
+            told = poll_fn(|context| poll_any(streams, *first, context)) => told,
         };
-        let (at, event) = event.ok_or_else(|| cut_of(cut))?;
+        let (at, Told { event, timing }) = told.ok_or_else(|| cut_of(cut))?;
+        timings[at] = Some(timing);
         *first = (at + 1) % streams.len();
         if is_last(&event) {
             streams[at] = None;
         }
         Ok(Some((at, event)))
+    }
+
+    /// The times of one request as far as its events were read; none before the first.
+    pub fn timing(&self, at: usize) -> Option<&Timing> {
+        self.timings[at].as_ref()
     }
 
     /// Cancels one request; no event of it follows.
@@ -51,16 +67,16 @@ impl TokenStreams {
 
 /// An event that is there, looked for from `first` on; none where a stream ended before its request did.
 fn poll_any(
-    streams: &mut [Option<mpsc::UnboundedReceiver<Event>>],
+    streams: &mut [Option<mpsc::UnboundedReceiver<Told>>],
     first: usize,
     context: &mut Context<'_>,
-) -> Poll<Option<(usize, Event)>> {
+) -> Poll<Option<(usize, Told)>> {
     let many = streams.len();
     for at in (first..many).chain(0..first) {
         if let Some(stream) = &mut streams[at]
-            && let Poll::Ready(event) = stream.poll_recv(context)
+            && let Poll::Ready(told) = stream.poll_recv(context)
         {
-            return Poll::Ready(event.map(|event| (at, event)));
+            return Poll::Ready(told.map(|told| (at, told)));
         }
     }
     Poll::Pending

@@ -65,6 +65,7 @@ impl Script {
         if *generated == 0 {
             events.push(Event::Started { id, cached_tokens: 0 });
             self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
+            self.load.scheduled.started_tokens += request.prompt.len() as u64;
             if let Some(top) = request.prompt_logprobs {
                 let nothing_more = request.max_tokens == 0;
                 let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));

@@ -33,9 +33,25 @@ impl Server {
         server
     }
 
+    /// Spans are posted to `collector`.
+    pub async fn start_traced(collector: &str) -> Server {
+        let drain = Duration::from_secs(30);
+        let server = Server::start_as(drain, Some(collector.to_owned()), || Ok(())).await;
+        server.until_ready().await;
+        server
+    }
+
     /// `load` runs on the engine's thread before the script is there.
     pub async fn start_with(
         drain: Duration,
+        load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
+    ) -> Server {
+        Server::start_as(drain, None, load).await
+    }
+
+    async fn start_as(
+        drain: Duration,
+        collector: Option<String>,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
         let folder = model::folder();
@@ -44,6 +60,7 @@ impl Server {
         let options = ServeOptions {
             model_dir: folder.path().to_owned(),
             served_name: MODEL.to_owned(),
+            collector,
             lame_duck: Duration::from_millis(300),
             drain,
         };

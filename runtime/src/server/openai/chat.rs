@@ -9,6 +9,7 @@ use super::parameters::{Neutral, Parameters};
 use super::settings::{MOST_TOKENS, Settings, empty};
 use crate::chat_template::Message;
 use crate::served_model::ServedModel;
+use crate::telemetry::Operation;
 use answer::ChatAnswer;
 
 /// `top_logprobs` at most.
@@ -75,6 +76,7 @@ fn max_tokens(parameters: &mut Parameters) -> Result<Option<usize>, ApiError> {
 
 impl Endpoint for Chat {
     type Answer = ChatAnswer;
+    const OPERATION: Operation = Operation::Chat;
     const PROMPT: &str = "messages";
 
     async fn understand(

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
 use super::settings::{MOST_TOKENS, Settings};
 use crate::served_model::ServedModel;
+use crate::telemetry::Operation;
 use answer::{CompletionAnswer, Echo};
 use prompt::Prompt;
 
@@ -50,6 +51,7 @@ impl CompletionRequest {
 
 impl Endpoint for Completions {
     type Answer = CompletionAnswer;
+    const OPERATION: Operation = Operation::TextCompletion;
     const PROMPT: &str = "prompt";
 
     async fn understand(
