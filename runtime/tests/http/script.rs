@@ -80,6 +80,7 @@ impl Script {
             let cached_tokens = if new { 0 } else { request.prompt.len() - 1 };
             events.push(Event::Started { id, cached_tokens });
             self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
+            self.load.scheduled.started_tokens += request.prompt.len() as u64;
             if let Some(top) = request.prompt_logprobs {
                 let nothing_more = request.max_tokens == 0;
                 let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));
