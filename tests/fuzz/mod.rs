@@ -83,6 +83,9 @@ pub fn run(target: &Target, mut attack: impl FnMut(&[u8]) -> String) {
             resume_unwind(panic)
         });
         let took = begun.elapsed();
+        if took > slowest && seconds.is_some() {
+            put(&place(target, "slowest"), &input);
+        }
         (slowest, largest) = (slowest.max(took), largest.max(taken));
         assert!(took < HANG, "it took {took:?}; {}", kept(target, &input));
         let most = (target.memory)(input.len());

@@ -129,7 +129,7 @@ impl ApiError {
 
     pub fn unknown_path(method: &Method, path: &str) -> ApiError {
         let message = format!(
-            "Unknown request URL: {method} {path}. Served are /v1/models, /v1/chat/completions and /v1/completions."
+            "Unknown request URL: {method} {path}. Served are /v1/models, /v1/chat/completions and /v1/completions; /openapi.json describes them."
         );
         ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), message)
     }
