@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::server::Limits;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
 use coterie_api::name::HTTP_PORT;
@@ -101,6 +102,9 @@ pub struct ServeArgs {
     /// [default: --context, and up to 2048 for others]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub cache_tokens: Option<usize>,
+    /// Connections at once; more get status 503, but probes and scrapes are still answered
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = Limits::default().connections, value_parser = at_least_one)]
+    pub max_connections: usize,
     /// Compute every prompt from its first token
     #[arg(long)]
     pub no_prefix_cache: bool,
@@ -271,6 +275,7 @@ mod tests {
             ("--quantization", "int3", "known: none, int8"),
             ("--device", "tpu", "known: cpu, gpu"),
             ("--max-running", "0", "at least 1"),
+            ("--max-connections", "0", "at least 1"),
         ] {
             let words = ["coterie", "serve", "--model", "m", flag, value];
             let error = Cli::try_parse_from(words).unwrap_err().to_string();

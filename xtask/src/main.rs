@@ -11,6 +11,7 @@ mod image;
 mod kube;
 mod model;
 mod product;
+mod python;
 mod soak;
 mod step;
 mod target;

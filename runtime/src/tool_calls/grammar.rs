@@ -4,6 +4,7 @@
 
 use super::ToolFormat;
 use crate::conversation::Tool;
+use crate::grammar::with_json_options;
 use crate::reasoning;
 use serde_json::{Value, json};
 
@@ -50,7 +51,12 @@ impl CallGrammar<'_> {
             (false, true) => "calls* TEXT",
             (false, false) => "calls? TEXT",
         };
-        let mut rules = vec![format!("start: {reasoning}{start}"), "TEXT: /(.|\\n)*/".to_owned()];
+        // Text that may begin with reasoning must not be taken for an answer: a call in it would be none.
+        let ambiguous =
+            !self.required && self.reasons == Reasons::Maybe && special(reasoning::OPEN).is_none();
+        let not_reasoning =
+            if ambiguous { format!(" & ~/\\s*{}(?s:.*)/", reasoning::OPEN) } else { String::new() };
+        let mut rules = vec![format!("start: {reasoning}{start}"), format!("TEXT: /(?s:.*)/{not_reasoning}")];
         if self.reasons != Reasons::Never {
             rules.push(format!("reasoning: {} reasoned", spelled(reasoning::OPEN, &special)));
             rules.push("reasoned: reasoned_text /[ \\n]{0,4}/".to_owned());
@@ -78,7 +84,8 @@ impl CallGrammar<'_> {
 
     /// A tool that asks for nothing strict may be called with any object where the model is free to call or not.
     fn schema(&self, tool: &Tool) -> Value {
-        if self.required || tool.strict { tool.schema() } else { json!({"type": "object"}) }
+        let any = || json!({"type": "object"});
+        with_json_options(if self.required || tool.strict { tool.schema() } else { any() })
     }
 }
 
@@ -112,13 +119,14 @@ mod tests {
             reasons: Reasons::Never,
         };
         let lark = "start: calls\n\
-            TEXT: /(.|\\n)*/\n\
+            TEXT: /(?s:.*)/\n\
             open: \"<tool_call>\"\n\
             calls: open \"\\n\" call \"\\n\" \"</tool_call>\"\n\
             call: call_0\n\
             call_0: \"{\\\"name\\\": \\\"get-weather\\\", \\\"arguments\\\": \" \
-            %json {\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"}}} \"}\"";
-        assert_eq!(grammar.lark(|_| None), lark);
+            %json SCHEMA \"}\"";
+        let schema = with_json_options(tool.schema()).to_string();
+        assert_eq!(grammar.lark(|_| None), lark.replace("SCHEMA", &schema));
     }
 
     #[test]
@@ -159,11 +167,14 @@ mod tests {
             reasons: Reasons::Never,
         };
         let lark = grammar.lark(|_| None);
-        assert!(lark.starts_with("start: calls* TEXT\n"));
+        assert!(lark.starts_with("start: calls* TEXT\nTEXT: /(?s:.*)/\n"));
+        let thinking = CallGrammar { reasons: Reasons::Maybe, ..grammar }.lark(|_| None);
+        let start = "start: reasoning? calls* TEXT\nTEXT: /(?s:.*)/ & ~/\\s*<think>(?s:.*)/\n";
+        assert!(thinking.starts_with(start), "{thinking}");
         assert!(lark.contains("open[lazy]: TEXT \"<tool_call>\"\n"));
         assert!(lark.contains(
-            "call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\"} "
+            "call_0: \"{\\\"name\\\": \\\"free\\\", \\\"arguments\\\": \" %json {\"type\":\"object\",\"x-guidance"
         ));
-        assert!(lark.contains("%json {\"type\":\"object\",\"required\":[\"x\"]} "));
+        assert!(lark.contains("%json {\"type\":\"object\",\"required\":[\"x\"],"));
     }
 }

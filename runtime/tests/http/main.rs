@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
 
+mod attacks;
 mod chat;
 mod choices;
 mod client;

@@ -5,13 +5,13 @@ use crate::model;
 use crate::script::{Script, Seen};
 use coterie_api::launch::Termination;
 use coterie_runtime::serve::{Ended, ServeOptions, serve};
+use coterie_runtime::server::{Limits, accept};
 use coterie_runtime::signals::Asked;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -33,10 +33,17 @@ impl Server {
         server
     }
 
+    /// Serves within other limits.
+    pub async fn start_within(limits: Limits) -> Server {
+        let server = Server::start_as(model::folder(), Duration::from_secs(30), limits, || Ok(())).await;
+        server.until_ready().await;
+        server
+    }
+
     /// The model has this chat template.
     pub async fn start_with_template(template: &str) -> Server {
-        let folder = model::folder_with(template);
-        let server = Server::start_in(folder, Duration::from_secs(30), || Ok(())).await;
+        let (folder, drain) = (model::folder_with(template), Duration::from_secs(30));
+        let server = Server::start_as(folder, drain, Limits::default(), || Ok(())).await;
         server.until_ready().await;
         server
     }
@@ -46,21 +53,23 @@ impl Server {
         drain: Duration,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
-        Server::start_in(model::folder(), drain, load).await
+        Server::start_as(model::folder(), drain, Limits::default(), load).await
     }
 
-    async fn start_in(
+    async fn start_as(
         folder: TempDir,
         drain: Duration,
+        limits: Limits,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions {
             model_dir: folder.path().to_owned(),
             served_name: MODEL.to_owned(),
             lame_duck: Duration::from_millis(300),
             drain,
+            limits,
         };
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (asked, receiver) = watch::channel(Asked::Serve);

@@ -185,12 +185,14 @@ async fn every_choice_is_read_by_itself() {
 #[tokio::test]
 async fn a_whole_exchange_reaches_the_template() {
     let server = Server::start().await;
-    let call = json!({"id": "call_1", "type": "function",
-                      "function": {"name": "weather", "arguments": "{\"city\":\"Köln\"}"}});
+    // As OpenAI's client gives it back after a stream.
+    let function = json!({"name": "weather", "arguments": "{\"city\":\"Köln\"}", "parsed_arguments": null});
+    let call = json!({"id": "call_1", "type": "function", "index": 0, "function": function});
     let body = json!({"tools": tools(), "messages": [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "How warm"}, {"type": "text", "text": "is it?"}]},
-        {"role": "assistant", "content": null, "tool_calls": [call], "refusal": null, "function_call": null},
+        {"role": "assistant", "content": null, "tool_calls": [call], "refusal": null, "function_call": null,
+         "parsed": null},
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "9"}]},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
         {"role": "user", "content": "say:ok", "name": "Ann"},
@@ -317,4 +319,64 @@ async fn the_templates_form_of_calls_is_looked_for() {
     assert!(
         server.last_prompt().starts_with("[{\"type\": \"function\", \"function\": {\"name\": \"weather\"")
     );
+}
+
+#[tokio::test]
+async fn a_required_call_comes_whatever_the_model_would_say() {
+    let server = Server::start().await;
+    let named = json!({"tool_choice": {"type": "function", "function": {"name": "sum"}}, "max_tokens": 400});
+    let answer = server.chat(saying("Hello!", named)).await.json();
+    let choice = &answer["choices"][0];
+    // OpenAI's word for a function that the client chose.
+    assert_eq!(choice["finish_reason"], "stop");
+    let calls = choice["message"]["tool_calls"].as_array().unwrap();
+    assert_eq!((calls.len(), &calls[0]["function"]["name"]), (1, &json!("sum")));
+    let arguments: Value = serde_json::from_str(calls[0]["function"]["arguments"].as_str().unwrap()).unwrap();
+    assert_eq!((arguments, &choice["message"]["content"]), (json!({}), &Value::Null));
+
+    let two = "<tool_call>\n{\"name\": \"sum\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n\
+        {\"name\": \"weather\", \"arguments\": {\"city\": \"Rom\"}}\n</tool_call>";
+    for (parallel, calls) in [(true, 2), (false, 1)] {
+        let more = json!({"tool_choice": "required", "parallel_tool_calls": parallel, "max_tokens": 400});
+        let answer = server.chat(saying(two, more)).await.json();
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["message"]["tool_calls"].as_array().unwrap().len(), calls, "{answer}");
+        assert_eq!(choice["finish_reason"], "tool_calls");
+    }
+}
+
+#[tokio::test]
+async fn a_model_may_reason_before_a_required_call() {
+    let server = Server::start_with_template(crate::model::REASONING_TEMPLATE).await;
+    let text = format!("<think>\nOr a <tool_call>?\n</think>\n\n{CALL}");
+    let answer =
+        server.chat(saying(&text, json!({"tool_choice": "required", "max_tokens": 600}))).await.json();
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["reasoning"], "Or a <tool_call>?");
+    assert_eq!(message["tool_calls"][0]["function"]["arguments"], "{\"city\": \"Köln\"}");
+}
+
+#[tokio::test]
+async fn a_strict_tools_arguments_follow_its_schema() {
+    let server = Server::start().await;
+    let parameters = json!({"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"],
+                            "additionalProperties": false});
+    let function = json!({"name": "weather", "parameters": parameters, "strict": true});
+    let text =
+        "I look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>";
+    let mut body = user(&format!("say:{text}"), json!({"max_tokens": 400}));
+    body["tools"] = json!([{"type": "function", "function": function}]);
+    let answer = server.chat(body.clone()).await.json();
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["content"], "I look.");
+    assert_eq!(message["tool_calls"][0]["function"]["arguments"], "{\"city\": \"Rome\"}");
+
+    body["response_format"] = json!({"type": "json_object"});
+    let refused = server.chat(body.clone()).await;
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("response_format")));
+    body["response_format"] = Value::Null;
+    body["tools"][0]["function"]["parameters"] =
+        json!({"type": "object", "properties": {"a": {"$ref": "http://x"}}});
+    let refused = server.chat(body).await;
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tools")));
 }

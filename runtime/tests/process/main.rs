@@ -6,6 +6,7 @@
 #[path = "../http/client.rs"]
 #[allow(dead_code)]
 mod client;
+mod clients;
 mod commands;
 mod folder;
 #[path = "../http/model.rs"]

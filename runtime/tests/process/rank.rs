@@ -5,31 +5,35 @@ use crate::folder::{TerminationLog, coterie, whole};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 pub struct Process {
-    pub child: Child,
     pub address: SocketAddr,
+    pub child: Child,
     pub termination: TerminationLog,
-    _folder: TempDir,
+    /// Of a model that was made for it.
+    _folder: Option<TempDir>,
 }
 
 impl Process {
-    /// Starts and waits until it is ready.
+    /// Starts with a model of its own and waits until it is ready.
     pub async fn start(more: &[&str]) -> Process {
-        Process::start_on(whole(), more).await
+        let folder = whole();
+        let mut process = Process::of(folder.path(), &[&["--threads", "1"], more].concat()).await;
+        process._folder = Some(folder);
+        process
     }
 
-    /// The same on another folder.
-    pub async fn start_on(folder: TempDir, more: &[&str]) -> Process {
+    /// Starts with the model folder `model` and waits until it is ready.
+    pub async fn of(model: &Path, more: &[&str]) -> Process {
         let termination = TerminationLog::new();
         let mut child = coterie(&["serve", "--host", "127.0.0.1", "--port", "0", "--served-name", "tiny"])
-            .args(["--log-format", "json", "--threads", "1"])
-            .arg("--model")
-            .arg(folder.path())
+            .args(["--log-format", "json", "--model"])
+            .arg(model)
             .arg("--termination-log")
             .arg(termination.path())
             .args(more)
@@ -39,8 +43,8 @@ impl Process {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let address = lines.find_map(|line| address_in(&line)).expect("it says where it listens");
         std::thread::spawn(move || lines.for_each(drop));
-        let process = Process { child, address, termination, _folder: folder };
-        for _ in 0..1000 {
+        let process = Process { address, child, termination, _folder: None };
+        for _ in 0..6000 {
             if exchange(address, "GET", "/ready", "").await.status == 200 {
                 return process;
             }

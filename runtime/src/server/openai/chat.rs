@@ -1,25 +1,26 @@
 //! `/v1/chat/completions`.
 
 mod answer;
-mod tools;
-mod variables;
+mod reading;
+pub(super) mod tools;
+pub(super) mod variables;
 mod whole;
 
 use super::create::{Asked, Endpoint};
 use super::error::ApiError;
 use super::messages;
 use super::parameters::{Neutral, Parameters};
+use super::response_format;
 use super::settings::{MOST_TOKENS, Settings};
-use crate::chat_output::ChatOutput;
 use crate::conversation::Conversation;
-use crate::reasoning::{self, ReasoningSplitter};
-use crate::served_model::{ServedModel, TextSide};
-use crate::tool_calls::{Reasons, ToolFormat};
+use crate::grammar::Format;
+use crate::served_model::ServedModel;
 use answer::{ChatAnswer, Form};
+use reading::Reading;
 use tools::ToolUse;
 
 /// `top_logprobs` at most.
-const MOST_LOGPROBS: i64 = 20;
+pub(super) const MOST_LOGPROBS: i64 = 20;
 
 /// `/v1/chat/completions`.
 pub(super) struct Chat;
@@ -94,7 +95,7 @@ impl Endpoint for Chat {
         };
         let tool_format = model.text.chat_template.as_ref().ok_or_else(no_template)?.tool_format();
         let prompt = model.encode_chat(request.conversation).await.ok_or_else(no_template)?;
-        let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+        let prompt = prompt.map_err(|why| ApiError::not_encoded(why, "messages"))?;
         let reading =
             Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
         let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);
@@ -115,43 +116,9 @@ impl Endpoint for Chat {
         let wanted = request.settings.wanted(&[engine_request], model);
         let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
         wanted.shown.marks = reading.shown();
-        Ok(Asked { wanted, answer, streamed })
-    }
-}
-
-/// How the answers to one prompt are read.
-struct Reading<'a> {
-    tool_use: &'a ToolUse,
-    tool_format: ToolFormat,
-    side: &'a TextSide,
-    prompt: &'a str,
-}
-
-impl Reading<'_> {
-    /// What one answer says.
-    fn output(&self) -> ChatOutput {
-        let reasoning = match self.reasons() {
-            Reasons::Never => ReasoningSplitter::off(),
-            Reasons::Maybe => ReasoningSplitter::new(),
-            Reasons::Inside => ReasoningSplitter::inside(),
-        };
-        let calls = self.tool_use.may_call().then(|| self.tool_format.parser());
-        ChatOutput::new(reasoning, calls, !self.tool_use.parallel)
-    }
-
-    /// The marks that are special tokens, but are looked for in the text.
-    fn shown(&self) -> Vec<u32> {
-        let tags = if self.side.reasons { &reasoning::TAGS[..] } else { &[] };
-        let marks = self.tool_format.spellings();
-        let marks = if self.tool_use.may_call() { &marks[..] } else { &[] };
-        tags.iter().chain(marks).filter_map(|mark| self.side.tokenizer.special_token(mark)).collect()
-    }
-
-    fn reasons(&self) -> Reasons {
-        match self.side.reasons {
-            false => Reasons::Never,
-            true if reasoning::begins_inside(self.prompt) => Reasons::Inside,
-            true => Reasons::Maybe,
-        }
+        let tool_form = reading
+            .grammar()
+            .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });
+        Ok(Asked { wanted, answer, tool_form, streamed })
     }
 }

@@ -12,9 +12,9 @@ use answer::{CompletionAnswer, Echo};
 use prompt::{EncodedPrompt, Prompt};
 
 /// `logprobs` at most.
-const MOST_LOGPROBS: i64 = 5;
+pub(super) const MOST_LOGPROBS: i64 = 5;
 /// `max_tokens` where it is not given.
-const DEFAULT_TOKENS: usize = 16;
+pub(super) const DEFAULT_TOKENS: usize = 16;
 
 /// `/v1/completions`.
 pub(super) struct Completions;
@@ -98,7 +98,7 @@ impl Endpoint for Completions {
         let mut prompts = Vec::with_capacity(request.prompts.len());
         for prompt in std::mem::take(&mut request.prompts) {
             let encoded = prompt.encoded(model).await;
-            prompts.push(encoded.map_err(|refused| ApiError::invalid("prompt", refused))?);
+            prompts.push(encoded.map_err(|why| ApiError::not_encoded(why, "prompt"))?);
         }
         let context = model.engine.context_length();
         let engine_requests: Vec<_> =
@@ -110,6 +110,7 @@ impl Endpoint for Completions {
         let with_logprobs = request.logprobs.is_some();
         let answer = CompletionAnswer::new(served_name, model.text.clone(), with_logprobs, echo, choices);
         let wanted = request.settings.wanted(&engine_requests, model);
-        Ok(Asked { wanted: wanted.map_err(|rule| ApiError::rejected(&rule, "prompt"))?, answer, streamed })
+        let wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "prompt"))?;
+        Ok(Asked { wanted, answer, tool_form: None, streamed })
     }
 }

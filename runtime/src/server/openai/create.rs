@@ -34,6 +34,8 @@ pub(super) trait Endpoint: 'static {
 pub(super) struct Asked<A> {
     pub wanted: Wanted,
     pub answer: A,
+    /// The form that its tools give the answer.
+    pub tool_form: Option<Form>,
     /// The answer is to be sent while it is generated.
     pub streamed: Option<Streamed>,
 }
@@ -53,13 +55,14 @@ async fn start<E: Endpoint>(
     body: Body,
     arrived: Instant,
 ) -> Result<(Generation, E::Answer, Option<Streamed>), ApiError> {
-    let body = body::read(body).await?;
+    let body = body::read(body, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
     let form = response_format::take(&mut parameters)?;
-    let Asked { mut wanted, answer, streamed } = E::understand(parameters, model, &front.served_name).await?;
-    if let Some(form) = form {
+    let Asked { mut wanted, answer, tool_form, streamed } =
+        E::understand(parameters, model, &front.served_name).await?;
+    if let Some(form) = one_form(form, tool_form)? {
         constrain(&mut wanted, form, model).await?;
     }
     let crowded = if wanted.choices_per_prompt > 1 { "n" } else { E::PROMPT };
@@ -69,16 +72,23 @@ async fn start<E: Endpoint>(
     Ok((generation, answer, streamed))
 }
 
+/// An answer cannot have two forms.
+fn one_form(asked: Option<Form>, tool_form: Option<Form>) -> Result<Option<Form>, ApiError> {
+    match (asked, tool_form) {
+        (Some(Form { param, .. }), Some(_)) => {
+            let message = format!("'{param}' cannot go with tools that are strict or must be called.");
+            Err(ApiError::invalid(param, message))
+        }
+        (asked, tool_form) => Ok(asked.or(tool_form)),
+    }
+}
+
 /// Gives each choice its own constraint.
 async fn constrain(wanted: &mut Wanted, form: Form, model: &ServedModel) -> Result<(), ApiError> {
     let Form { param, format } = form;
     let ends = |token: &u32| model.engine.stop_tokens().contains(token);
     if wanted.requests.iter().any(|request| !request.stop_tokens.iter().any(ends)) {
         let message = format!("'{param}' needs the token that ends the answer; leave 'ignore_eos' out.");
-        return Err(ApiError::invalid(param, message));
-    }
-    if wanted.requests.iter().any(|request| request.constraint.is_some()) {
-        let message = format!("'{param}' cannot go with a 'tool_choice' that asks for a call.");
         return Err(ApiError::invalid(param, message));
     }
     let constraint = model.grammars.compile_aside(format).await;

@@ -13,7 +13,12 @@ const NEUTRAL: &[Neutral] = &[
     Neutral { name: "function_call", is_neutral: |_| false },
     Neutral { name: "refusal", is_neutral: |_| false },
     Neutral { name: "audio", is_neutral: |_| false },
+    Neutral { name: "parsed", is_neutral: |_| true },
 ];
+
+/// The same in a call that OpenAI's client put together from a stream.
+const NEUTRAL_IN_CALL: &[Neutral] = &[Neutral { name: "index", is_neutral: Value::is_u64 }];
+const NEUTRAL_IN_FUNCTION: &[Neutral] = &[Neutral { name: "parsed_arguments", is_neutral: |_| true }];
 
 /// Takes `messages`; at least one.
 pub(super) fn take(parameters: &mut Parameters) -> Result<Vec<Message>, ApiError> {
@@ -121,7 +126,9 @@ fn tool_calls(fields: &mut Parameters) -> Result<Vec<ToolCall>, ApiError> {
         let mut function = fields.object("function")?.ok_or_else(|| ApiError::missing(&function_path))?;
         let name = required(&mut function, "name")?;
         let arguments = parsed(required(&mut function, "arguments")?);
+        function.only_neutral(NEUTRAL_IN_FUNCTION)?;
         function.finish()?;
+        fields.only_neutral(NEUTRAL_IN_CALL)?;
         fields.finish()?;
         Ok(ToolCall { id, kind: CallKind::Function, function: CalledFunction { name, arguments } })
     };

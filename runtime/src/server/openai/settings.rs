@@ -16,11 +16,11 @@ pub(super) const MOST_CHOICES: usize = 128;
 /// The largest number that is taken for a number of tokens; the context decides below it.
 pub(super) const MOST_TOKENS: i64 = u32::MAX as i64;
 /// The class that goes last.
-const LAST_PRIORITY: i64 = 100;
+pub(super) const LAST_PRIORITY: i64 = 100;
 /// Entries of `metadata` at most.
 const MOST_METADATA: usize = 16;
 /// `cache_salt` at most, bytes.
-const LONGEST_SALT: usize = 256;
+pub(super) const LONGEST_SALT: usize = 256;
 
 /// How an answer is generated and sent.
 #[derive(Clone, Debug, PartialEq)]
