@@ -28,6 +28,8 @@ pub struct Seen {
     pub requests: Vec<Request>,
     pub cancelled: Vec<RequestId>,
     pub steps: u64,
+    /// The first and the last step in which each request generated a token.
+    pub spans: BTreeMap<RequestId, (u64, u64)>,
 }
 
 pub struct Script {
@@ -105,6 +107,10 @@ impl Script {
             }
         };
         *generated += 1;
+        let mut seen = self.seen.lock().unwrap();
+        let now = seen.steps;
+        seen.spans.entry(id).or_insert((now, now)).1 = now;
+        drop(seen);
         self.load.generated_tokens += 1;
         let finish = if request.stop_tokens.contains(&token) {
             Some(Finish::Stop)
