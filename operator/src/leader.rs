@@ -122,16 +122,18 @@ impl Election {
         if holder(&lease) != Some(&self.identity) {
             return;
         }
-        let mut lease = lease;
-        let spec = lease.spec.get_or_insert_default();
-        spec.holder_identity = Some(String::new());
-        spec.lease_duration_seconds = Some(1);
-        spec.renew_time = Some(now());
-        // Nobody's any more, so it does not go with our pod.
-        lease.metadata.owner_references = None;
-        if let Err(error) = self.replace(lease).await {
+        let released = self.change(lease, |lease| {
+            let spec = lease.spec.get_or_insert_default();
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+            spec.renew_time = Some(now());
+            // Nobody's any more, so it does not go with our pod.
+            lease.metadata.owner_references = None;
+        });
+        if let Err(error) = released.await {
+            let error = words(&error);
             tracing::warn!(
-                error = words(&error),
+                error,
                 lease = LEASE,
                 "the Lease was not released; it goes with its pod, or ends by itself"
             );
@@ -182,20 +184,24 @@ impl Election {
     /// Whether the Lease is still ours, with a new renewal time.
     async fn renew(&mut self) -> kube::Result<bool> {
         let Some((lease, _)) = &self.seen else { return Ok(false) };
-        let mut lease = lease.clone();
+        let renewal = |lease: &mut Lease| lease.spec.get_or_insert_default().renew_time = Some(now());
+        let Some(renewed) = self.change(lease.clone(), renewal).await? else { return Ok(false) };
+        self.seen = Some((renewed, Instant::now()));
+        self.health.works(PART);
+        Ok(true)
+    }
+
+    /// The Lease as it was changed; `None` when it is no longer ours.
+    async fn change(&self, mut lease: Lease, change: impl Fn(&mut Lease)) -> kube::Result<Option<Lease>> {
         loop {
-            lease.spec.get_or_insert_default().renew_time = Some(now());
+            change(&mut lease);
             match self.replace(lease).await {
-                Ok(written) => {
-                    self.seen = Some((written, Instant::now()));
-                    self.health.works(PART);
-                    return Ok(true);
-                }
+                Ok(written) => return Ok(Some(written)),
                 // Either somebody else's write, or our own one whose answer never reached us.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                     match self.leases.get_opt(LEASE).await? {
                         Some(found) if holder(&found) == Some(&self.identity) => lease = found,
-                        _ => return Ok(false),
+                        _ => return Ok(None),
                     }
                 }
                 Err(error) => return Err(error),

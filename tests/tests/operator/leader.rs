@@ -8,7 +8,8 @@ use coterie_tests::wire::{Call, Wire};
 use coterie_tests::world::{Operator, World, eventually};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -113,6 +114,21 @@ async fn a_killed_leader_is_replaced_when_its_lease_has_ended_and_not_before() -
     assert!(waited >= LEASE_DURATION, "it took over after {waited:?}");
     assert!(waited < LEASE_DURATION + 2 * RENEW_DEADLINE, "it took over after {waited:?}");
     second.stop().await
+}
+
+/// As after a renewal whose answer was not waited for, because the operator was told to end.
+#[tokio::test]
+async fn a_lease_that_has_changed_since_is_given_back_all_the_same() -> Result<()> {
+    let _lease = LEASE_IN_USE.lock().await;
+    let world = World::with_node("leader").await?;
+    let operator = candidate(&world, "only")?;
+    leads(&world, "only").await?;
+    let leases = Api::<Lease>::namespaced(world.client.clone(), OPERATOR_NAMESPACE);
+    let touch = json!({"metadata": {"annotations": {"touched": "by-test"}}});
+    leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(touch)).await?;
+    operator.stop().await?;
+    assert_eq!(holder(&world).await?, "");
+    Ok(())
 }
 
 /// The garbage collector, for which a pod's end is the end of what it owns, is played by the test.
