@@ -91,9 +91,6 @@ pub struct ServeArgs {
     /// Prompt tokens of waiting requests at most; more get status 429
     #[arg(long, value_name = "TOKENS", default_value_t = 1 << 18, value_parser = at_least_one)]
     pub max_waiting_tokens: usize,
-    /// Connections at once; more get status 503, but probes and scrapes are still answered
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = Limits::default().connections, value_parser = at_least_one)]
-    pub max_connections: usize,
     /// Rows of one step at most, prompts' and answers' tokens together, unless more requests than that are running
     #[arg(long, value_name = "TOKENS", default_value_t = STEP_TOKENS, value_parser = at_least_one)]
     pub step_tokens: usize,
@@ -105,9 +102,16 @@ pub struct ServeArgs {
     /// [default: --context, and up to 2048 for others]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub cache_tokens: Option<usize>,
+    /// Connections at once; more get status 503, but probes and scrapes are still answered
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = Limits::default().connections, value_parser = at_least_one)]
+    pub max_connections: usize,
     /// Compute every prompt from its first token
     #[arg(long)]
     pub no_prefix_cache: bool,
+    /// URL of an OpenTelemetry collector to which a span for each request is posted, as OTLP over http://
+    /// [default: what OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say; without any, no spans]
+    #[arg(long, value_name = "URL")]
+    pub otlp_traces_endpoint: Option<String>,
     /// File for the termination message; written only if it is there
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
     pub termination_log: PathBuf,

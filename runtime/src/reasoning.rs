@@ -95,7 +95,7 @@ impl ReasoningSplitter {
             Place::Inside(finder) => (true, finder.finish()),
             Place::Leading | Place::After | Place::Answer => return None,
         };
-        let shown = !text.is_empty() && !(reasoning && text.trim().is_empty());
+        let shown = if reasoning { !text.trim().is_empty() } else { !text.is_empty() };
         shown.then_some(Stretch { reasoning, text, end: self.seen })
     }
 

@@ -10,6 +10,9 @@ use token_bytes::Spelling;
 
 /// Larger files than any real tokenizer's are refused unread.
 const LARGEST_FILE: u64 = 256 << 20;
+/// Words that each thread remembers the tokens of: up to 8 KB each, for a word of 255 letters. The library's 10,000
+/// would let random words take 80 MB a thread that nobody has planned for.
+const REMEMBERED_WORDS: usize = 1000;
 /// Bytes of the pieces in which the tokens of a long text are counted.
 const PIECE: usize = 16 << 10;
 
@@ -54,6 +57,9 @@ impl Tokenizer {
         // Both are for training; in a served model they would silently change the prompt.
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
+        let mut model = inner.get_model().clone();
+        model.resize_cache(REMEMBERED_WORDS);
+        inner.with_model(model);
         let spelling = Spelling::of(inner.get_decoder());
         let mut tokenizer = Tokenizer { inner, spelling, longest: 0 };
         let ids = tokenizer.inner.get_vocab(true).into_values();

@@ -2,7 +2,7 @@
 
 use crate::backend::cpu::Cpu;
 use crate::batch::Batch;
-use crate::block_pool::blocks_for;
+use crate::block_pool::{BLOCK_SIZE, blocks_for};
 use crate::emit;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
@@ -52,8 +52,9 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
 }
 
-/// Tokens that the cache of a rank holds unless told otherwise: one request of the whole context, and up to [`SPARE_TOKENS`] for others.
-/// More requests run as long as what they have written so far fits. What is not used costs no memory.
+/// Tokens that the cache of a rank holds unless told otherwise: one request of the whole context, and up to
+/// [`SPARE_TOKENS`] for others. More requests run as long as what they have written so far fits. What is not used
+/// costs no memory.
 pub fn cache_tokens(context: usize, max_running: usize) -> usize {
     let others = max_running.saturating_sub(1).saturating_mul(context);
     context.saturating_add(others.min(SPARE_TOKENS))
@@ -272,9 +273,14 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
     if cache < context {
         return Err(LoadError::CacheTooSmall { asked: cache, context });
     }
+    let blocks = blocks_for(cache);
+    if blocks > u32::MAX as usize / BLOCK_SIZE {
+        // A batch names places in the cache by 32 bits.
+        return Err(LoadError::CacheTooLarge { blocks });
+    }
     Ok(Limits {
         context,
-        blocks: blocks_for(cache),
+        blocks,
         step_tokens: options.step_tokens,
         mixed_prompt_tokens: options.mixed_prompt_tokens,
         max_running: options.max_running,

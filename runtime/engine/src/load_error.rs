@@ -184,7 +184,9 @@ pub enum LoadError {
         context: usize,
     },
     /// So much cache cannot even be counted.
-    #[error("a cache of {blocks} blocks is more than a machine can address; ask for a shorter context")]
+    #[error(
+        "a cache of {blocks} blocks is more than can be addressed; ask for a smaller cache or a shorter context"
+    )]
     CacheTooLarge {
         /// Blocks of cache.
         blocks: usize,

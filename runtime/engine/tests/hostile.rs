@@ -291,6 +291,7 @@ fn options_that_cannot_be_met() {
             EngineOptions { context_length: Some(50), cache_tokens: Some(49), ..options() },
             "one request of 50",
         ),
+        (EngineOptions { cache_tokens: Some(1 << 33), ..options() }, "more than can be addressed"),
         (EngineOptions { device: Device::Gpu, ..options() }, "no CUDA backend; use --device cpu"),
     ] {
         let error = Engine::load(dir.path(), &options, &|_| {}).err().unwrap();

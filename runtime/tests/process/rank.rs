@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 pub struct Process {
-    pub child: Child,
     pub address: SocketAddr,
+    pub child: Child,
     pub termination: TerminationLog,
     /// Of a model that was made for it.
     _folder: Option<TempDir>,
@@ -22,11 +22,7 @@ pub struct Process {
 impl Process {
     /// Starts with a model of its own and waits until it is ready.
     pub async fn start(more: &[&str]) -> Process {
-        Process::start_on(whole(), more).await
-    }
-
-    /// The same with the model in `folder`, which goes with it.
-    pub async fn start_on(folder: TempDir, more: &[&str]) -> Process {
+        let folder = whole();
         let mut process = Process::of(folder.path(), &[&["--threads", "1"], more].concat()).await;
         process._folder = Some(folder);
         process
@@ -47,7 +43,7 @@ impl Process {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let address = lines.find_map(|line| address_in(&line)).expect("it says where it listens");
         std::thread::spawn(move || lines.for_each(drop));
-        let process = Process { child, address, termination, _folder: None };
+        let process = Process { address, child, termination, _folder: None };
         for _ in 0..6000 {
             if exchange(address, "GET", "/ready", "").await.status == 200 {
                 return process;

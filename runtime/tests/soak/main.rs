@@ -34,7 +34,8 @@ use tokio::time::sleep;
 
 const CLIENTS: u64 = 32;
 /// Fewer than there are clients, so that some are refused; and a cache that is too small for all that run.
-const ARGS: &[&str] = &["--max-running", "12", "--max-waiting", "12", "--drain-seconds", "30"];
+const ARGS: &[&str] =
+    &["--threads", "1", "--max-running", "12", "--max-waiting", "12", "--drain-seconds", "30"];
 /// Time to come to rest when the last client is gone.
 const REST: Duration = Duration::from_secs(30);
 /// Memory may differ by a twentieth and so much: pages that one sample finds touched and another does not.
@@ -48,7 +49,8 @@ async fn random_clients_leave_nothing_behind() {
 
     // Some layers more than in other tests, so that answers last long enough for clients to meet.
     let model = json!({"max_position_embeddings": 2048, "num_hidden_layers": 24, "intermediate_size": 200});
-    let mut process = Process::start_on(folder::changed(&model), ARGS).await;
+    let folder = folder::changed(&model);
+    let mut process = Process::of(folder.path(), ARGS).await;
     let before = Sample::take(&process).await;
     let tally = Arc::new(Tally::default());
     let end = Instant::now() + Duration::from_secs(seconds);

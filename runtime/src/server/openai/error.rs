@@ -259,6 +259,21 @@ impl ApiError {
         self
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// One word for machines.
+    pub fn name(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
+    /// One sentence for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn retry(mut self, seconds: &'static str) -> ApiError {
         self.retry_after = Some(seconds);
         self
