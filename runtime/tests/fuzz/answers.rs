@@ -32,7 +32,7 @@ const WORDS: &[&str] = &[
 fn tool_calls() {
     let target = Target {
         name: "tool_calls",
-        inputs: 15_000,
+        inputs: 4_000,
         json: false,
         words: WORDS,
         repair: |_| {},
