@@ -91,8 +91,8 @@ impl ReasoningSplitter {
             Place::Inside(finder) => (true, finder.finish()),
             Place::Leading | Place::After | Place::Answer => return None,
         };
-        let shown = !text.is_empty() && !(reasoning && text.trim().is_empty());
-        shown.then_some(Stretch { reasoning, text, end: self.seen })
+        let nothing = text.is_empty() || reasoning && text.trim().is_empty();
+        (!nothing).then_some(Stretch { reasoning, text, end: self.seen })
     }
 
     /// Takes what is of one kind from the front of `rest`; gives what comes out, and where the text is after it.

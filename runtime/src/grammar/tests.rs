@@ -44,7 +44,7 @@ fn grammars(longer: &[&str]) -> Arc<Grammars> {
     let file = json!({"version": "1.0", "added_tokens": added, "pre_tokenizer": byte_level, "decoder": byte_level,
                       "model": {"type": "BPE", "vocab": vocab, "merges": []}});
     let tokenizer = Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap();
-    let text = Arc::new(TextSide { tokenizer, chat_template: None });
+    let text = Arc::new(TextSide { tokenizer, chat_template: None, reasons: false });
     Arc::new(Grammars::new(text, vocabulary(longer), &[END, OTHER_END, 100_000]))
 }
 
