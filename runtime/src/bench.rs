@@ -24,6 +24,7 @@ struct Report {
     prompt_tokens: usize,
     generate: usize,
     batch: usize,
+    step_tokens: usize,
     runs: usize,
     threads: usize,
     cpu_features: Vec<&'static str>,
@@ -61,6 +62,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         max_running: args.batch,
         max_waiting: args.batch,
         max_waiting_tokens: usize::MAX,
+        step_tokens: args.step_tokens,
+        // Prefill and decode are measured apart as far as they can be.
+        mixed_prompt_tokens: args.step_tokens,
+        cache_tokens: Some((args.prompt_tokens + args.generate) * args.batch),
         // The runs are alike, and each is to be computed.
         prefix_cache: false,
     };
@@ -86,6 +91,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         prompt_tokens: args.prompt_tokens,
         generate: args.generate,
         batch: args.batch,
+        step_tokens: args.step_tokens,
         runs: args.runs,
         threads: threads(args),
         cpu_features: machine::cpu_features(),

@@ -1,8 +1,9 @@
 //! Chat templates: a conversation as the text that the model was trained on.
 //!
 //! Written in Jinja by whoever made the model, rendered here as HuggingFace renders them: the same options, the same
-//! extra functions, and a budget, because a template is a program that came with a download.
+//! extra functions, and within the bounds of `bounds`.
 
+mod bounds;
 mod python_json;
 mod source;
 mod tools_as_text;
@@ -10,18 +11,22 @@ mod tools_as_text;
 use crate::conversation::{Conversation, Message, Role, Tool};
 use crate::termination::model_rejected;
 use crate::tool_calls::ToolFormat;
+use bounds::{Bounded, FUEL, LARGEST_TEMPLATE, RECURSION_LIMIT, on_a_deep_stack};
 use coterie_api::launch::Termination;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, State};
 use python_json::PythonJson;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Steps that one rendering may take: enough for thousands of messages, and bounded in time and memory.
-const FUEL: u64 = 20_000_000;
-/// How deep templates may nest.
-const RECURSION_LIMIT: usize = 100;
+/// Largest JSON that `tojson` may write in compact form, bytes; parsed for its second form, it takes up to a hundred
+/// times as much.
+const LARGEST_JSON: usize = 2 << 20;
+/// What a byte of it costs, in bytes of plain text.
+const BYTES_PER_JSON_BYTE: usize = 32;
+/// Spaces a level that `tojson` may be asked for.
+const MOST_INDENT: usize = 16;
 const NAME: &str = "chat_template";
 
 /// What only a template that takes system messages prints.
@@ -55,16 +60,25 @@ impl ChatTemplate {
 
     /// Compiles a template.
     pub fn new(text: &str, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate, Error> {
+        if text.len() > LARGEST_TEMPLATE {
+            let message = format!("it has {} bytes, and {LARGEST_TEMPLATE} are allowed", text.len());
+            return Err(Error::new(ErrorKind::SyntaxError, message));
+        }
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION_LIMIT);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(bounds::method);
+        environment.remove_global("debug"); // writes everything that it sees, unpaid
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
-        environment.add_template_owned(NAME, source::without_generation_marks(text))?;
+        let source = source::without_generation_marks(text);
+        let environment = on_a_deep_stack(|| {
+            environment.add_template_owned(NAME, source)?;
+            Ok(environment)
+        })?;
         let mut template = ChatTemplate {
             environment,
             special_tokens,
@@ -106,10 +120,13 @@ impl ChatTemplate {
         let told = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(&tools)) };
         variables.insert("tools", told);
         variables.insert("documents", Value::from(()));
-        let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Value::from_pairs(variables)));
+        let rendered = on_a_deep_stack(|| {
+            let mut prompt = Bounded::prompt();
+            self.environment
+                .get_template(NAME)?
+                .render_captured_to(Value::from_pairs(variables), &mut prompt)?;
+            prompt.into_text()
+        });
         rendered.map_err(|error| {
             format!("the model's chat template refuses these messages: {}", sentence(&error))
         })
@@ -127,7 +144,10 @@ impl ChatTemplate {
 fn sentence(error: &Error) -> String {
     match error.detail() {
         Some(detail) => detail.to_owned(),
-        None => error.kind().to_string(),
+        // What a bound of ours said lies under minijinja's own words.
+        None => {
+            std::error::Error::source(error).map_or_else(|| error.kind().to_string(), ToString::to_string)
+        }
     }
 }
 
@@ -141,13 +161,21 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// Python's `json.dumps`, as HuggingFace gives it to templates: not escaped for HTML, `", "` and `": "` between.
-fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
+fn to_json(state: &State, value: Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     let sorted: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
-    let json = serde_json::to_value(&value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, format!("tojson: {error}")))?;
+    let wrong = |why: String| Error::new(ErrorKind::BadSerialization, format!("tojson: {why}"));
+    if indent.is_some_and(|spaces| spaces > MOST_INDENT) {
+        return Err(wrong(format!("indent must be {MOST_INDENT} at most")));
+    }
+    // First into a bounded text: a value that holds itself twice, thirty times over, is small only until it is written.
+    let mut compact = Bounded::new(LARGEST_JSON);
+    serde_json::to_writer(&mut compact, &value).map_err(|error| wrong(error.to_string()))?;
+    bounds::pay(state, compact.bytes().len().saturating_mul(BYTES_PER_JSON_BYTE))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(compact.bytes()).map_err(|error| wrong(error.to_string()))?;
     let style = PythonJson { indent, ascii: ascii.unwrap_or(false), sorted: sorted.unwrap_or(false) };
     Ok(Value::from_safe_string(style.write(&json)))
 }

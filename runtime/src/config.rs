@@ -1,9 +1,11 @@
 //! The command line.
 
+use crate::server::Limits;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
 use coterie_api::name::HTTP_PORT;
 use coterie_engine::EngineOptions;
+use coterie_engine::engine::{MIXED_PROMPT_TOKENS, STEP_TOKENS};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -89,9 +91,27 @@ pub struct ServeArgs {
     /// Prompt tokens of waiting requests at most; more get status 429
     #[arg(long, value_name = "TOKENS", default_value_t = 1 << 18, value_parser = at_least_one)]
     pub max_waiting_tokens: usize,
+    /// Connections at once; more get status 503, but probes and scrapes are still answered
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = Limits::default().connections, value_parser = at_least_one)]
+    pub max_connections: usize,
+    /// Rows of one step at most, prompts' and answers' tokens together, unless more requests than that are running
+    #[arg(long, value_name = "TOKENS", default_value_t = STEP_TOKENS, value_parser = at_least_one)]
+    pub step_tokens: usize,
+    /// Prompt tokens of a step at most while others' answers are generated: fewer make these flow more evenly, and
+    /// prompts slower
+    #[arg(long, value_name = "TOKENS", default_value_t = MIXED_PROMPT_TOKENS, value_parser = at_least_one)]
+    pub mixed_prompt_tokens: usize,
+    /// Tokens that the KV cache holds, all requests together; at least --context
+    /// [default: --context, and up to 2048 for others]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub cache_tokens: Option<usize>,
     /// Compute every prompt from its first token
     #[arg(long)]
     pub no_prefix_cache: bool,
+    /// URL of an OpenTelemetry collector to which a span for each request is posted, as OTLP over http://
+    /// [default: what OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say; without any, no spans]
+    #[arg(long, value_name = "URL")]
+    pub otlp_traces_endpoint: Option<String>,
     /// File for the termination message; written only if it is there
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
     pub termination_log: PathBuf,
@@ -118,6 +138,9 @@ pub struct BenchArgs {
     /// Requests at once
     #[arg(long, value_name = "REQUESTS", default_value_t = 1, value_parser = at_least_one)]
     pub batch: usize,
+    /// Rows of one step at most, as in serve
+    #[arg(long, value_name = "TOKENS", default_value_t = STEP_TOKENS, value_parser = at_least_one)]
+    pub step_tokens: usize,
     /// Runs; the median is reported
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub runs: usize,
@@ -168,6 +191,9 @@ impl ServeArgs {
             max_running: self.max_running,
             max_waiting: self.max_waiting,
             max_waiting_tokens: self.max_waiting_tokens,
+            step_tokens: self.step_tokens,
+            mixed_prompt_tokens: self.mixed_prompt_tokens,
+            cache_tokens: self.cache_tokens,
             prefix_cache: !self.no_prefix_cache,
         }
     }
@@ -253,6 +279,7 @@ mod tests {
             ("--quantization", "int3", "known: none, int8"),
             ("--device", "tpu", "known: cpu, gpu"),
             ("--max-running", "0", "at least 1"),
+            ("--max-connections", "0", "at least 1"),
         ] {
             let words = ["coterie", "serve", "--model", "m", flag, value];
             let error = Cli::try_parse_from(words).unwrap_err().to_string();

@@ -2,9 +2,10 @@
 //! string or the last token allowed.
 
 use crate::answer_text::{AnswerText, Piece};
-use crate::engine_thread::{Cut, NotSubmitted, TokenStreams};
+use crate::engine_thread::{Cut, NotSubmitted, Timing, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
 use crate::served_model::{ServedModel, TextSide};
+use crate::tokenizer::Tokenizer;
 use coterie_engine::{Event, Finish, Request, TokenLogprobs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,12 +19,27 @@ pub struct Wanted {
     pub choices_per_prompt: usize,
     /// A choice ends before the first of these.
     pub stops: Vec<String>,
-    /// The string or token that ended a choice is part of it.
-    pub show_stops: bool,
-    /// Tokens that mark structure are text, too.
-    pub show_special_tokens: bool,
-    /// These are, in any case.
-    pub shown: Vec<u32>,
+    /// What else is part of a choice's text.
+    pub shown: Shown,
+}
+
+/// What is part of a choice's text beside its tokens of text.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// The string or the token that ended it.
+    pub stops: bool,
+    /// All tokens that mark structure.
+    pub special_tokens: bool,
+    /// These, even if they mark structure.
+    pub marks: Vec<u32>,
+}
+
+impl Shown {
+    /// The bytes that `token` adds to the text.
+    fn bytes(&self, token: u32, tokenizer: &Tokenizer) -> Vec<u8> {
+        let whole = self.special_tokens || self.marks.contains(&token);
+        if whole { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) }
+    }
 }
 
 /// An answer as it comes. Dropping it cancels the choices that have not ended.
@@ -35,19 +51,18 @@ pub struct Generation {
     tokens: TokenStreams,
     choices: Vec<Choice>,
     choices_per_prompt: usize,
-    show_special_tokens: bool,
-    shown: Vec<u32>,
+    shown: Shown,
 }
 
 /// One of the answers to one prompt.
 struct Choice {
     text: AnswerText,
-    show_stop_token: bool,
     prompt_tokens: usize,
     /// None until the engine has begun.
     cached_tokens: Option<usize>,
     completion_tokens: usize,
-    ended: bool,
+    /// None until it has ended.
+    outcome: Option<Outcome>,
 }
 
 /// What comes of a choice, in this order: at most one `Prompt`, any number of `Text`, one `End`.
@@ -79,12 +94,11 @@ impl Generation {
         arrived: Instant,
     ) -> Result<Generation, NotSubmitted> {
         let choice = |request: &Request| Choice {
-            text: AnswerText::new(wanted.stops.clone(), wanted.show_stops),
-            show_stop_token: wanted.show_stops,
+            text: AnswerText::new(wanted.stops.clone(), wanted.shown.stops),
             prompt_tokens: request.prompt.len(),
             cached_tokens: None,
             completion_tokens: 0,
-            ended: false,
+            outcome: None,
         };
         let choices = wanted.requests.iter().map(choice).collect();
         let tokens = model.engine.submit(wanted.requests, arrived).await?;
@@ -94,7 +108,6 @@ impl Generation {
             tokens,
             choices,
             choices_per_prompt: wanted.choices_per_prompt,
-            show_special_tokens: wanted.show_special_tokens,
             shown: wanted.shown,
         })
     }
@@ -118,13 +131,13 @@ impl Generation {
                     [Some(Part::Prompt(logprobs)), finish.map(Part::End)].into_iter().flatten().collect()
                 }
                 Event::Token { token, logprobs, finish, .. } => {
-                    let tokenizer = &self.text.tokenizer;
-                    let shown = self.show_special_tokens || self.shown.contains(&token);
-                    let bytes = if shown { tokenizer.bytes(token) } else { tokenizer.shown_bytes(token) };
-                    choice.token(&bytes, logprobs, finish)
+                    // The stop token is structure, not text, whatever its spelling.
+                    let text = finish != Some(Finish::Stop) || self.shown.stops;
+                    let bytes = text.then(|| self.shown.bytes(token, &self.text.tokenizer));
+                    choice.token(bytes.as_deref(), logprobs, finish)
                 }
                 Event::Failed { message, .. } => {
-                    self.end(index, Outcome::failed);
+                    self.end(index, Outcome::Failed);
                     return Err(Broken::Failed(message));
                 }
             };
@@ -139,7 +152,17 @@ impl Generation {
 
     /// All choices have ended.
     pub fn ended(&self) -> bool {
-        self.choices.iter().all(|choice| choice.ended)
+        self.choices.iter().all(|choice| choice.outcome.is_some())
+    }
+
+    /// How each choice ended; none where it has not.
+    pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> {
+        self.choices.iter().map(|choice| choice.outcome)
+    }
+
+    /// The times of each choice that has begun.
+    pub fn timings(&self) -> impl Iterator<Item = &Timing> {
+        (0..self.choices.len()).filter_map(|index| self.tokens.timing(index))
     }
 
     /// How many choices there are.
@@ -170,16 +193,20 @@ impl Generation {
     }
 
     fn end(&mut self, index: usize, outcome: Outcome) {
-        self.choices[index].ended = true;
+        let choice = &mut self.choices[index];
+        choice.outcome = Some(outcome);
+        if let (Outcome::Stop | Outcome::Length, Some(timing)) = (outcome, self.tokens.timing(index)) {
+            self.metrics.observe_answer(timing, choice.prompt_tokens, choice.completion_tokens);
+        }
         // A stop string ends a choice that the engine would go on with.
         self.tokens.cancel(index);
         self.metrics.count(outcome);
     }
 
     fn cut(&mut self, why: Cut) -> Broken {
-        for choice in self.choices.iter_mut().filter(|choice| !choice.ended) {
-            choice.ended = true;
-            self.metrics.count(Outcome::failed);
+        for choice in self.choices.iter_mut().filter(|choice| choice.outcome.is_none()) {
+            choice.outcome = Some(Outcome::Failed);
+            self.metrics.count(Outcome::Failed);
         }
         Broken::Cut(why)
     }
@@ -187,18 +214,23 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        for _ in self.choices.iter().filter(|choice| !choice.ended) {
-            self.metrics.count(Outcome::cancelled);
+        for _ in self.choices.iter().filter(|choice| choice.outcome.is_none()) {
+            self.metrics.count(Outcome::Cancelled);
         }
     }
 }
 
 impl Choice {
-    fn token(&mut self, bytes: &[u8], logprobs: Option<TokenLogprobs>, finish: Option<Finish>) -> Vec<Part> {
+    /// A token came, with the bytes that it adds to the text, if it is part of that at all.
+    fn token(
+        &mut self,
+        bytes: Option<&[u8]>,
+        logprobs: Option<TokenLogprobs>,
+        finish: Option<Finish>,
+    ) -> Vec<Part> {
         self.completion_tokens += 1;
         let mut pieces = Vec::new();
-        // The stop token is structure, not text, whatever its spelling.
-        if finish != Some(Finish::Stop) || self.show_stop_token {
+        if let Some(bytes) = bytes {
             pieces.push(self.text.push(bytes, logprobs));
         }
         if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {
@@ -213,7 +245,7 @@ impl Choice {
 
 fn outcome(finish: Finish) -> Outcome {
     match finish {
-        Finish::Stop => Outcome::stop,
-        Finish::Length => Outcome::length,
+        Finish::Stop => Outcome::Stop,
+        Finish::Length => Outcome::Length,
     }
 }

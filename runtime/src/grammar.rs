@@ -8,7 +8,7 @@
 
 mod aside;
 mod follower;
-mod limits;
+pub(crate) mod limits;
 mod nesting;
 mod vocabulary;
 

@@ -17,6 +17,13 @@ pub fn peak_memory() -> Option<u64> {
     kibibytes_of(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Files and sockets that this process may have open at once. `None` where that cannot be read, or has no bound.
+pub fn open_files() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// The CPU features, of those that kernels are written for, that this machine has.
 pub fn cpu_features() -> Vec<&'static str> {
     let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::conversation::{Conversation, Message, Role};
 use crate::engine_thread::NotSubmitted;
-use crate::served_model::ServedModel;
+use crate::served_model::{NotEncoded, ServedModel};
 use crate::termination::{failed, model_rejected};
 use coterie_api::launch::Termination;
 use coterie_engine::{Event, Request};
@@ -12,7 +12,7 @@ const PROMPT: &str = "Hello";
 
 /// Generates one token.
 pub async fn run(model: &ServedModel) -> Result<(), Termination> {
-    let mut tokens = prompt(model).await.map_err(model_rejected)?;
+    let mut tokens = prompt(model).await.map_err(|why| model_rejected(why.into_message()))?;
     if tokens.is_empty() {
         return Err(model_rejected(format!(
             "the tokenizer makes no token of {PROMPT:?}; download tokenizer.json again"
@@ -47,11 +47,14 @@ pub async fn run(model: &ServedModel) -> Result<(), Termination> {
 }
 
 /// What a user would send. A template that does not take a plain first message can still be used by those who know it.
-async fn prompt(model: &ServedModel) -> Result<Vec<u32>, String> {
+async fn prompt(model: &ServedModel) -> Result<Vec<u32>, NotEncoded> {
     let hello = Conversation { messages: vec![Message::new(Role::User, PROMPT)], ..Conversation::default() };
     match model.encode_chat(hello).await {
         Some(Ok(prompt)) => return Ok(prompt.tokens),
-        Some(Err(refused)) => tracing::warn!(refused, "the chat template does not take a plain user message"),
+        Some(Err(refused)) => tracing::warn!(
+            refused = refused.into_message(),
+            "the chat template does not take a plain user message"
+        ),
         None => {}
     }
     Ok(model.encode(PROMPT.to_owned(), true).await?.tokens)

@@ -3,11 +3,13 @@
 use crate::config::ServeArgs;
 use crate::engine_thread::{Cut, EngineHandle, TokenSource, spawn};
 use crate::grammar::Grammars;
+use crate::machine::open_files;
 use crate::readiness::Phase;
 use crate::self_test;
 use crate::served_model::{ServedModel, TextSide};
-use crate::server::{Front, accept, router};
+use crate::server::{Front, Limits, accept, router};
 use crate::signals::{Asked, listen};
+use crate::telemetry;
 use crate::termination::failed;
 use coterie_api::launch::Termination;
 use coterie_engine::Engine;
@@ -36,10 +38,14 @@ pub struct ServeOptions {
     pub model_dir: PathBuf,
     /// Name that clients put into `model`.
     pub served_name: String,
+    /// URL to which spans are posted, if they are.
+    pub collector: Option<String>,
     /// For how long new requests are still taken once a drain begins.
     pub lame_duck: Duration,
     /// How long after its beginning a drain may last.
     pub drain: Duration,
+    /// What clients may take.
+    pub limits: Limits,
 }
 
 /// How a process that did its work ended.
@@ -55,13 +61,12 @@ pub enum Ended {
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // the engine has the cores; the network needs little
-        .max_blocking_threads(2) // and so does splitting text into tokens
+        .max_blocking_threads(2) // one splits a long text into tokens, one is free for short ones
         .enable_all()
         .build()
         .map_err(|error| failed(format!("the network's threads could not be started: {error}")))?;
     let ended = runtime.block_on(async {
-        let address = (args.host, args.port);
-        let listener = TcpListener::bind(address).await.map_err(|error| {
+        let listener = accept::bind((args.host, args.port).into()).map_err(|error| {
             failed(format!(
                 "cannot listen on {}:{}: {error}; stop what uses the port, or choose another",
                 args.host, args.port
@@ -71,8 +76,12 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
         let options = ServeOptions {
             model_dir: args.model.clone(),
             served_name: args.served_name(),
+            collector: telemetry::endpoint(args.otlp_traces_endpoint.as_deref(), |name| {
+                std::env::var(name).ok()
+            }),
             lame_duck: LAME_DUCK,
             drain: Duration::from_secs(args.drain_seconds.into()),
+            limits: Limits::with_connections(args.max_connections, open_files()),
         };
         let (dir, engine) = (args.model.clone(), args.engine_options());
         let load = move |progress: &dyn Fn(f32)| {
@@ -95,28 +104,48 @@ pub async fn serve<S, L>(
     listener: TcpListener,
     options: ServeOptions,
     load: L,
+    asked: watch::Receiver<Asked>,
+) -> Result<Ended, Termination>
+where
+    S: TokenSource,
+    L: FnOnce(&dyn Fn(f32)) -> Result<S, Termination> + Send + 'static,
+{
+    let front =
+        Arc::new(Front::new(options.served_name.clone(), options.limits, options.collector.as_deref()));
+    let ended = live(listener, &front, &options, load, asked).await;
+    if ended != Ok(Ended::Interrupted) {
+        front.traces.flush().await;
+    }
+    ended
+}
+
+/// From listening to the end.
+async fn live<S, L>(
+    listener: TcpListener,
+    front: &Arc<Front>,
+    options: &ServeOptions,
+    load: L,
     mut asked: watch::Receiver<Asked>,
 ) -> Result<Ended, Termination>
 where
     S: TokenSource,
     L: FnOnce(&dyn Fn(f32)) -> Result<S, Termination> + Send + 'static,
 {
-    let front = Arc::new(Front::new(options.served_name.clone()));
     let (stop, stopped) = watch::channel(false);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, model = options.served_name, "listening; loading the model");
     }
-    let connections = tokio::spawn(accept::accept(listener, router(front.clone()), stopped));
+    let connections = tokio::spawn(accept::accept(listener, router(front.clone()), options.limits, stopped));
 
     let engine = tokio::select! {
-        engine = bring_up(&front, &options, load) => engine?,
+        engine = bring_up(front, options, load) => engine?,
         asked = until(&mut asked, Asked::Drain) => {
             tracing::info!("asked to end before the model was loaded");
             return Ok(if asked == Asked::EndNow { Ended::Interrupted } else { Ended::Drained });
         }
     };
-    let server = Serving { front, engine, connections, stop };
-    server.until_ended(&options, asked).await
+    let server = Serving { front: front.clone(), engine, connections, stop };
+    server.until_ended(options, asked).await
 }
 
 /// Loads the model, proves that it generates, and opens the front.
@@ -144,7 +173,7 @@ where
     front.readiness.advance(Phase::Testing);
     let text = Arc::new(text);
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
-    let model = ServedModel { text, engine: engine.clone(), grammars };
+    let model = ServedModel::new(text, engine.clone(), grammars);
     self_test::run(&model).await?;
     front.open(model);
     tracing::info!(seconds = started.elapsed().as_secs_f64(), context = engine.context_length(), "ready");

@@ -2,21 +2,25 @@
 
 pub mod accept;
 mod health;
+mod limits;
 mod openai;
+mod record;
 mod stream;
 
 use crate::engine_thread::EngineHandle;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::served_model::ServedModel;
+use crate::telemetry::Traces;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::http::header::{CONNECTION, CONTENT_ENCODING};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use coterie_engine::Load;
+pub use limits::Limits;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,17 +32,26 @@ pub struct Front {
     pub readiness: Readiness,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What clients may take.
+    pub limits: Limits,
+    bodies: openai::BodyRoom,
+    /// Where requests are told of.
+    pub traces: Traces,
     model: OnceLock<ServedModel>,
     started: u64,
 }
 
 impl Front {
-    /// A front that has no model yet.
-    pub fn new(served_name: String) -> Front {
+    /// A front that has no model yet. Spans are posted to `collector`, if there is one.
+    pub fn new(served_name: String, limits: Limits, collector: Option<&str>) -> Front {
+        let metrics = Arc::new(Metrics::new(&served_name));
         Front {
             served_name,
             readiness: Readiness::default(),
-            metrics: Arc::default(),
+            traces: Traces::to(collector, metrics.spans_lost.clone()),
+            metrics,
+            limits,
+            bodies: openai::BodyRoom::default(),
             model: OnceLock::new(),
             started: unix_seconds(),
         }
@@ -65,8 +78,20 @@ pub fn router(front: Arc<Front>) -> Router {
         .merge(openai::routes())
         .fallback(openai::unknown_path)
         .method_not_allowed_fallback(openai::wrong_method)
+        .layer(from_fn(refuse_encoded))
         .layer(from_fn_with_state(front.clone(), close_while_draining))
         .with_state(front)
+}
+
+/// A small compressed body may be gigabytes, so none is taken. The content-type is not looked at: what is no JSON is
+/// refused as such, and clients in the wild send what curl sends.
+async fn refuse_encoded(request: Request, next: Next) -> Response {
+    match request.headers().get(CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            openai::ApiError::encoded_body().into_response()
+        }
+        _ => next.run(request).await,
+    }
 }
 
 /// Tells clients not to come back on this connection.

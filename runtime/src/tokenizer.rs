@@ -10,11 +10,15 @@ use token_bytes::Spelling;
 
 /// Larger files than any real tokenizer's are refused unread.
 const LARGEST_FILE: u64 = 256 << 20;
+/// Bytes of the pieces in which the tokens of a long text are counted.
+const PIECE: usize = 16 << 10;
 
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     spelling: Spelling,
+    /// Bytes of the longest token.
+    longest: usize,
 }
 
 /// Text as tokens.
@@ -51,20 +55,39 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
         let spelling = Spelling::of(inner.get_decoder());
-        Ok(Tokenizer { inner, spelling })
+        let mut tokenizer = Tokenizer { inner, spelling, longest: 0 };
+        let ids = tokenizer.inner.get_vocab(true).into_values();
+        tokenizer.longest = ids.map(|id| tokenizer.bytes(id).len()).max().unwrap_or(0);
+        Ok(tokenizer)
     }
 
     /// The tokens of `text`. `special` adds what the model wants around a plain text (a beginning-of-text token, as a
     /// rule); a chat template writes those itself.
     pub fn encode(&self, text: &str, special: bool) -> Result<Encoded, String> {
-        let encoding = self
-            .inner
-            .encode_char_offsets(text, special)
-            .map_err(|error| format!("the text could not be split into tokens: {error}"))?;
+        let encoding = self.inner.encode_char_offsets(text, special).map_err(unsplit)?;
         Ok(Encoded {
             tokens: encoding.get_ids().to_vec(),
             starts: encoding.get_offsets().iter().map(|(start, _)| *start).collect(),
         })
+    }
+
+    /// The most bytes of text that `tokens` tokens can stand for, unless the tokenizer drops some.
+    pub fn most_bytes(&self, tokens: usize) -> usize {
+        tokens.saturating_mul(self.longest)
+    }
+
+    /// `text` is surely more than `tokens` tokens. Splitting a text takes 200 to 400 times its size in memory, so this
+    /// does it piece by piece and stops when there are enough. Where a text is cut it may become a few tokens more;
+    /// an eighth is allowed for that, and what lies between is counted by [`Tokenizer::encode`].
+    pub fn exceeds(&self, text: &str, tokens: usize) -> Result<bool, String> {
+        let allowed = tokens.saturating_add(tokens / 8);
+        let (mut rest, mut count) = (text, 0);
+        while !rest.is_empty() && count <= allowed {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE));
+            count += self.inner.encode_fast(piece, false).map_err(unsplit)?.len();
+            rest = after;
+        }
+        Ok(count > allowed)
     }
 
     /// The bytes that `token` adds to a text; also of special tokens. Empty for an id that the tokenizer lacks.
@@ -99,6 +122,10 @@ impl Tokenizer {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         added.get(&token).is_some_and(|token| token.special)
     }
+}
+
+fn unsplit(error: tokenizers::Error) -> String {
+    format!("the text could not be split into tokens: {error}")
 }
 
 /// The contents of `path`; `None` if it is not there.
@@ -154,5 +181,19 @@ mod tests {
         assert_eq!(tokenizer.shown_bytes(0), b"");
         assert_eq!(tokenizer.bytes(99), b"");
         assert_eq!(tokenizer.encode("a ü", false).unwrap().tokens, [1, 2, 1, 3, 4]);
+    }
+
+    #[test]
+    fn a_text_that_is_surely_too_long_is_known_without_its_end() {
+        let tokenizer = Tokenizer::from_bytes(SENTENCE_PIECE.as_bytes()).unwrap();
+        assert_eq!(tokenizer.most_bytes(100), 400, "the longest is </s>");
+        let text = "aü".repeat(3 * PIECE);
+        let tokens = tokenizer.encode(&text, false).unwrap().tokens.len();
+        for (context, exceeds) in
+            [(tokens, false), (tokens * 9 / 10, false), (tokens * 8 / 10, true), (5, true)]
+        {
+            assert_eq!(tokenizer.exceeds(&text, context).unwrap(), exceeds, "{context} of {tokens}");
+        }
+        assert!(!tokenizer.exceeds("", 0).unwrap());
     }
 }

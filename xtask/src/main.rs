@@ -1,4 +1,4 @@
-//! `cargo xtask`: demo, test, check, cluster, model.
+//! `cargo xtask`: demo, test, soak, check, cluster, model.
 
 mod apt;
 mod cache;
@@ -11,12 +11,15 @@ mod image;
 mod kube;
 mod model;
 mod product;
+mod python;
+mod soak;
 mod step;
 mod target;
 mod test;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
@@ -25,6 +28,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   demo [--keep] [--context NAME [--registry HOST/PATH]]   from nothing to a chat answer on a real Kubernetes
   test                    every test of the project
+  soak [--minutes 10]     a rank among random clients: nothing may be left behind
   check                   format, clippy, generated files, architecture rules: fast, before every commit
   generate                write the generated files
   model DIR               write the talking model as a HuggingFace folder
@@ -52,6 +56,7 @@ fn run() -> Result<()> {
     match command.as_str() {
         "demo" => demo::run(&demo_options(parser)?),
         "test" => words::<0>(parser).and_then(|[]| test::run()),
+        "soak" => soak::run(soak_time(parser)?),
         "check" => words::<0>(parser).and_then(|[]| check::run()),
         "generate" => words::<0>(parser).and_then(|[]| check::generate()),
         "model" => words(parser).and_then(|[folder]| model::write(Path::new(&folder))),
@@ -81,6 +86,17 @@ fn demo_options(mut parser: lexopt::Parser) -> Result<demo::Options> {
         }
     }
     Ok(options)
+}
+
+fn soak_time(mut parser: lexopt::Parser) -> Result<Duration> {
+    let mut minutes = 10;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("minutes") => minutes = parser.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Duration::from_mins(minutes))
 }
 
 fn make_image(name: &str, path: &Path) -> Result<()> {

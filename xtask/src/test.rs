@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::kube::{Kube, SYSTEM, chart};
 use crate::product::{self, Product};
 use crate::step::{seconds, step};
-use crate::{check, cluster, go, model};
+use crate::{cache, check, cluster, go, model, python};
 use tally::Tally;
 
 /// Name of the embedded cluster that the end-to-end tests run on.
@@ -40,6 +40,9 @@ pub fn run() -> Result<()> {
     cargo.env("COTERIE_TALKING_MODEL", model::cached()?);
     tally.cargo_test("talking model", &mut cargo)?;
 
+    heading("The API beside its document and others' clients");
+    clients(&mut tally)?;
+
     heading("End to end");
     let product = Product::build()?;
     let cluster = cluster::up(&cluster::Options { name: CLUSTER.into(), nodes: 2 })?;
@@ -56,6 +59,20 @@ pub fn run() -> Result<()> {
         bail!("not everything passed");
     }
     Ok(())
+}
+
+/// The tests that drive `coterie serve` with programs that others wrote.
+fn clients(tally: &mut Tally) -> Result<()> {
+    let requirements = cache::checkout().join("tests/clients/requirements.txt");
+    let Some(interpreter) = python::environment("clients", &requirements)? else {
+        tally.skip("clients", "the Python packages in tests/clients/requirements.txt cannot be fetched");
+        return Ok(());
+    };
+    let mut cargo = product::cargo()?;
+    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "process", "clients", "--"]);
+    cargo.args(["--ignored", "--nocapture", "--test-threads=1"]);
+    cargo.env("COTERIE_CLIENTS_PYTHON", interpreter).env("COTERIE_TALKING_MODEL", model::cached()?);
+    tally.cargo_test("clients", &mut cargo)
 }
 
 fn end_to_end(

@@ -15,8 +15,11 @@ use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization};
 use std::path::Path;
 
-/// Rows that one step computes, unless more requests than that are running.
+/// Rows that one step computes unless told otherwise.
 pub const STEP_TOKENS: usize = 512;
+/// Rows of prompts in a step in which somebody decodes, unless told otherwise. A step of so many rows costs a tenth
+/// more for each than a full one, and lasts a quarter as long (docs/bench/engine.md).
+pub const MIXED_PROMPT_TOKENS: usize = 128;
 /// Rows of logits that are computed at a time.
 pub const LOGIT_ROWS: usize = 32;
 /// Tokens that the cache holds beside one whole context, so that a long request does not keep all others out.
@@ -39,11 +42,17 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Prompt tokens of waiting requests at most.
     pub max_waiting_tokens: usize,
+    /// Rows that one step computes, unless more requests than that are running.
+    pub step_tokens: usize,
+    /// Rows of prompts in a step in which somebody decodes: what others' prompts may add to the wait for a token.
+    pub mixed_prompt_tokens: usize,
+    /// Tokens that the cache holds, all requests together; [`cache_tokens`] when absent.
+    pub cache_tokens: Option<usize>,
     /// May requests take over what others computed for the same beginning?
     pub prefix_cache: bool,
 }
 
-/// Tokens that the cache of a rank holds: one request of the whole context, and up to [`SPARE_TOKENS`] for others.
+/// Tokens that the cache of a rank holds unless told otherwise: one request of the whole context, and up to [`SPARE_TOKENS`] for others.
 /// More requests run as long as what they have written so far fits. What is not used costs no memory.
 pub fn cache_tokens(context: usize, max_running: usize) -> usize {
     let others = max_running.saturating_sub(1).saturating_mul(context);
@@ -60,6 +69,9 @@ impl Default for EngineOptions {
             max_running: 16,
             max_waiting: 256,
             max_waiting_tokens: 1 << 18,
+            step_tokens: STEP_TOKENS,
+            mixed_prompt_tokens: MIXED_PROMPT_TOKENS,
+            cache_tokens: None,
             prefix_cache: true,
         }
     }
@@ -247,16 +259,24 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
     if options.max_running == 0 {
         return zero("the number of requests that may run");
     }
+    if options.step_tokens == 0 || options.mixed_prompt_tokens == 0 {
+        return zero("the number of tokens of a step");
+    }
     if context > config.context_length {
         return Err(LoadError::ContextTooLong { asked: context, limit: config.context_length });
     }
     if let Some(window) = config.sliding_window.filter(|window| *window < context) {
         return Err(LoadError::SlidingWindow { asked: context, window });
     }
+    let cache = options.cache_tokens.unwrap_or_else(|| cache_tokens(context, options.max_running));
+    if cache < context {
+        return Err(LoadError::CacheTooSmall { asked: cache, context });
+    }
     Ok(Limits {
         context,
-        blocks: blocks_for(cache_tokens(context, options.max_running)),
-        step_tokens: STEP_TOKENS,
+        blocks: blocks_for(cache),
+        step_tokens: options.step_tokens,
+        mixed_prompt_tokens: options.mixed_prompt_tokens,
         max_running: options.max_running,
         max_waiting: options.max_waiting,
         max_waiting_tokens: options.max_waiting_tokens,

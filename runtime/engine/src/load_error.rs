@@ -173,6 +173,16 @@ pub enum LoadError {
         /// Its name.
         option: &'static str,
     },
+    /// One request of the whole context must fit.
+    #[error(
+        "a cache of {asked} tokens cannot hold one request of {context}; ask for a larger one or a shorter context"
+    )]
+    CacheTooSmall {
+        /// Tokens of cache asked for.
+        asked: usize,
+        /// Longest request, tokens.
+        context: usize,
+    },
     /// So much cache cannot even be counted.
     #[error("a cache of {blocks} blocks is more than a machine can address; ask for a shorter context")]
     CacheTooLarge {
@@ -210,6 +220,7 @@ impl LoadError {
             LoadError::ContextTooLong { .. }
             | LoadError::SlidingWindow { .. }
             | LoadError::ZeroOption { .. }
+            | LoadError::CacheTooSmall { .. }
             | LoadError::CacheTooLarge { .. }
             | LoadError::NoGpu => TerminationReason::LaunchRejected,
             LoadError::Read { .. } | LoadError::NoMemory { .. } => TerminationReason::Failed,

@@ -1,5 +1,6 @@
 //! Who computes in the next step. By class, and within a class first come, first served: of two running sequences the
-//! first is never held up by the second. Decoding takes one row of the budget each; prompts share the rest in chunks.
+//! first is never held up by the second. Decoding takes one row of the budget each; prompts share the rest in chunks, and
+//! take less of it while somebody decodes: who waits for a next token waits for others' chunks too.
 //!
 //! A sequence is admitted when the cache has room for its tokens so far, and takes blocks as it grows. If none are
 //! left, the last running sequence is preempted: it gives all its blocks back, waits in its old place, and later
@@ -25,6 +26,8 @@ pub struct Limits {
     pub blocks: usize,
     /// Rows of one step. A step has at least one row of each running sequence all the same.
     pub step_tokens: usize,
+    /// Rows of prompts in a step in which somebody decodes.
+    pub mixed_prompt_tokens: usize,
     /// Sequences in one batch at most.
     pub max_running: usize,
     /// Sequences that may wait at most.
@@ -33,6 +36,15 @@ pub struct Limits {
     pub max_waiting_tokens: usize,
     /// May sequences take over what others computed?
     pub prefix_cache: bool,
+}
+
+impl Limits {
+    /// Rows that prompts may have beside `decoding` sequences. However many these are, the first prompt goes on, if
+    /// slowly.
+    fn prompt_rows(&self, decoding: usize) -> usize {
+        let most = if decoding > 0 { self.mixed_prompt_tokens } else { self.step_tokens };
+        self.step_tokens.saturating_sub(decoding).min(most).max(1)
+    }
 }
 
 /// A row of logits that somebody waits for.
@@ -136,10 +148,8 @@ impl Scheduler {
         batch.clear();
         wanted.clear();
         self.admit();
-        // A sequence that waits for its next token only must not wait for others' prompts; and however many decode,
-        // the first prompt goes on, if slowly.
         let decoding = self.running.iter().filter(|s| s.remaining() == 1).count();
-        let mut prompt_rows = self.limits.step_tokens.saturating_sub(decoding).max(1);
+        let mut prompt_rows = self.limits.prompt_rows(decoding);
         let mut next = 0;
         while next < self.running.len() {
             let was_decoding = self.running[next].remaining() == 1;
@@ -250,6 +260,7 @@ mod tests {
         context: 64,
         blocks: 6,
         step_tokens: 20,
+        mixed_prompt_tokens: 20,
         max_running: 3,
         max_waiting: 9,
         max_waiting_tokens: 900,
@@ -292,6 +303,19 @@ mod tests {
         assert_eq!(step(&mut scheduler), [(1, 7, 1)]);
         assert_eq!(scheduler.blocks_held(), (0, 6));
         assert_eq!(step(&mut scheduler), []);
+    }
+
+    #[test]
+    fn prompts_take_smaller_chunks_beside_who_decodes() {
+        let mut scheduler = Scheduler::new(Limits { mixed_prompt_tokens: 6, ..LIMITS });
+        scheduler.enqueue(sequence(1, 4, 3));
+        scheduler.enqueue(sequence(2, 30, 2));
+        assert_eq!(step(&mut scheduler), [(1, 0, 4), (2, 0, 16)]);
+        scheduler.enqueue(sequence(3, 5, 1));
+        assert_eq!(step(&mut scheduler), [(1, 4, 1), (2, 16, 6)]);
+        assert_eq!(step(&mut scheduler), [(1, 5, 1), (2, 22, 6)]);
+        assert_eq!(step(&mut scheduler), [(2, 28, 2), (3, 0, 5)], "nobody decodes any more");
+        assert_eq!(step(&mut scheduler), [(2, 30, 1)]);
     }
 
     #[test]

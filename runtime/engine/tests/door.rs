@@ -55,6 +55,7 @@ fn engine() -> Engine {
         context: 64,
         blocks: 8,
         step_tokens: 16,
+        mixed_prompt_tokens: 16,
         max_running: 2,
         max_waiting: 3,
         max_waiting_tokens: 100,

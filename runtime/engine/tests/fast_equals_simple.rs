@@ -46,6 +46,7 @@ struct Scene {
     arrivals: Vec<Arrival>,
     extra_blocks: usize,
     step_tokens: usize,
+    mixed_prompt_tokens: usize,
     max_running: usize,
 }
 
@@ -130,11 +131,12 @@ fn scene() -> impl Strategy<Value = Scene> {
     let cancel = prop_oneof![3 => Just(None), 1 => (0usize..20).prop_map(Some)];
     let arrival =
         (request(), 0usize..25, cancel).prop_map(|(request, step, cancel)| Arrival { request, step, cancel });
-    (prop::collection::vec(arrival, 1..8), 0usize..6, 1usize..40, 1usize..6).prop_map(
-        |(arrivals, extra_blocks, step_tokens, max_running)| Scene {
+    (prop::collection::vec(arrival, 1..8), 0usize..6, (1usize..40, 1usize..40), 1usize..6).prop_map(
+        |(arrivals, extra_blocks, (step_tokens, mixed_prompt_tokens), max_running)| Scene {
             arrivals,
             extra_blocks,
             step_tokens,
+            mixed_prompt_tokens,
             max_running,
         },
     )
@@ -151,6 +153,7 @@ fn engine(dir: &Path, quantization: Quantization, scene: &Scene, threads: usize)
     let adjust = |limits: &mut coterie_engine::scheduler::Limits| {
         limits.blocks = CONTEXT / 16 + scene.extra_blocks;
         limits.step_tokens = scene.step_tokens;
+        limits.mixed_prompt_tokens = scene.mixed_prompt_tokens;
     };
     Engine::load_with(dir, &options, adjust, &|_| {}).unwrap()
 }
@@ -268,7 +271,7 @@ proptest! {
         let together = play(&mut engine(MODEL.path(), quantization, &scene, 2), &scene);
         for (answer, arrival) in together.iter().zip(&scene.arrivals) {
             let alone = Arrival { step: 0, cancel: None, ..arrival.clone() };
-            let scene = Scene { arrivals: vec![alone], extra_blocks: 0, step_tokens: 512, max_running: 1 };
+            let scene = Scene { arrivals: vec![alone], extra_blocks: 0, step_tokens: 512, mixed_prompt_tokens: 512, max_running: 1 };
             let (alone, _) = play(&mut engine(MODEL.path(), quantization, &scene, 1), &scene).remove(0);
             if answer.1 {
                 prop_assert_eq!(&answer.0, &alone);

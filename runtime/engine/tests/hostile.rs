@@ -285,6 +285,12 @@ fn options_that_cannot_be_met() {
         (EngineOptions { context_length: Some(161), ..options() }, "was made for 160"),
         (EngineOptions { context_length: Some(0), ..options() }, "the context length is 0"),
         (EngineOptions { max_running: 0, ..options() }, "is 0"),
+        (EngineOptions { step_tokens: 0, ..options() }, "is 0"),
+        (EngineOptions { mixed_prompt_tokens: 0, ..options() }, "is 0"),
+        (
+            EngineOptions { context_length: Some(50), cache_tokens: Some(49), ..options() },
+            "one request of 50",
+        ),
         (EngineOptions { device: Device::Gpu, ..options() }, "no CUDA backend; use --device cpu"),
     ] {
         let error = Engine::load(dir.path(), &options, &|_| {}).err().unwrap();

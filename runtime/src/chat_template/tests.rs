@@ -193,3 +193,78 @@ fn variables_reach_the_template_but_cannot_take_the_conversations_place() {
     let template = ChatTemplate::new("{{ mode.deep[0] }}{{ messages | length }}", tokens()).unwrap();
     assert_eq!(template.render(&conversation).unwrap(), "11");
 }
+
+/// A list that holds itself twice, sixty times over.
+const DOUBLED: &str =
+    "{% set ns = namespace(a=[1]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}";
+/// A hundred thousand lists in each other.
+const DEEP: &str =
+    "{% set ns = namespace(a=[]) %}{% for i in range(20000) %}{% set ns.a = [[[[[ns.a]]]]] %}{% endfor %}";
+
+#[test]
+fn a_template_that_means_harm_gets_an_error() {
+    let before = crate::machine::peak_memory().unwrap();
+    for (template, said) in [
+        (
+            "{% set ns = namespace(a='x') %}{% for i in range(40) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}",
+            "fuel",
+        ),
+        ("{{ 'x' * 10**9 }}", "too large"),
+        ("{{ ('x' * 10**8) }}{{ 'x' * 10**8 }}", "bytes were written"),
+        ("{{ range(10**9) | join }}", "too many"),
+        ("{{ (range(99999) | list * 1000) | join('xxxxxxxx') }}", "fuel"),
+        ("{{ 'x' | indent(10**9) }}", "fuel"),
+        ("{{ '%1000000000s' | format('x') }}", "fuel"),
+        ("{{ '{:>1000000000}'.format('x') }}", "digits"),
+        ("{{ ('a' * 10**6) | replace('a', 'b' * 10**6) }}", "fuel"),
+        ("{{ ('a' * 10**6).replace('a', 'b' * 10**6) }}", "fuel"),
+        ("{{ ('b' * 10**6).join('a' * 10**6) }}", "fuel"),
+        ("{{ ('x' * 5 * 10**7).split('x') }}", "fuel"),
+        (
+            "{% set s = 'x' * 10**7 %}{% for i in range(99999) %}{% if s.count('y') %}{% endif %}{% endfor %}",
+            "fuel",
+        ),
+        ("{{ messages | tojson(indent=10**9) }}", "indent"),
+        ("{{ ('x' * 10**7) | tojson }}", "bytes were written"),
+        ("{{ debug() }}", "debug is unknown"),
+        ("{{ strftime_now('%') }}", "strftime_now"),
+        ("{{ strftime_now('%999999999d') }}", "strftime_now"),
+        ("{% include '/etc/passwd' %}", "non-existing"),
+        ("{% import '/etc/passwd' as p %}", "non-existing"),
+        ("{{ 9 ** 99999999 }}", "unable to calculate"),
+    ] {
+        let refused = render(template, &[("user", "a")]).expect_err(template);
+        assert!(refused.contains(said), "{template}: {refused}");
+    }
+    let doubled = render(&format!("{DOUBLED}{{{{ ns.a | tojson }}}}"), &[]).unwrap_err();
+    assert!(doubled.contains("bytes were written"), "{doubled}");
+    assert!(render(&format!("{DOUBLED}{{{{ ns.a }}}}"), &[]).is_err());
+    assert_eq!(render(&format!("{DEEP}done"), &[]).unwrap(), "done");
+    assert!(render(&format!("{DEEP}{{{{ ns.a | tojson }}}}"), &[]).unwrap_err().contains("recursion"));
+    assert_eq!(render(&format!("{DEEP}{{{{ ns.a == [ns.a] }}}}"), &[]).unwrap(), "False");
+    let grown = crate::machine::peak_memory().unwrap() - before;
+    assert!(grown < 1 << 30, "{grown} bytes");
+}
+
+#[test]
+fn a_long_conversation_is_within_the_bounds() {
+    let turn = "word ".repeat(200);
+    let turns: Vec<(&str, &str)> = (0..5000).map(|_| ("user", turn.as_str())).collect();
+    assert!(render(CHATML, &turns).unwrap().len() > 5_000_000);
+}
+
+#[test]
+fn the_text_of_a_template_cannot_exhaust_the_stack() {
+    let chained = |unit: &str| format!("{{{{ a{} }}}}", unit.repeat((LARGEST_TEMPLATE - 8) / unit.len()));
+    for unit in ["|e", ".a", "+a", "<a", "()", " is a", " if a else a"] {
+        // Some are valid, some are not; all are answered.
+        drop(ChatTemplate::new(&chained(unit), tokens()).map(|template| template.render(&messages(&[]))));
+    }
+    for opened in ["{{ (", "{{ [", "{{ -", "{{ not ", "{% if a %}", "{% for a in b %}"] {
+        assert!(
+            ChatTemplate::new(&opened.repeat(LARGEST_TEMPLATE / opened.len()), tokens()).is_err(),
+            "{opened}"
+        );
+    }
+    assert!(ChatTemplate::new(&"x".repeat(LARGEST_TEMPLATE + 1), tokens()).is_err());
+}

@@ -4,10 +4,10 @@ use super::{Format, GrammarError, nesting};
 use serde_json::{Map, Value};
 
 /// Bytes of a schema, a grammar, or all choices together.
-const LONGEST_TEXT: usize = 64 << 10;
+pub(crate) const LONGEST_TEXT: usize = 64 << 10;
 /// Bytes of a regular expression.
-const LONGEST_REGEX: usize = 4 << 10;
-const MOST_CHOICES: usize = 1024;
+pub(crate) const LONGEST_REGEX: usize = 4 << 10;
+pub(crate) const MOST_CHOICES: usize = 1024;
 /// Objects and arrays of a schema inside one another.
 const DEEPEST_SCHEMA: usize = 64;
 /// Largest least common multiple of a schema's `multipleOf`, in steps of the smallest decimal: a state for each of them.

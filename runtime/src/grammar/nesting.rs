@@ -95,7 +95,7 @@ impl<'a> Scan<'a> {
         let Some(first) = text.chars().next() else { return Ok(false) };
         let length = match first {
             '\n' => {
-                (self.line_start, self.depth) = (true, 0);
+                self.line_start = true;
                 self.rest = &text[1..];
                 return Ok(true);
             }
@@ -115,7 +115,7 @@ impl<'a> Scan<'a> {
             '<' => text.find(['>', '\n']).map_or(text.len(), |end| end + 1),
             '%' => {
                 if self.line_start {
-                    self.terminal = None;
+                    (self.terminal, self.depth) = (None, 0);
                 }
                 directive(text, schema)?
             }
@@ -148,7 +148,7 @@ impl<'a> Scan<'a> {
         let name = &text[..text.find(|c| !inside(c)).unwrap_or(text.len())];
         let is_terminal = name.trim_start_matches('_').starts_with(|c: char| c.is_ascii_uppercase());
         if self.line_start {
-            self.terminal = is_terminal.then_some(name);
+            (self.terminal, self.depth) = (is_terminal.then_some(name), 0);
             if is_terminal {
                 self.terminals.entry(name).or_default();
             }
@@ -166,7 +166,8 @@ impl<'a> Scan<'a> {
     fn regex(&mut self, text: &str) -> Result<usize, GrammarError> {
         let end = quoted(text, '/');
         let flags = text[end..].find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len() - end);
-        let expression = text[..end].trim_matches('/');
+        let opened = text[..end].strip_prefix('/').unwrap_or_default();
+        let expression = opened.strip_suffix('/').unwrap_or(opened);
         let flagged = match &text[end..end + flags] {
             "" => expression.to_owned(),
             flags => format!("(?{flags}){expression}"),

@@ -1,29 +1,72 @@
-//! Connections: taken until told to stop, then each may finish what it is doing.
+//! Connections: taken until told to stop, then each may finish what it is doing. Only so many are taken; a few more may
+//! ask whether we live.
 
+use super::Limits;
+use super::openai::ApiError;
 use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// A connection on which no whole request head comes for so long is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Connections above the limit that may ask for [`FOR_PROBES`], once each. More are dropped unanswered.
+pub(super) const RESERVE: usize = 32;
+/// What is still answered when all connections are taken.
+const FOR_PROBES: [&str; 3] = ["/health", "/ready", "/metrics"];
+/// A connection of the reserve is over after this time, whatever it does.
+const PROBE_TIME: Duration = Duration::from_secs(5);
+/// Bytes of one request's head at most. hyper answers a longer one with status 431 (414 if it is the URI that is too
+/// long, 400 where it is no HTTP), as it does more than 100 headers. It writes these heads itself and leaves no place
+/// for a body, so these errors alone do not have OpenAI's shape. It is also the most that is buffered of an answer
+/// before it goes into the socket.
+const HEAD: usize = 64 << 10;
+/// Of each of a connection's two buffers in the kernel, bytes; the kernel adds as much for itself, and without a bound
+/// would let them grow to several MiB. So a client that does not read holds half a MiB of the kernel's memory, [`HEAD`]
+/// of ours, and those of its answer's tokens that it did not read: about 250 bytes each with 20 log probabilities,
+/// bounded by the context.
+const SOCKET_BUFFER: u32 = 128 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Wait after the system could not give us a connection (too many open files, as a rule).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Listens on `address`. What is accepted inherits the bounds of the listener's buffers.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves `router` on `listener` until `stop`; returns when the last connection is done.
-pub async fn accept(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let each = stop.clone();
+pub async fn accept(listener: TcpListener, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
+    let places = Places::new(limits.connections);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream, router.clone(), each.clone()))),
+                Ok((stream, _)) => {
+                    if let Some(place) = places.take() {
+                        connections.spawn(serve(stream, router.clone(), limits, place, stop.clone()));
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -37,14 +80,63 @@ pub async fn accept(listener: TcpListener, router: Router, mut stop: watch::Rece
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+/// Room for connections.
+struct Places {
+    all: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
+}
+
+/// One connection's room, free again when it is dropped.
+enum Place {
+    /// For any requests.
+    Full(OwnedSemaphorePermit),
+    /// For one probe.
+    Probe(OwnedSemaphorePermit),
+}
+
+impl Places {
+    fn new(connections: usize) -> Places {
+        let most = connections.min(Semaphore::MAX_PERMITS);
+        Places { all: Arc::new(Semaphore::new(most)), reserve: Arc::new(Semaphore::new(RESERVE)) }
+    }
+
+    fn take(&self) -> Option<Place> {
+        let of = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().ok();
+        of(&self.all).map(Place::Full).or_else(|| of(&self.reserve).map(Place::Probe))
+    }
+}
+
+/// Serves one connection and gives its place back.
+async fn serve(stream: TcpStream, router: Router, limits: Limits, place: Place, stop: watch::Receiver<bool>) {
+    match place {
+        Place::Full(_place) => converse(stream, router, limits, false, stop).await,
+        Place::Probe(_place) => {
+            let _ = timeout(PROBE_TIME, converse(stream, router, limits, true, stop)).await;
+        }
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    limits: Limits,
+    probe: bool,
+    mut stop: watch::Receiver<bool>,
+) {
     // A token is a small packet, and it must not wait for the next one.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| router.clone().oneshot(request));
+    // Not TCP_USER_TIMEOUT: that counts from the last acknowledged byte, differs between kernels where the window is
+    // zero, and would end a connection whose other side was only away. Linux says that a socket can be written to once
+    // a third of its buffer is free, so a client must take about that much in this time, not a byte.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.write));
+    let service = service_fn(move |request| answer(router.clone(), request, probe));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .header_read_timeout(limits.head)
+        .max_buf_size(HEAD)
+        .keep_alive(!probe)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
@@ -60,6 +152,13 @@ async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
+}
+
+async fn answer(router: Router, request: Request<Incoming>, probe: bool) -> Result<Response, Infallible> {
+    if probe && !FOR_PROBES.contains(&request.uri().path()) {
+        return Ok(ApiError::too_many_connections().into_response());
+    }
+    router.oneshot(request.map(Body::new)).await
 }
 
 /// Returns once `stop` is true, or nobody is left to say so.

@@ -9,6 +9,7 @@ mod error;
 mod logprobs;
 mod messages;
 mod models;
+mod openapi;
 mod parameters;
 mod response_format;
 mod sampling;
@@ -23,6 +24,7 @@ pub(super) use answer::{Answer, Usage};
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
+pub(super) use body::BodyRoom;
 use chat::Chat;
 use completions::Completions;
 use create::create;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 /// The paths of the API.
 pub(super) fn routes() -> Router<Arc<Front>> {
     Router::new()
+        .route("/openapi.json", get(openapi::published))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::retrieve))
         .route("/v1/chat/completions", post(create::<Chat>))

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
 
+mod attacks;
 mod chat;
 mod choices;
 mod client;
 mod completions;
 mod forms;
 mod lifecycle;
+mod metrics;
 mod model;
 mod parameters;
 mod reasoning;
@@ -17,3 +19,4 @@ mod script;
 mod server;
 mod streams;
 mod tools;
+mod traces;

@@ -166,14 +166,14 @@ async fn a_parameter_that_is_wrong_is_named_on_both_endpoints() {
         (json!({"logit_bias": [5]}), "logit_bias", "must be an object, not an array"),
         (json!({"logit_bias": {"abc": 1}}), "logit_bias", "'logit_bias' names abc, which is no token id"),
         (json!({"logit_bias": {"05": 1}}), "logit_bias", "names 05"),
-        (json!({"logit_bias": {"-1": 1}}), "logit_bias", "the integers from 0 to 258"),
-        (json!({"logit_bias": {VOCABULARY.to_string(): 1}}), "logit_bias", "names 259"),
+        (json!({"logit_bias": {"-1": 1}}), "logit_bias", "the integers from 0 to 259"),
+        (json!({"logit_bias": {VOCABULARY.to_string(): 1}}), "logit_bias", "names 260"),
         (json!({"logit_bias": {"5": 101}}), "logit_bias.5", "between -100 and 100, not 101"),
         (json!({"logit_bias": {"5": "1"}}), "logit_bias.5", "must be a number, not a string"),
         (json!({"logit_bias": many_biases}), "logit_bias", "300 tokens at most, not 301"),
         (json!({"stop_token_ids": 5}), "stop_token_ids", "must be an array"),
         (json!({"stop_token_ids": ["a"]}), "stop_token_ids[0]", "must be a token id, not a string"),
-        (json!({"stop_token_ids": [1, 259]}), "stop_token_ids[1]", "names 259"),
+        (json!({"stop_token_ids": [1, 260]}), "stop_token_ids[1]", "names 260"),
         (json!({"stop_token_ids": vec![1; 65]}), "stop_token_ids", "64 tokens at most, not 65"),
         (json!({"ignore_eos": "no"}), "ignore_eos", "must be true or false"),
         (json!({"skip_special_tokens": 1}), "skip_special_tokens", "must be true or false"),
@@ -201,7 +201,7 @@ async fn a_token_id_that_is_none_is_told_what_one_is() {
         let error = server.complete(json!({"prompt": ids})).await.json()["error"].clone();
         assert_eq!(error["param"], "prompt[1]");
         let says =
-            format!("names {found}, which is no token id: this model's are the integers from 0 to 258");
+            format!("names {found}, which is no token id: this model's are the integers from 0 to 259");
         assert!(error["message"].as_str().unwrap().contains(&says), "{error}");
     }
 }

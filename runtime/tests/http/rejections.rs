@@ -105,7 +105,7 @@ async fn a_completion_parameter_that_is_wrong_is_named() {
         (json!({"prompt": ["a", "b"], "n": 65}), "prompt"),
         (json!({"prompt": [1, "a"]}), "prompt[1]"),
         (json!({"prompt": [1, -1]}), "prompt[1]"),
-        (json!({"prompt": [259]}), "prompt[0]"),
+        (json!({"prompt": [260]}), "prompt[0]"),
         (json!({"prompt": [1.5]}), "prompt[0]"),
         (json!({"prompt": [1099511627776u64]}), "prompt[0]"),
         (json!({"prompt": "x", "suffix": "y"}), "suffix"),

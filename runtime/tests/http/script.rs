@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const CONTEXT: usize = 2000;
+/// One more than the tokenizer's, as models have it.
+pub const VOCABULARY: usize = 260;
 pub const RUNNING: usize = 4;
 pub const WAITING: usize = 4;
 pub const WAITING_TOKENS: usize = 3000;
-pub const VOCABULARY: usize = 259;
 
 /// What happened in the engine, for tests to look at.
 #[derive(Debug, Default)]
@@ -79,6 +80,7 @@ impl Script {
             let cached_tokens = if new { 0 } else { request.prompt.len() - 1 };
             events.push(Event::Started { id, cached_tokens });
             self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
+            self.load.scheduled.started_tokens += request.prompt.len() as u64;
             if let Some(top) = request.prompt_logprobs {
                 let nothing_more = request.max_tokens == 0;
                 let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));
@@ -128,8 +130,8 @@ fn says(request: &Request, word: &str) -> bool {
 
 /// A coin that falls the same way each time.
 fn chance(step: u64, id: RequestId) -> bool {
-    let mixed = (step << 32 | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
+    let mixed = ((step << 32) | id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 63 == 1
 }
 
 /// The token that comes where `wished` should.

@@ -5,18 +5,21 @@ use crate::model;
 use crate::script::{Script, Seen};
 use coterie_api::launch::Termination;
 use coterie_runtime::serve::{Ended, ServeOptions, serve};
+use coterie_runtime::server::{Limits, accept};
 use coterie_runtime::signals::Asked;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 pub const MODEL: &str = "scripted";
+
+/// How long a drain may last.
+const DRAIN: Duration = Duration::from_secs(30);
 
 pub struct Server {
     pub address: SocketAddr,
@@ -28,17 +31,29 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Server {
-        let server = Server::start_with(Duration::from_secs(30), || Ok(())).await;
-        server.until_ready().await;
-        server
+        Server::start_with(DRAIN, || Ok(())).await.ready().await
+    }
+
+    async fn ready(self) -> Server {
+        self.until_ready().await;
+        self
+    }
+
+    /// Serves within other limits.
+    pub async fn start_within(limits: Limits) -> Server {
+        Server::start_as(model::folder(), DRAIN, limits, None, || Ok(())).await.ready().await
     }
 
     /// The model has this chat template.
     pub async fn start_with_template(template: &str) -> Server {
         let folder = model::folder_with(template);
-        let server = Server::start_in(folder, Duration::from_secs(30), || Ok(())).await;
-        server.until_ready().await;
-        server
+        Server::start_as(folder, DRAIN, Limits::default(), None, || Ok(())).await.ready().await
+    }
+
+    /// Spans are posted to `collector`.
+    pub async fn start_traced(collector: &str) -> Server {
+        let collector = Some(collector.to_owned());
+        Server::start_as(model::folder(), DRAIN, Limits::default(), collector, || Ok(())).await.ready().await
     }
 
     /// `load` runs on the engine's thread before the script is there.
@@ -46,21 +61,25 @@ impl Server {
         drain: Duration,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
-        Server::start_in(model::folder(), drain, load).await
+        Server::start_as(model::folder(), drain, Limits::default(), None, load).await
     }
 
-    async fn start_in(
+    async fn start_as(
         folder: TempDir,
         drain: Duration,
+        limits: Limits,
+        collector: Option<String>,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let options = ServeOptions {
             model_dir: folder.path().to_owned(),
             served_name: MODEL.to_owned(),
+            collector,
             lame_duck: Duration::from_millis(300),
             drain,
+            limits,
         };
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (asked, receiver) = watch::channel(Asked::Serve);
@@ -146,7 +165,7 @@ pub fn user(text: &str, more: Value) -> Value {
 pub fn usage(prompt: usize, completion: usize) -> Value {
     serde_json::json!({
         "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0},
     })
 }
 

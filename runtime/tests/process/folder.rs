@@ -2,6 +2,7 @@
 
 use crate::{model, tiny_mixtral};
 use coterie_api::launch::Termination;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -10,11 +11,19 @@ pub const CONTEXT: u64 = 400;
 
 /// Random weights for the tokenizer of the HTTP tests.
 pub fn whole() -> TempDir {
+    changed(&json!({}))
+}
+
+/// The same, with some of config.json different.
+pub fn changed(entries: &Value) -> TempDir {
     let dir = model::folder();
     let mut config = tiny_mixtral::config();
     config["vocab_size"] = 259.into();
     config["eos_token_id"] = model::END.into();
     config["max_position_embeddings"] = CONTEXT.into();
+    for (key, value) in entries.as_object().unwrap() {
+        config[key] = value.clone();
+    }
     tiny_mixtral::write(dir.path(), &config, &tiny_mixtral::tensors(&config, 1));
     dir
 }

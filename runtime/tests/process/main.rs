@@ -6,11 +6,13 @@
 #[path = "../http/client.rs"]
 #[allow(dead_code)]
 mod client;
+mod clients;
 mod commands;
 mod folder;
 #[path = "../http/model.rs"]
 #[allow(dead_code)]
 mod model;
+mod rank;
 mod refusals;
 mod serving;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]

@@ -1,82 +1,10 @@
 //! `serve` with the real engine.
 
-use crate::client::{Reply, exchange};
-use crate::folder::{TerminationLog, coterie, whole};
+use crate::client::exchange;
+use crate::rank::Process;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use tokio::time::sleep;
-
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    termination: TerminationLog,
-    _folder: TempDir,
-}
-
-impl Process {
-    /// Starts and waits until it is ready.
-    async fn start(more: &[&str]) -> Process {
-        let folder = whole();
-        let termination = TerminationLog::new();
-        let mut child = coterie(&["serve", "--host", "127.0.0.1", "--port", "0", "--served-name", "tiny"])
-            .args(["--log-format", "json", "--threads", "1"])
-            .arg("--model")
-            .arg(folder.path())
-            .arg("--termination-log")
-            .arg(termination.path())
-            .args(more)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| address_in(&line)).expect("it says where it listens");
-        std::thread::spawn(move || lines.for_each(drop));
-        let process = Process { child, address, termination, _folder: folder };
-        for _ in 0..1000 {
-            if exchange(address, "GET", "/ready", "").await.status == 200 {
-                return process;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never ready");
-    }
-
-    async fn post(&self, path: &str, mut body: Value) -> Reply {
-        body["model"] = "tiny".into();
-        exchange(self.address, "POST", path, &body.to_string()).await
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    async fn ended(&mut self) -> ExitStatus {
-        for _ in 0..1500 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never ended");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn address_in(line: &str) -> Option<SocketAddr> {
-    let entry: Value = serde_json::from_str(line).ok()?;
-    entry["address"].as_str()?.parse().ok()
-}
 
 #[tokio::test]
 async fn the_real_engine_answers_alike_alone_and_in_company() {

@@ -72,9 +72,14 @@ impl Gguf {
     /// The stored bytes of a tensor.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let tensor = self.tensor(name)?;
-        let mut bytes = vec![0; tensor.format.bytes(tensor.shape.iter().product())];
+        let values = tensor.shape.iter().try_fold(1usize, |values, &length| values.checked_mul(length));
+        let bytes = values.and_then(|values| tensor.format.bytes(values));
+        // Before memory is taken: a shape can say anything.
+        let fits = |bytes: &usize| self.file.metadata().is_ok_and(|file| *bytes as u64 <= file.len());
+        let mut bytes =
+            vec![0; bytes.filter(fits).with_context(|| format!("tensor {name} is larger than the GGUF"))?];
         self.file
-            .read_exact_at(&mut bytes, self.tensors_start + tensor.offset)
+            .read_exact_at(&mut bytes, self.tensors_start.saturating_add(tensor.offset))
             .with_context(|| format!("reading tensor {name} of the GGUF"))?;
         Ok(bytes)
     }
@@ -125,12 +130,12 @@ impl Format {
         }
     }
 
-    /// Bytes of `values` values, a multiple of 32 for the quantized formats.
-    fn bytes(self, values: usize) -> usize {
+    /// Bytes of `values` values, a multiple of 32 for the quantized formats; none if they cannot be counted.
+    fn bytes(self, values: usize) -> Option<usize> {
         match self {
-            Format::F32 => values * 4,
-            Format::Q4_1 => values / 32 * 20,
-            Format::Q8_0 => values / 32 * 34,
+            Format::F32 => values.checked_mul(4),
+            Format::Q4_1 => (values / 32).checked_mul(20),
+            Format::Q8_0 => (values / 32).checked_mul(34),
         }
     }
 }
@@ -185,6 +190,8 @@ impl Reader<'_> {
             8 => Value::Texts((0..length).map(|_| self.text()).collect::<Result<_>>()?),
             // Token types are i32 in the file and never negative.
             4 | 5 => Value::Counts((0..length).map(|_| Ok(self.u32()?.into())).collect::<Result<_>>()?),
+            // No key of any model has one, and a file of nothing else would exhaust the stack.
+            9 => bail!("the GGUF has a list of lists, which is not read"),
             other => {
                 for _ in 0..length {
                     self.value(other)?;
@@ -202,5 +209,38 @@ impl Reader<'_> {
         shape.reverse(); // the file lists the innermost first
         let format = Format::parse(self.u32()?)?;
         Ok((name, Tensor { shape, format, offset: self.u64()? }))
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../tests/fuzz/mod.rs"]
+mod fuzz;
+
+#[cfg(test)]
+mod tests {
+    use super::fuzz::{Target, put, run};
+    use super::*;
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("source.gguf");
+        let target = Target {
+            name: "gguf",
+            inputs: 20_000,
+            json: false,
+            words: &["GGUF", "general.architecture", "llama", "a.weight", "b.weight", "tokens"],
+            repair: |file| file.splice(..file.len().min(8), *b"GGUF\x03\0\0\0").for_each(drop),
+            memory: |input| (1 << 20) + 200 * input,
+        };
+        run(&target, |bytes| {
+            put(&path, bytes);
+            let gguf = match Gguf::open(&path) {
+                Ok(gguf) => gguf,
+                Err(refused) => return format!("{refused:#}"),
+            };
+            let read = gguf.tensors.keys().map(|name| gguf.read(name)).collect::<Result<Vec<_>>>();
+            read.map_or_else(|refused| format!("{refused:#}"), |_| "read".to_owned())
+        });
     }
 }

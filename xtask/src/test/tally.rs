@@ -29,6 +29,12 @@ impl Tally {
         }
     }
 
+    /// Counts a part that cannot be run on this machine, and says why.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        println!("SKIPPED {name}: {why}");
+        self.skipped += 1;
+    }
+
     /// Runs `cargo test`, shows what it prints, and counts its tests. A run that fails without a failed test (it does
     /// not compile, or was killed) counts as one failure.
     pub fn cargo_test(&mut self, name: &str, cargo: &mut Command) -> Result<()> {

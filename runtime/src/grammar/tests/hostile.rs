@@ -2,6 +2,7 @@
 //! servers.
 
 use super::*;
+use crate::grammar::limits;
 use std::iter::repeat_n;
 
 fn schema(value: Value) -> Format {
@@ -75,17 +76,21 @@ fn what_is_too_much_is_refused_with_its_limit() {
 #[test]
 fn deep_terminals_are_found_in_every_spelling() {
     let groups = |depth| format!("start: A\n\n?b: A\nA: {}\"x\"{}\n", "(".repeat(depth), ")".repeat(depth));
-    assert!(super::super::limits::check(&lark(&groups(64))).is_ok());
-    assert!(matches!(super::super::limits::check(&lark(&groups(65))), Err(GrammarError::TooDeep { .. })));
+    assert!(limits::check(&lark(&groups(64))).is_ok());
+    assert!(matches!(limits::check(&lark(&groups(65))), Err(GrammarError::TooDeep { .. })));
+    let lines = groups(65).replace('(', "(\n | ");
+    assert!(matches!(limits::check(&lark(&lines)), Err(GrammarError::TooDeep { .. })));
+    let slash = format!("start: /{}a{}\\//", "(".repeat(140), ")*".repeat(140));
+    assert!(matches!(limits::check(&lark(&slash)), Err(GrammarError::TooDeep { .. })));
     // In rules, strings, comments and other lines, brackets are no depth.
     let flat = "start[lazy]: \"((((\" | b // ((((\n  | A\nA: /[(]/ \"]\" # [[[\n!b: A\n".to_owned()
         + &repeat_n("B: (A) [A]\n", 100).collect::<String>();
-    assert!(super::super::limits::check(&lark(&flat)).is_ok());
+    assert!(limits::check(&lark(&flat)).is_ok());
     // A diamond has many paths, and is looked at once.
     let diamond: String = (0..60).map(|i| format!("D{i}: D{0} D{0} | D{0}\n", i + 1)).collect();
-    assert!(super::super::limits::check(&lark(&format!("start: D0\n{diamond}D60: \"x\""))).is_ok());
+    assert!(limits::check(&lark(&format!("start: D0\n{diamond}D60: \"x\""))).is_ok());
     let remote = "start: %json {\"$ref\": \"file:///etc/passwd\"}";
-    assert!(matches!(super::super::limits::check(&lark(remote)), Err(GrammarError::RemoteRef(_))));
+    assert!(matches!(limits::check(&lark(remote)), Err(GrammarError::RemoteRef(_))));
 }
 
 /// Each is refused or can be followed, and nothing panics, hangs or grows without bound.

@@ -3,7 +3,10 @@
 use super::*;
 use proptest::prelude::*;
 
-const PATTERNS: [(&str, fn(&str) -> bool); 3] = [
+/// A pattern, and what it means.
+type Pattern = (&'static str, fn(&str) -> bool);
+
+const PATTERNS: [Pattern; 3] = [
     ("^[A-Z]{2}-[0-9]{3}$", |text| {
         let bytes = text.as_bytes();
         bytes.len() == 6

@@ -11,10 +11,16 @@ const FINGERPRINT: &str = concat!("coterie-", env!("CARGO_PKG_VERSION"));
 
 /// The form in which one endpoint answers one request.
 pub(in crate::server) trait Answer: Send + 'static {
+    /// What the answer is called.
+    fn id(&self) -> &str;
     /// The chunks that go before all others.
     fn opening(&mut self) -> Vec<Value>;
     /// The chunks that tell of a part of choice `index`; none where its text may yet become something else.
     fn chunks(&mut self, index: usize, part: Part) -> Vec<Value>;
+    /// What was counted so far, with what only the endpoint knows.
+    fn counted(&self, usage: Usage) -> Usage {
+        usage
+    }
     /// The chunk that counts.
     fn usage_chunk(&self, usage: Usage) -> Value;
     /// All parts of all choices in one object.
@@ -27,8 +33,8 @@ pub(in crate::server) struct Usage {
     prompt: usize,
     cached: usize,
     completion: usize,
-    /// Of the completion.
-    pub reasoning: usize,
+    /// Of the completion, where the model marks its reasoning.
+    pub reasoning: Option<usize>,
 }
 
 impl Usage {
@@ -37,18 +43,21 @@ impl Usage {
             prompt: generation.prompt_tokens(),
             cached: generation.cached_tokens(),
             completion: generation.completion_tokens(),
-            reasoning: 0,
+            reasoning: None,
         }
     }
 
     pub fn json(self) -> Value {
-        json!({
+        let mut json = json!({
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self.cached},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        })
+        });
+        if let Some(reasoning) = self.reasoning {
+            json["completion_tokens_details"] = json!({"reasoning_tokens": reasoning});
+        }
+        json
     }
 }
 
@@ -65,6 +74,11 @@ impl Letterhead {
     pub fn new(prefix: &str, model: &str) -> Letterhead {
         let id = format!("{prefix}-{:016x}{:016x}", fresh_number(), fresh_number());
         Letterhead { id, created: unix_seconds(), model: model.to_owned() }
+    }
+
+    /// What the answer is called.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// An object of this answer.

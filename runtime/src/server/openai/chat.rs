@@ -2,8 +2,8 @@
 
 mod answer;
 mod reading;
-mod tools;
-mod variables;
+pub(super) mod tools;
+pub(super) mod variables;
 mod whole;
 
 use super::create::{Asked, Endpoint};
@@ -13,15 +13,15 @@ use super::parameters::{Neutral, Parameters};
 use super::response_format;
 use super::settings::{MOST_TOKENS, Settings};
 use crate::conversation::Conversation;
-use crate::generation::Wanted;
 use crate::grammar::Format;
 use crate::served_model::ServedModel;
+use crate::telemetry::Operation;
 use answer::{ChatAnswer, Form};
 use reading::Reading;
 use tools::ToolUse;
 
 /// `top_logprobs` at most.
-const MOST_LOGPROBS: i64 = 20;
+pub(super) const MOST_LOGPROBS: i64 = 20;
 
 /// `/v1/chat/completions`.
 pub(super) struct Chat;
@@ -80,6 +80,7 @@ fn max_tokens(parameters: &mut Parameters) -> Result<Option<usize>, ApiError> {
 
 impl Endpoint for Chat {
     type Answer = ChatAnswer;
+    const OPERATION: Operation = Operation::Chat;
     const PROMPT: &str = "messages";
 
     async fn understand(
@@ -96,7 +97,7 @@ impl Endpoint for Chat {
         };
         let tool_format = model.text.chat_template.as_ref().ok_or_else(no_template)?.tool_format();
         let prompt = model.encode_chat(request.conversation).await.ok_or_else(no_template)?;
-        let prompt = prompt.map_err(|refused| ApiError::invalid("messages", refused))?;
+        let prompt = prompt.map_err(|why| ApiError::not_encoded(why, "messages"))?;
         let reading =
             Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
         let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);
@@ -115,8 +116,8 @@ impl Endpoint for Chat {
         let choices = (0..n).map(|_| reading.output()).collect();
         let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
         let wanted = request.settings.wanted(&[engine_request], model);
-        let wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
-        let wanted = Wanted { shown: reading.shown(), ..wanted };
+        let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
+        wanted.shown.marks = reading.shown();
         let tool_form = reading
             .grammar()
             .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });

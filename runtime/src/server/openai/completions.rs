@@ -8,13 +8,14 @@ use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
 use super::settings::{MOST_CHOICES, MOST_TOKENS, Settings};
 use crate::served_model::ServedModel;
+use crate::telemetry::Operation;
 use answer::{CompletionAnswer, Echo};
 use prompt::{EncodedPrompt, Prompt};
 
 /// `logprobs` at most.
-const MOST_LOGPROBS: i64 = 5;
+pub(super) const MOST_LOGPROBS: i64 = 5;
 /// `max_tokens` where it is not given.
-const DEFAULT_TOKENS: usize = 16;
+pub(super) const DEFAULT_TOKENS: usize = 16;
 
 /// `/v1/completions`.
 pub(super) struct Completions;
@@ -85,6 +86,7 @@ fn refuse_choosing(parameters: &mut Parameters, n: usize) -> Result<(), ApiError
 
 impl Endpoint for Completions {
     type Answer = CompletionAnswer;
+    const OPERATION: Operation = Operation::TextCompletion;
     const PROMPT: &str = "prompt";
 
     async fn understand(
@@ -98,7 +100,7 @@ impl Endpoint for Completions {
         let mut prompts = Vec::with_capacity(request.prompts.len());
         for prompt in std::mem::take(&mut request.prompts) {
             let encoded = prompt.encoded(model).await;
-            prompts.push(encoded.map_err(|refused| ApiError::invalid("prompt", refused))?);
+            prompts.push(encoded.map_err(|why| ApiError::not_encoded(why, "prompt"))?);
         }
         let context = model.engine.context_length();
         let engine_requests: Vec<_> =

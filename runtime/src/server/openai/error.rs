@@ -3,6 +3,7 @@
 use crate::engine_thread::{Cut, NotSubmitted};
 use crate::generation::Broken;
 use crate::grammar::GrammarError;
+use crate::served_model::NotEncoded;
 use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 
 /// Seconds after which a client may try again when the queue is full.
 const QUEUE_RETRY: &str = "1";
+/// Seconds after which a client may try again when connections or bodies take all the room.
+const ROOM_RETRY: &str = "2";
 /// Seconds after which a client may try again when the model is not there.
 const MODEL_RETRY: &str = "5";
 
@@ -24,6 +27,8 @@ pub(in crate::server) struct ApiError {
     param: Option<String>,
     code: Option<&'static str>,
     retry_after: Option<&'static str>,
+    /// The connection ends with it, because the rest of the body is not read.
+    closes: bool,
 }
 
 impl ApiError {
@@ -33,7 +38,11 @@ impl ApiError {
         code: Option<&'static str>,
         message: impl Into<String>,
     ) -> ApiError {
-        ApiError { status, kind, message: message.into(), param: None, code, retry_after: None }
+        let closes = matches!(
+            status,
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
+        ApiError { status, kind, message: message.into(), param: None, code, retry_after: None, closes }
     }
 
     /// The request is wrong in `param`.
@@ -90,6 +99,34 @@ impl ApiError {
         ApiError::refused(None, "The body of the request broke off.")
     }
 
+    pub fn too_many_values(limit: usize) -> ApiError {
+        let message =
+            format!("The body of the request holds more than {limit} JSON values; send a shorter prompt.");
+        ApiError::refused(Some("request_too_large"), message)
+    }
+
+    pub fn encoded_body() -> ApiError {
+        let message = "The body of the request has a content-encoding; send it as it is.";
+        let code = Some("unsupported_content_encoding");
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", code, message)
+    }
+
+    pub fn no_room_for_body() -> ApiError {
+        ApiError::busy("The server holds as many large requests as it can")
+    }
+
+    pub fn too_many_connections() -> ApiError {
+        ApiError::busy("The server has as many connections as it takes")
+    }
+
+    fn busy(what: &str) -> ApiError {
+        let message = format!("{what}; try again in a moment.");
+        let code = Some("server_busy");
+        let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message);
+        error.closes = true;
+        error.retry(ROOM_RETRY)
+    }
+
     pub fn unknown_path(method: &Method, path: &str) -> ApiError {
         let message = format!(
             "Unknown request URL: {method} {path}. Served are /v1/models, /v1/chat/completions and /v1/completions."
@@ -137,6 +174,16 @@ impl ApiError {
                 ApiError::invalid(crowded_param, message)
             }
             NotSubmitted::Cut(cut) => ApiError::cut(cut),
+        }
+    }
+
+    /// The prompt that came in `param` did not become tokens.
+    pub fn not_encoded(why: NotEncoded, param: &str) -> ApiError {
+        match why {
+            NotEncoded::Refused(message) => ApiError::invalid(param, message),
+            NotEncoded::TooLong(message) => {
+                ApiError::refused(Some("context_length_exceeded"), message).about(param)
+            }
         }
     }
 
@@ -212,6 +259,21 @@ impl ApiError {
         self
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// One word for machines.
+    pub fn name(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
+    /// One sentence for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn retry(mut self, seconds: &'static str) -> ApiError {
         self.retry_after = Some(seconds);
         self
@@ -229,7 +291,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
-        if matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+        if self.closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -50,6 +50,8 @@ impl Parameters {
 
     /// Takes a parameter of any type; null counts as not given.
     pub fn any(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        recorded::add(self.path(name));
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
@@ -175,4 +177,30 @@ pub(super) fn shortened(value: &Value) -> String {
         text.push('…');
     }
     text
+}
+
+/// Every name that was asked for on this thread, for the test that all of them are documented.
+#[cfg(test)]
+pub(super) mod recorded {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static NAMES: RefCell<BTreeSet<String>> = RefCell::default();
+    }
+
+    pub fn clear() {
+        NAMES.take();
+    }
+
+    /// Adds a path; the numbers of items do not matter.
+    pub fn add(path: String) {
+        let items = path.split('[').map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+        let path = items.collect::<Vec<_>>().join("[");
+        NAMES.with_borrow_mut(|names| names.insert(path));
+    }
+
+    pub fn names() -> BTreeSet<String> {
+        NAMES.with_borrow(Clone::clone)
+    }
 }

@@ -6,7 +6,7 @@ use super::token_ids::{no_token, token_of};
 use coterie_engine::Sampling;
 
 /// Tokens of `logit_bias` at most.
-const MOST_BIASES: usize = 300;
+pub(super) const MOST_BIASES: usize = 300;
 
 /// Takes everything but the seed. Token ids below `vocabulary` exist.
 pub(super) fn take(parameters: &mut Parameters, vocabulary: usize) -> Result<Sampling, ApiError> {

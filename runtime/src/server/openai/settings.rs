@@ -4,7 +4,7 @@ use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
 use super::stops::Stops;
 use super::{fresh_number, sampling};
-use crate::generation::Wanted;
+use crate::generation::{Shown, Wanted};
 use crate::served_model::ServedModel;
 use coterie_engine::{Rejected, Request, Sampling};
 use serde_json::Value;
@@ -16,11 +16,11 @@ pub(super) const MOST_CHOICES: usize = 128;
 /// The largest number that is taken for a number of tokens; the context decides below it.
 pub(super) const MOST_TOKENS: i64 = u32::MAX as i64;
 /// The class that goes last.
-const LAST_PRIORITY: i64 = 100;
+pub(super) const LAST_PRIORITY: i64 = 100;
 /// Entries of `metadata` at most.
 const MOST_METADATA: usize = 16;
 /// `cache_salt` at most, bytes.
-const LONGEST_SALT: usize = 256;
+pub(super) const LONGEST_SALT: usize = 256;
 
 /// How an answer is generated and sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,9 +100,11 @@ impl Settings {
         Ok(Wanted {
             requests: requests.collect(),
             choices_per_prompt: self.n,
-            show_stops: self.stops.shown,
-            show_special_tokens: self.show_special_tokens,
-            shown: Vec::new(),
+            shown: Shown {
+                stops: self.stops.shown,
+                special_tokens: self.show_special_tokens,
+                ..Shown::default()
+            },
             stops: self.stops.strings,
         })
     }

@@ -7,9 +7,9 @@ use crate::stop_strings::LONGEST;
 use serde_json::Value;
 
 /// Stop strings of one request at most.
-const MOST_STRINGS: usize = 4;
+pub(super) const MOST_STRINGS: usize = 4;
 /// Stop tokens of one request at most, beside the model's own.
-const MOST_TOKENS: usize = 64;
+pub(super) const MOST_TOKENS: usize = 64;
 
 /// Before which strings and at which tokens an answer ends.
 #[derive(Clone, Debug, PartialEq, Eq)]

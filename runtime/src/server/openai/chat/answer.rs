@@ -69,11 +69,6 @@ impl ChatAnswer {
         if called && finish == Finish::Stop { "tool_calls" } else { finish_reason(finish) }
     }
 
-    fn usage(&self, mut usage: Usage) -> Value {
-        usage.reasoning = self.choices.iter().map(ChatOutput::reasoning_tokens).sum();
-        usage.json()
-    }
-
     fn whole_choice(&mut self, index: usize, parts: Vec<Part>) -> Value {
         let (mut whole, mut finish) = (Whole::default(), None);
         for part in parts {
@@ -93,6 +88,10 @@ impl ChatAnswer {
 }
 
 impl Answer for ChatAnswer {
+    fn id(&self) -> &str {
+        self.letterhead.id()
+    }
+
     fn opening(&mut self) -> Vec<Value> {
         let role = json!({"role": "assistant", "content": "", "refusal": null});
         (0..self.choices.len()).map(|index| self.chunk_of(index, role.clone(), Value::Null, None)).collect()
@@ -110,9 +109,16 @@ impl Answer for ChatAnswer {
         deltas.into_iter().map(|delta| self.delta(index, delta)).chain(last).collect()
     }
 
+    /// With the tokens of the reasoning, where the model marks it.
+    fn counted(&self, mut usage: Usage) -> Usage {
+        let reasoning = || self.choices.iter().map(ChatOutput::reasoning_tokens).sum();
+        usage.reasoning = self.form.reasons.then(reasoning);
+        usage
+    }
+
     fn usage_chunk(&self, usage: Usage) -> Value {
         let mut chunk = self.letterhead.object(CHUNK, json!([]));
-        chunk["usage"] = self.usage(usage);
+        chunk["usage"] = self.counted(usage).json();
         chunk
     }
 
@@ -120,7 +126,7 @@ impl Answer for ChatAnswer {
         let choices =
             choices.into_iter().enumerate().map(|(index, parts)| self.whole_choice(index, parts)).collect();
         let mut object = self.letterhead.object("chat.completion", choices);
-        object["usage"] = self.usage(usage);
+        object["usage"] = self.counted(usage).json();
         object
     }
 }

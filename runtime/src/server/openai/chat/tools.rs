@@ -8,9 +8,9 @@ use crate::tool_calls::{CallGrammar, Reasons, ToolFormat};
 use serde_json::Value;
 
 /// Tools of one request at most, as OpenAI has it.
-const MOST: usize = 128;
+pub(in crate::server::openai) const MOST: usize = 128;
 /// Longest name of a function.
-const LONGEST_NAME: usize = 64;
+pub(in crate::server::openai) const LONGEST_NAME: usize = 64;
 /// Largest definition of a tool, and of all together, bytes of JSON.
 const LARGEST: usize = 64 << 10;
 const LARGEST_TOGETHER: usize = 512 << 10;

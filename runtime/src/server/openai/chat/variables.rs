@@ -14,7 +14,8 @@ const RESERVED: [&str; 7] = [
     "chat_template",
     "tokenize",
 ];
-const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
+pub(in crate::server::openai) const EFFORTS: [&str; 6] =
+    ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 /// Takes `chat_template_kwargs`, which is vLLM's, and `reasoning_effort`. As with vLLM, a variable that the template
 /// does not know changes nothing.

@@ -1,7 +1,7 @@
 //! `prompt` of a completion request: a text or tokens, or several of them.
 
 use crate::detokenizer::Detokenizer;
-use crate::served_model::{ServedModel, TextSide};
+use crate::served_model::{NotEncoded, ServedModel, TextSide};
 use crate::server::openai::error::ApiError;
 use crate::server::openai::parameters::{Parameters, wrong_type};
 use crate::server::openai::token_ids::token_ids;
@@ -48,7 +48,7 @@ fn prompt(value: Value, at: usize, vocabulary: usize) -> Result<Prompt, ApiError
 }
 
 impl Prompt {
-    pub async fn encoded(self, model: &ServedModel) -> Result<EncodedPrompt, String> {
+    pub async fn encoded(self, model: &ServedModel) -> Result<EncodedPrompt, NotEncoded> {
         match self {
             Prompt::Text(text) => {
                 let encoded = model.encode(text.clone(), true).await?;

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# How long two answers wait for their next tokens while one prompt of 2000 tokens after another is computed beside them.
+# usage: interference.sh COTERIE MODEL_DIR [int8] > runs.jsonl
+set -euo pipefail
+coterie=$1 model=$2 quantization=${3:-int8}
+here=$(dirname "$0")
+url=http://127.0.0.1:18090
+
+for chunk in 64 128 256 512; do
+    "$coterie" serve --model "$model" --quantization "$quantization" --host 127.0.0.1 --port 18090 --context 4096 \
+        --max-running 8 --cache-tokens 16384 --mixed-prompt-tokens $chunk --drain-seconds 1 2> /tmp/interference.log &
+    server=$!
+    trap 'kill $server 2> /dev/null || true' EXIT
+    until curl -sf "$url/ready" > /dev/null; do
+        kill -0 $server
+        sleep 0.5
+    done
+    decode=(python3 "$here/load.py" "$url" --streams 2 --seconds 20 --prompt-tokens 32 --generate 1500 --extra '{"ignore_eos": true}')
+    [[ $chunk == 64 ]] && "${decode[@]}" --label "answers, no prompt beside them" --seed 1
+    "${decode[@]}" --label "answers, chunks of $chunk" --seed 2 &
+    answers=$!
+    python3 "$here/load.py" "$url" --label "prompts, chunks of $chunk" --streams 1 --seconds 20 --prompt-tokens 2000 --generate 1 --seed 3
+    wait $answers
+    kill $server
+    wait $server || true
+done

@@ -1,0 +1,136 @@
+//! What the engine reads of a model folder.
+
+use crate::fuzz::{Target, put, run};
+use coterie_engine::model::config::Config;
+use coterie_engine::weights::safetensors::Header;
+use coterie_engine::weights::shard::Checkpoint;
+use std::path::Path;
+
+const HEADER_WORDS: &[&str] = &[
+    "dtype",
+    "shape",
+    "data_offsets",
+    "__metadata__",
+    "BF16",
+    "F32",
+    "F4",
+    "I64",
+    "BOOL",
+    "a",
+    "b",
+    "lm_head.weight",
+];
+
+#[test]
+fn safetensors_header() {
+    let target = Target {
+        name: "safetensors",
+        inputs: 80_000,
+        json: false,
+        words: HEADER_WORDS,
+        repair: said_length,
+        memory: |input| (1 << 20) + 200 * input,
+    };
+    run(&target, |file| match Header::parse(file) {
+        Err(rule) => rule.to_string(),
+        Ok(header) => {
+            let mut bytes = header.bytes;
+            for (name, entry) in &header.tensors {
+                let values: usize = entry.shape.iter().product();
+                assert_eq!(values as u64 * entry.dtype.bits(), 8 * entry.bytes.len() as u64, "{name}");
+                assert!(entry.bytes.start >= header.bytes && entry.bytes.end <= file.len(), "{name}");
+                bytes += entry.bytes.len();
+            }
+            assert_eq!(bytes, file.len(), "every byte belongs to one tensor");
+            format!("{} tensors", header.tensors.len().min(3))
+        }
+    });
+}
+
+/// Lets the length that opens the file end behind the last brace, so that the header is parsed.
+fn said_length(file: &mut Vec<u8>) {
+    let end = file.iter().rposition(|byte| *byte == b'}').map_or(0, |at| at + 1);
+    if end > 8 {
+        file[..8].copy_from_slice(&(end as u64 - 8).to_le_bytes());
+    }
+}
+
+#[test]
+fn safetensors_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.as_bytes();
+    let shard = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
+    let inside = dir.path().join("model");
+    std::fs::create_dir(&inside).unwrap();
+    for folder in [dir.path(), &inside] {
+        std::fs::write(folder.join("x.safetensors"), &shard).unwrap();
+    }
+    let target = Target {
+        name: "index",
+        inputs: 20_000,
+        json: true,
+        words: &["weight_map", "a", "b", "x.safetensors", "../x.safetensors", "/", ".", "..", "x"],
+        repair: |_| {},
+        memory: |input| (1 << 20) + 200 * input,
+    };
+    run(&target, |index| {
+        put(&inside.join("model.safetensors.index.json"), index);
+        match Checkpoint::open(&inside) {
+            Err(error) => error.to_string(),
+            Ok(checkpoint) => {
+                let within = |path: &Path| path.parent() == Some(&inside);
+                assert!(checkpoint.shards().iter().all(|shard| within(shard.path())));
+                "opened".to_owned()
+            }
+        }
+    });
+}
+
+#[test]
+fn config() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target {
+        name: "config",
+        inputs: 40_000,
+        json: true,
+        words: &[
+            "architectures",
+            "MixtralForCausalLM",
+            "vocab_size",
+            "hidden_size",
+            "num_attention_heads",
+            "head_dim",
+            "num_key_value_heads",
+            "num_local_experts",
+            "num_experts",
+            "num_experts_per_tok",
+            "rope_theta",
+            "rope_parameters",
+            "rope_scaling",
+            "rope_type",
+            "default",
+            "sliding_window",
+            "rms_norm_eps",
+            "eos_token_id",
+            "max_position_embeddings",
+            "tie_word_embeddings",
+            "hidden_act",
+            "silu",
+        ],
+        repair: |_| {},
+        memory: |input| (1 << 20) + 200 * input,
+    };
+    run(&target, |json| {
+        put(&dir.path().join("config.json"), json);
+        match Config::read(dir.path()) {
+            Err(error) => error.to_string(),
+            Ok(config) => {
+                assert!(config.heads.is_multiple_of(config.kv_heads) && config.head_dim.is_multiple_of(2));
+                assert!(config.experts_per_token <= config.experts && config.experts_per_token > 0);
+                assert!(config.stop_tokens.iter().all(|token| (*token as usize) < config.vocabulary));
+                assert!(config.rope_theta > 0.0 && config.servable_context() > 0);
+                "read".to_owned()
+            }
+        }
+    });
+}
