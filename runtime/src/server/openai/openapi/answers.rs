@@ -17,7 +17,8 @@ pub(super) fn letterhead(kind: &str, optional: &[&str], more: Value) -> Value {
 
 pub(super) fn usage() -> Value {
     answer(
-        &[],
+        // Of models that mark their reasoning.
+        &["completion_tokens_details"],
         json!({
             "prompt_tokens": count(),
             "completion_tokens": count(),

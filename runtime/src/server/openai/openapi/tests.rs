@@ -116,7 +116,7 @@ struct Full;
 
 impl TokenSource for Full {
     fn submit(&mut self, _: coterie_engine::Request) -> Result<RequestId, Rejected> {
-        Err(Rejected::QueueFull { waiting: 1, limit: 1 })
+        Err(Rejected::QueueFull { waiting: 1000, limit: 1000 })
     }
     fn cancel(&mut self, _: RequestId) {}
     fn step(&mut self, _: &mut Vec<Event>) {}
