@@ -8,6 +8,7 @@ it does not, and streams are read event by event.
 import json
 import subprocess
 import sys
+import tempfile
 import urllib.request
 
 import jsonschema_rs
@@ -62,7 +63,9 @@ def main(base_url):
         "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1", "--max-failures", "5",
         "--request-timeout", "60", "--suppress-health-check", "all", "--no-color",
     ]
-    sys.exit(subprocess.run(schemathesis).returncode)
+    # It keeps what it found in the folder that it runs in.
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(subprocess.run(schemathesis, cwd=folder).returncode)
 
 
 if __name__ == "__main__":
