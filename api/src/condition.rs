@@ -91,6 +91,8 @@ pub mod reason {
     pub const HELD: &str = "Held";
     /// RolledOut: a pod failed again; its replacement waits for its back-off.
     pub const BACKING_OFF: &str = "BackingOff";
+    /// No condition, only an Event: the API server refused the status; the message is its answer.
+    pub const STATUS_REFUSED: &str = "StatusRefused";
     /// RolledOut: the API server refused an object; the message is its answer.
     pub const APPLY_FAILED: &str = "ApplyFailed";
 }

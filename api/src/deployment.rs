@@ -289,8 +289,11 @@ pub struct TemplateSpec {
 }
 
 /// Resources of one rank.
+// Only the two resources that every rank has: to compare all keys would cost more than the API server allows a rule.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || ['cpu', 'memory'].all(k, !(k in self.requests) || !(k in self.limits) || quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)")
+    .message("a request is more than its limit: lower template.resources.requests or raise template.resources.limits"))]
 pub struct Resources {
     /// What the node must have free.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -1,21 +1,147 @@
-//! What a rank reports while it serves: the names of its Prometheus metrics, in one place.
+//! What a rank reports while it serves: its Prometheus metrics, each with its type, its unit and its meaning, in one
+//! place. `docs/metrics.md` is this table in the form for readers, and a test of the runtime holds the two together.
+//!
+//! Where vLLM has the same figure, it is exported a second time under vLLM's name, with vLLM's labels (`model_name`,
+//! `engine`) and bucket bounds, so that routers, autoscalers and dashboards made for vLLM read a rank as it is.
+//! Names, labels and bounds are those of vLLM's `vllm/v1/metrics/loggers.py`.
 
-/// Gauge: requests that wait for their first step.
-pub const REQUESTS_WAITING: &str = "coterie_requests_waiting";
-/// Gauge: requests in the running batch.
-pub const REQUESTS_RUNNING: &str = "coterie_requests_running";
-/// Counter (`_total`): requests by `outcome` (`stop`, `length`, `cancelled`, `rejected`, `failed`). Each choice of an answer is a
-/// request of its own; an HTTP request that is refused counts as one.
-pub const REQUESTS: &str = "coterie_requests";
-/// Counter (`_total`): prompt tokens computed.
-pub const PROMPT_TOKENS: &str = "coterie_prompt_tokens";
-/// Counter (`_total`): tokens generated.
-pub const GENERATION_TOKENS: &str = "coterie_generation_tokens";
-/// Histogram, seconds: from a request's arrival to its first token.
-pub const TIME_TO_FIRST_TOKEN: &str = "coterie_time_to_first_token_seconds";
-/// Histogram, seconds: between two tokens of one request.
-pub const INTER_TOKEN_LATENCY: &str = "coterie_inter_token_latency_seconds";
-/// Gauge, 0 to 1: share of the KV cache in use.
-pub const KV_CACHE_USAGE: &str = "coterie_kv_cache_usage_ratio";
-/// Gauge, 0 to 1: share of the weights that is loaded.
-pub const WEIGHTS_LOADED: &str = "coterie_weights_loaded_ratio";
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its family's name; the samples of a counter end in `_total`.
+    pub name: &'static str,
+    /// What may become of its value.
+    pub kind: Kind,
+    /// What its value counts.
+    pub unit: &'static str,
+    /// What its value says.
+    pub meaning: &'static str,
+    /// Names of vLLM's under which the same value is exported.
+    pub vllm: &'static [&'static str],
+}
+
+/// The type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up.
+    Counter,
+    /// Counts observations by size.
+    Histogram,
+}
+
+/// Declares the metrics: each one's doc line is also its meaning.
+macro_rules! metrics {
+    ($($(#[doc = $meaning:literal])+ $constant:ident: $kind:ident, $unit:literal, $name:literal, $vllm:expr;)*) => {
+        $($(#[doc = $meaning])+ pub const $constant: Metric = Metric {
+            name: $name,
+            kind: Kind::$kind,
+            unit: $unit,
+            meaning: concat!($($meaning),+).trim_ascii(),
+            vllm: &$vllm,
+        };)*
+
+        /// Every metric of a rank.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    /// Requests that wait for their first step
+    REQUESTS_WAITING: Gauge, "requests", "coterie_requests_waiting", ["vllm:num_requests_waiting"];
+    /// Prompt tokens of the requests that wait
+    WAITING_TOKENS: Gauge, "tokens", "coterie_waiting_tokens", [];
+    /// Requests in the running batch
+    REQUESTS_RUNNING: Gauge, "requests", "coterie_requests_running", ["vllm:num_requests_running"];
+    /// Share of the KV cache that running requests hold, 0 to 1
+    KV_CACHE_USAGE: Gauge, "ratio", "coterie_kv_cache_usage_ratio",
+        ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"];
+    /// Share of the weights that is loaded, 0 to 1
+    WEIGHTS_LOADED: Gauge, "ratio", "coterie_weights_loaded_ratio", [];
+
+    /// Requests by `outcome`: stop, length, cancelled, failed, each choice for itself; rejected once
+    REQUESTS: Counter, "requests", "coterie_requests", ["vllm:request_success"];
+    /// Prompt tokens of requests that started, those from the prefix cache included
+    PROMPT_TOKENS: Counter, "tokens", "coterie_prompt_tokens", ["vllm:prompt_tokens", "vllm:prefix_cache_queries"];
+    /// Prompt tokens of requests that started which were in the prefix cache
+    PROMPT_TOKENS_CACHED: Counter, "tokens", "coterie_prompt_tokens_cached", ["vllm:prefix_cache_hits"];
+    /// Prompt tokens computed, again after a preemption; those from the prefix cache are not
+    PROMPT_TOKENS_COMPUTED: Counter, "tokens", "coterie_prompt_tokens_computed", [];
+    /// Tokens generated
+    GENERATION_TOKENS: Counter, "tokens", "coterie_generation_tokens", ["vllm:generation_tokens"];
+    /// How often a running request gave its KV cache up for others
+    PREEMPTIONS: Counter, "preemptions", "coterie_preemptions", ["vllm:num_preemptions"];
+    /// Spans that were not exported because the collector was slow or away
+    SPANS_LOST: Counter, "spans", "coterie_spans_lost", [];
+
+    /// From a request's arrival to its first step
+    QUEUE_TIME: Histogram, "seconds", "coterie_queue_time_seconds", ["vllm:request_queue_time_seconds"];
+    /// From a request's arrival to its first token
+    TIME_TO_FIRST_TOKEN: Histogram, "seconds", "coterie_time_to_first_token_seconds",
+        ["vllm:time_to_first_token_seconds"];
+    /// Between two tokens of one request; observed for each token
+    INTER_TOKEN_LATENCY: Histogram, "seconds", "coterie_inter_token_latency_seconds",
+        ["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"];
+    /// Mean time between the tokens of an answer of at least two; observed once for each answer
+    TIME_PER_OUTPUT_TOKEN: Histogram, "seconds", "coterie_time_per_output_token_seconds",
+        ["vllm:request_time_per_output_token_seconds"];
+    /// From a request's first step to its first token
+    PREFILL_TIME: Histogram, "seconds", "coterie_prefill_time_seconds", ["vllm:request_prefill_time_seconds"];
+    /// From a request's first token to its last
+    DECODE_TIME: Histogram, "seconds", "coterie_decode_time_seconds", ["vllm:request_decode_time_seconds"];
+    /// From a request's arrival to its last token
+    REQUEST_TIME: Histogram, "seconds", "coterie_request_time_seconds", ["vllm:e2e_request_latency_seconds"];
+    /// Tokens in the prompt of a request that was answered
+    REQUEST_PROMPT_TOKENS: Histogram, "tokens", "coterie_request_prompt_tokens", ["vllm:request_prompt_tokens"];
+    /// Tokens in an answer
+    REQUEST_GENERATION_TOKENS: Histogram, "tokens", "coterie_request_generation_tokens",
+        ["vllm:request_generation_tokens"];
+    /// Time that a step of the engine took
+    STEP_TIME: Histogram, "seconds", "coterie_step_time_seconds", [];
+    /// Prompt tokens computed and tokens generated in a step
+    STEP_TOKENS: Histogram, "tokens", "coterie_step_tokens", ["vllm:iteration_tokens_total"];
+    /// Requests in a step's batch
+    STEP_REQUESTS: Histogram, "requests", "coterie_step_requests", [];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_say_the_unit() {
+        let mut names = BTreeSet::new();
+        for metric in ALL {
+            for name in metric.vllm.iter().chain([&metric.name]) {
+                assert!(names.insert(*name), "{name} is there twice");
+            }
+            if matches!(metric.unit, "seconds" | "ratio") {
+                assert!(metric.name.ends_with(metric.unit), "{}", metric.name);
+            }
+            assert!(
+                metric.name.starts_with("coterie_") && !metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn docs_metrics_md_has_this_table() {
+        let mut table = "| name | vLLM's name | type | unit | meaning |\n|---|---|---|---|---|\n".to_owned();
+        for Metric { name, kind, unit, meaning, vllm } in ALL {
+            let (kind, suffix) = match kind {
+                Kind::Gauge => ("gauge", ""),
+                Kind::Counter => ("counter", "_total"),
+                Kind::Histogram => ("histogram", ""),
+            };
+            let aliases: Vec<String> = vllm.iter().map(|alias| format!("`{alias}{suffix}`")).collect();
+            let aliases = aliases.join(", ");
+            table += &format!("| `{name}{suffix}` | {aliases} | {kind} | {unit} | {meaning} |\n");
+        }
+        let page = include_str!("../../docs/metrics.md");
+        assert!(page.contains(&table), "docs/metrics.md is out of date; its table must be:\n\n{table}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Does a plan's actions, one after the other.
 
 use crate::controller::Context;
-use crate::error::{Error, words};
+use crate::error::{Error, is_refusal, words};
 use crate::written::Write;
 use coterie_api::name::FIELD_MANAGER;
 use coterie_operator_core::plan::PodDeletion;
@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
+use serde_json::json;
 
 /// Does every action. What the API server refuses (a quota, an admission rule, a name that is taken) is reported in
 /// [`Applied`]; what it does not answer is an error, after the other actions were tried.
@@ -46,11 +47,17 @@ enum Failure {
 }
 
 async fn apply_service(context: &Context, deployment: &Deployment, service: &Service) -> Result<(), Failure> {
-    let services: Api<Service> = Api::namespaced(context.client.clone(), &deployment.namespace);
+    let services: Api<Service> = Api::namespaced(context.operator.client.clone(), &deployment.namespace);
     let name = service.metadata.name.as_deref().unwrap_or_default();
-    context.metrics.wrote("patch", "Service");
+    context.operator.metrics.wrote("patch", "Service");
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let applied = services.patch(name, &params, &Patch::Apply(service)).await;
+    let applied = match services.patch(name, &params, &Patch::Apply(service)).await {
+        Err(refusal) if is_invalid(&refusal) => {
+            // Should that fail as well, the first refusal says why.
+            replace_ports(context, &services, service).await.map_err(|_| refusal)
+        }
+        answer => answer,
+    };
     let applied = applied.map_err(|error| Failure::of_write(error, || format!("Service {name}")))?;
     tracing::info!(service = name, "applied");
     let version = applied.metadata.resource_version.as_deref();
@@ -58,11 +65,28 @@ async fn apply_service(context: &Context, deployment: &Deployment, service: &Ser
     Ok(())
 }
 
+/// A port that somebody gave another number is another port to an apply, and keeps the name that ours has.
+async fn replace_ports(
+    context: &Context,
+    services: &Api<Service>,
+    service: &Service,
+) -> kube::Result<Service> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    context.operator.metrics.wrote("patch", "Service");
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    services.patch(name, &params, &Patch::Merge(json!({"spec": {"ports": ports}}))).await
+}
+
+fn is_invalid(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 422)
+}
+
 /// Creates by POST and not by an apply: an apply to a name that is taken would change somebody else's pod.
 async fn create_pod(context: &Context, deployment: &Deployment, pod: &Pod) -> Result<(), Failure> {
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &deployment.namespace);
+    let pods: Api<Pod> = Api::namespaced(context.operator.client.clone(), &deployment.namespace);
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    context.metrics.wrote("create", "Pod");
+    context.operator.metrics.wrote("create", "Pod");
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let failed = |error| Failure::of_write(error, || format!("Pod {name}"));
     let created = match pods.create(&params, pod).await {
@@ -90,12 +114,12 @@ async fn delete_pod(
     deployment: &Deployment,
     deletion: &PodDeletion,
 ) -> Result<(), Failure> {
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &deployment.namespace);
+    let pods: Api<Pod> = Api::namespaced(context.operator.client.clone(), &deployment.namespace);
     let preconditions = Preconditions {
         uid: Some(deletion.uid.clone()),
         resource_version: Some(deletion.resource_version.clone()),
     };
-    context.metrics.wrote("delete", "Pod");
+    context.operator.metrics.wrote("delete", "Pod");
     let params = DeleteParams::default().preconditions(preconditions);
     match pods.delete(&deletion.name, &params).await {
         Ok(_) => {
@@ -109,27 +133,18 @@ async fn delete_pod(
         Err(error) if is_refusal(&error) => Err(Failure::Refused(words(&error))),
         Err(error) => {
             let object = format!("Pod {}", deletion.name);
-            Err(Failure::Failed(Error::Delete { object, source: Box::new(error) }))
+            Err(Failure::Failed(Error::Delete { object, cause: Box::new(error) }))
         }
     }
 }
 
 impl Failure {
     fn of_write(error: kube::Error, object: impl Fn() -> String) -> Self {
-        match error {
-            kube::Error::Api(status) if is_refusal_code(status.code) => Failure::Refused(status.message),
-            error => Failure::Failed(Error::Apply { object: object(), source: Box::new(error) }),
+        if is_refusal(&error) {
+            return Failure::Refused(words(&error));
         }
+        Failure::Failed(Error::Apply { object: object(), cause: Box::new(error) })
     }
-}
-
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if is_refusal_code(status.code))
-}
-
-/// The request itself is at fault, and not the server's load (429) or our credentials (401).
-fn is_refusal_code(code: u16) -> bool {
-    (400..500).contains(&code) && !matches!(code, 401 | 429)
 }
 
 impl Context {

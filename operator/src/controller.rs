@@ -1,12 +1,10 @@
 //! Reconciles ModelDeployments: what was asked and what is seen become writes to the API server.
 
+use crate::Operator;
 use crate::apply::apply;
 use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::health::Health;
-use crate::metrics::Metrics;
 use crate::observe::Observer;
-use crate::options::Options;
 use crate::queue::Queue;
 use crate::report::{Reporter, report};
 use crate::written::Written;
@@ -14,7 +12,6 @@ use coterie_api::deployment::ModelDeployment;
 use coterie_operator_core::{plan, status, status::status_of_invalid, validate};
 use futures::StreamExt;
 use jiff::Timestamp;
-use kube::Client;
 use kube::api::DynamicObject;
 use kube::runtime::controller::{self, Action, Config, applier};
 use kube::runtime::reflector::ObjectRef;
@@ -39,17 +36,14 @@ const OWN_WRITES: &str = "sight of own writes";
 
 /// What every reconcile needs.
 pub struct Context {
-    /// Sends the writes.
-    pub client: Client,
+    /// Sends the writes, and counts.
+    pub operator: Operator,
     /// Has the view.
     pub observer: Arc<Observer>,
     /// Knows which writes the view lacks.
     pub written: Written,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
     /// Sends Events.
     pub reporter: Reporter,
-    health: Arc<Health>,
     backoff: Backoff,
     resync: Duration,
     permits: Semaphore,
@@ -88,26 +82,18 @@ async fn reconcile(object: &ModelDeployment, context: &Context) -> Result<Action
 }
 
 /// Runs until `shutdown` is done and the reconciles in progress have ended.
-pub async fn run(
-    client: Client,
-    options: &Options,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
+pub async fn run(operator: &Operator, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     let (queue, requests) = Queue::new();
-    let settings = options.settings()?;
-    let (observer, follow) = Observer::new(&client, options, settings, queue.clone(), health.clone());
+    let settings = operator.options.settings()?;
+    let (observer, follow) = Observer::new(operator, settings, queue.clone());
     let deployments = observer.deployments().clone();
     let context = Arc::new(Context {
-        reporter: Reporter::new(client.clone(), &options.identity),
-        client,
+        reporter: Reporter::new(operator.client.clone(), &operator.options.identity),
+        operator: operator.clone(),
         observer,
         written: Written::default(),
-        metrics,
-        health,
         backoff: Backoff::default(),
-        resync: Duration::from_secs(options.resync_seconds),
+        resync: Duration::from_secs(operator.options.resync_seconds),
         permits: Semaphore::new(usize::from(CONCURRENCY)),
     });
     let reconciling = async {
@@ -154,7 +140,10 @@ async fn attempt(object: Arc<ModelDeployment>, context: Arc<Context>) -> Result<
     }
     if let Some(since) = context.written.unseen_since(&of, &context.observer) {
         if since.elapsed() > BLIND {
-            context.health.failed(OWN_WRITES, format!("the watches do not show what was written for {of}"));
+            context
+                .operator
+                .health
+                .failed(OWN_WRITES, format!("the watches do not show what was written for {of}"));
         }
         tracing::debug!(object = %of, "waits until the watches show its last writes");
         return Ok(Action::requeue(Duration::from_secs(1)));
@@ -162,7 +151,7 @@ async fn attempt(object: Arc<ModelDeployment>, context: Arc<Context>) -> Result<
     let start = Instant::now();
     let result = timeout(LIMIT, reconcile(&object, &context)).await.unwrap_or(Err(Error::Timeout));
     let error = result.as_ref().err();
-    context.metrics.reconciled(start.elapsed(), error.map(Error::variant));
+    context.operator.metrics.reconciled(start.elapsed(), error.map(Error::variant));
     match error {
         None => {
             tracing::debug!(object = %of, took = ?start.elapsed(), "reconciled");

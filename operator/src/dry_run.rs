@@ -11,23 +11,45 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::path::PathBuf;
+
+/// A file's text, and the name by which errors speak of it.
+pub struct Input {
+    name: String,
+    text: String,
+}
+
+impl Input {
+    /// Reads a file.
+    pub fn read(path: PathBuf) -> Result<Self> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
+        Ok(Self { name, text })
+    }
+
+    fn is_no(&self, what: &str) -> String {
+        format!("{} is no {what}", self.name)
+    }
+}
 
 /// What status would say and the objects that would be made, as YAML documents.
 ///
 /// `nodes` is a list or several documents; the inspection is the JSON of `coterie inspect`. Nothing runs on the nodes.
-pub fn plan(deployment: &str, inspection: &str, nodes: &str, runtime_image: String) -> Result<String> {
+pub fn plan(spec: &Input, inspection: &Input, nodes: &Input, runtime_image: String) -> Result<String> {
     let mut object: ModelDeployment =
-        serde_saphyr::from_str(deployment).context("the ModelDeployment cannot be read")?;
+        serde_saphyr::from_str(&spec.text).with_context(|| spec.is_no("ModelDeployment"))?;
     // What an API server would have added.
     let metadata = &mut object.metadata;
     metadata.namespace.get_or_insert_with(|| "default".to_owned());
     metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".to_owned());
     metadata.generation.get_or_insert(1);
     object.status = None;
-    let inspection: Inspection = serde_json::from_str(inspection).context("the inspection cannot be read")?;
-    let nodes = read_nodes(nodes).context("the nodes cannot be read")?;
+    let inspection: Inspection = serde_json::from_str(&inspection.text)
+        .with_context(|| inspection.is_no("output of coterie inspect --output json"))?;
+    let nodes =
+        read_nodes(&nodes.text).with_context(|| nodes.is_no("output of kubectl get nodes -o yaml"))?;
 
-    let deployment = coterie_operator_core::validate(&object)?;
+    let deployment = coterie_operator_core::validate(&object).with_context(|| spec.name.clone())?;
     let mut observed = Observed {
         nodes: observe_nodes(&nodes, &[]),
         settings: Settings { runtime_image, ..Settings::default() },
@@ -101,7 +123,25 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
 ";
 
     fn planned(nodes: &str) -> String {
-        plan(DEPLOYMENT, INSPECTION, nodes, "coterie:1".to_owned()).unwrap()
+        plan(
+            &deployment(DEPLOYMENT),
+            &inspection(INSPECTION),
+            &named("nodes.yaml", nodes),
+            "coterie:1".to_owned(),
+        )
+        .unwrap()
+    }
+
+    fn named(name: &str, text: &str) -> Input {
+        Input { name: name.to_owned(), text: text.to_owned() }
+    }
+
+    fn deployment(text: &str) -> Input {
+        named("smol.yaml", text)
+    }
+
+    fn inspection(text: &str) -> Input {
+        named("found.json", text)
     }
 
     #[test]
@@ -128,13 +168,25 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
     }
 
     #[test]
-    fn bad_input_is_named() {
-        let error = |result: Result<String>| format!("{:#}", result.unwrap_err());
-        let nothing = error(plan("spec: {}", INSPECTION, SMALL, String::new()));
-        assert!(nothing.starts_with("the ModelDeployment cannot be read"), "{nothing}");
-        let nothing = error(plan(DEPLOYMENT, "{}", SMALL, String::new()));
-        assert!(nothing.starts_with("the inspection cannot be read"), "{nothing}");
-        let nothing = error(plan(DEPLOYMENT, INSPECTION, "kind: Node\nmetadata: 3", String::new()));
-        assert!(nothing.starts_with("the nodes cannot be read"), "{nothing}");
+    fn the_file_that_is_wrong_is_named() {
+        let error = |spec: &str, found: &str, nodes: &str| {
+            let result =
+                plan(&deployment(spec), &inspection(found), &named("nodes.yaml", nodes), String::new());
+            format!("{:#}", result.unwrap_err())
+        };
+        let told = error("spec: {}", INSPECTION, SMALL);
+        assert!(told.starts_with("smol.yaml is no ModelDeployment: "), "{told}");
+        let told = error(&DEPLOYMENT.replace("replicas: 2", "replicas: -2"), INSPECTION, SMALL);
+        assert!(told.starts_with("smol.yaml: replicas is -2"), "{told}");
+        let told = error(DEPLOYMENT, "{}", SMALL);
+        assert!(told.starts_with("found.json is no output of coterie inspect"), "{told}");
+        let told = error(DEPLOYMENT, INSPECTION, "kind: Node\nmetadata: 3");
+        assert!(told.starts_with("nodes.yaml is no output of kubectl get nodes"), "{told}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let told = format!("{:#}", Input::read("/nowhere/smol.yaml".into()).err().unwrap());
+        assert!(told.starts_with("cannot read /nowhere/smol.yaml: "), "{told}");
     }
 }

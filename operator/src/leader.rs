@@ -3,11 +3,20 @@
 //! Nobody trusts another machine's clock: a Lease counts as expired when *we* have seen it unchanged for its whole
 //! duration. A leader that cannot renew stops [`RENEW_DEADLINE`] after its last renewal, well before another one may
 //! take over. Every write carries the resourceVersion it was decided on, so two candidates cannot both win.
+//!
+//! The Lease is owned by its holder's pod, as a node's is by its Node: with the pod it is collected, and nobody waits for
+//! a holder that is gone. Giving it back is faster but may be too late: `helm uninstall` takes the operator's rights
+//! before the pod is told to end. A Lease made by the chart would go too, but stands in the way of an upgrade where an
+//! operator has made one already. An operator that is deleted by force and still runs finds its Lease gone at its next
+//! renewal; until then two may act, which names, uids and resourceVersions of their writes make harmless.
 
+use crate::Operator;
+use crate::error::words;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use coterie_api::name::LEASE;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::api::{Api, ObjectMeta, PostParams};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +36,9 @@ const PART: &str = "lease";
 /// One candidate for one Lease.
 pub struct Election {
     leases: Api<Lease>,
-    name: String,
     identity: String,
+    /// The pod that this candidate is.
+    owner: Option<Vec<OwnerReference>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     /// The Lease as last seen or written, and when we saw it change.
@@ -36,15 +46,24 @@ pub struct Election {
 }
 
 impl Election {
-    /// A candidate named `identity` for the Lease `name`; nothing is sent yet.
-    pub fn new(
-        leases: Api<Lease>,
-        name: &str,
-        identity: &str,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { leases, name: name.to_owned(), identity: identity.to_owned(), health, metrics, seen: None }
+    /// A candidate for the operators' Lease; nothing is sent yet.
+    pub fn new(operator: &Operator) -> Self {
+        let options = &operator.options;
+        let owner = options.pod_uid.clone().map(|uid| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: options.identity.clone(),
+            uid,
+            ..OwnerReference::default()
+        });
+        Self {
+            leases: Api::namespaced(operator.client.clone(), &options.lease_namespace),
+            identity: options.identity.clone(),
+            owner: owner.map(|owner| vec![owner]),
+            health: operator.health.clone(),
+            metrics: operator.metrics.clone(),
+            seen: None,
+        }
     }
 
     /// Waits until this candidate leads.
@@ -54,13 +73,13 @@ impl Election {
                 Ok(Ok(leads)) => {
                     self.health.works(PART);
                     if leads {
-                        tracing::info!(lease = self.name, identity = self.identity, "this operator leads");
+                        tracing::info!(lease = LEASE, identity = self.identity, "this operator leads");
                         self.metrics.leads(true);
                         return;
                     }
                 }
-                Ok(Err(error)) => self.trouble(&error.to_string()),
-                Err(_) => self.trouble("no answer from the API server"),
+                Ok(Err(error)) => self.trouble(words(&error)),
+                Err(_) => self.trouble("no answer from the API server".to_owned()),
             }
             sleep(RETRY_PERIOD).await;
         }
@@ -82,14 +101,14 @@ impl Election {
                     pause = RENEW_PERIOD;
                 }
                 Ok(Ok(false)) => {
-                    tracing::error!(lease = self.name, "another operator took the Lease");
+                    tracing::error!(lease = LEASE, "another operator took the Lease");
                     break;
                 }
-                Ok(Err(error)) => self.trouble(&error.to_string()),
-                Err(_) => self.trouble("no answer from the API server"),
+                Ok(Err(error)) => self.trouble(words(&error)),
+                Err(_) => self.trouble("no answer from the API server".to_owned()),
             }
             if renewed.elapsed() + RETRY_PERIOD > RENEW_DEADLINE {
-                tracing::error!(lease = self.name, "the Lease could not be renewed in time");
+                tracing::error!(lease = LEASE, "the Lease could not be renewed in time");
                 break;
             }
         }
@@ -103,20 +122,32 @@ impl Election {
         if holder(&lease) != Some(&self.identity) {
             return;
         }
-        let mut lease = lease;
-        let spec = lease.spec.get_or_insert_default();
-        spec.holder_identity = Some(String::new());
-        spec.lease_duration_seconds = Some(1);
-        spec.renew_time = Some(now());
-        if let Err(error) = self.replace(lease).await {
-            tracing::warn!(%error, lease = self.name, "the Lease was not released; it ends by itself");
+        let released = self.change(lease, |lease| {
+            let spec = lease.spec.get_or_insert_default();
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+            spec.renew_time = Some(now());
+            // Nobody's any more, so it does not go with our pod.
+            lease.metadata.owner_references = None;
+        });
+        if let Err(error) = released.await {
+            let error = words(&error);
+            tracing::warn!(
+                error,
+                lease = LEASE,
+                "the Lease was not released; it goes with its pod, or ends by itself"
+            );
         }
     }
 
     async fn try_acquire(&mut self) -> kube::Result<bool> {
-        let Some(found) = self.leases.get_opt(&self.name).await? else {
+        let Some(found) = self.leases.get_opt(LEASE).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(LEASE.to_owned()),
+                    owner_references: self.owner.clone(),
+                    ..ObjectMeta::default()
+                },
                 spec: Some(self.taken(0)),
             };
             self.metrics.wrote("create", "Lease");
@@ -126,7 +157,8 @@ impl Election {
             return Ok(false);
         }
         let transitions = found.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
-        let lease = Lease { spec: Some(self.taken(transitions.saturating_add(1))), ..found };
+        let mut lease = Lease { spec: Some(self.taken(transitions.saturating_add(1))), ..found };
+        lease.metadata.owner_references = self.owner.clone();
         let written = self.replace(lease).await;
         self.won(written)
     }
@@ -152,20 +184,24 @@ impl Election {
     /// Whether the Lease is still ours, with a new renewal time.
     async fn renew(&mut self) -> kube::Result<bool> {
         let Some((lease, _)) = &self.seen else { return Ok(false) };
-        let mut lease = lease.clone();
+        let renewal = |lease: &mut Lease| lease.spec.get_or_insert_default().renew_time = Some(now());
+        let Some(renewed) = self.change(lease.clone(), renewal).await? else { return Ok(false) };
+        self.seen = Some((renewed, Instant::now()));
+        self.health.works(PART);
+        Ok(true)
+    }
+
+    /// The Lease as it was changed; `None` when it is no longer ours.
+    async fn change(&self, mut lease: Lease, change: impl Fn(&mut Lease)) -> kube::Result<Option<Lease>> {
         loop {
-            lease.spec.get_or_insert_default().renew_time = Some(now());
+            change(&mut lease);
             match self.replace(lease).await {
-                Ok(written) => {
-                    self.seen = Some((written, Instant::now()));
-                    self.health.works(PART);
-                    return Ok(true);
-                }
+                Ok(written) => return Ok(Some(written)),
                 // Either somebody else's write, or our own one whose answer never reached us.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                    match self.leases.get_opt(&self.name).await? {
+                    match self.leases.get_opt(LEASE).await? {
                         Some(found) if holder(&found) == Some(&self.identity) => lease = found,
-                        _ => return Ok(false),
+                        _ => return Ok(None),
                     }
                 }
                 Err(error) => return Err(error),
@@ -176,7 +212,7 @@ impl Election {
     async fn replace(&self, mut lease: Lease) -> kube::Result<Lease> {
         lease.metadata.managed_fields = None;
         self.metrics.wrote("update", "Lease");
-        self.leases.replace(&self.name, &PostParams::default(), &lease).await
+        self.leases.replace(LEASE, &PostParams::default(), &lease).await
     }
 
     /// A conflict means that another candidate was faster: no error, we just do not lead.
@@ -202,9 +238,9 @@ impl Election {
         }
     }
 
-    fn trouble(&self, error: &str) {
-        tracing::warn!(error, lease = self.name, "the Lease could not be read or written");
-        self.health.failed(PART, error.to_owned());
+    fn trouble(&self, error: String) {
+        tracing::warn!(error, lease = LEASE, "the Lease could not be read or written");
+        self.health.failed(PART, error);
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! `controller` holds the reconcile, whose decisions are all made in `coterie-operator-core`; `observe` fills what they
 //! are made from, `apply` and `report` write what came of them. Nothing else talks to the API server, but for `leader`
-//! with its Lease.
+//! with its Lease and `definition`, which looks at the CRD.
 
 mod apply;
 mod backoff;
 mod book;
 mod controller;
+mod definition;
 pub mod dry_run;
 mod error;
 mod health;
@@ -22,24 +23,32 @@ mod report;
 mod watch;
 mod written;
 
-pub use error::Error;
+pub use error::{Error, chain};
 pub use leader::{LEASE_DURATION, RENEW_DEADLINE, RENEW_PERIOD, RETRY_PERIOD};
 pub use options::Options;
 
-use coterie_api::name::LEASE;
+use definition::Definition;
 use health::Health;
-use kube::{Api, Client};
+use kube::Client;
 use leader::Election;
 use metrics::Metrics;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 /// How long giving the Lease back may take.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
+/// One running operator: what its parts share.
+#[derive(Clone)]
+struct Operator {
+    client: Client,
+    options: Arc<Options>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    definition: Arc<Definition>,
+}
 
 /// Runs the operator until `shutdown` is done: answers on the HTTP port, waits to lead, reconciles.
 ///
@@ -51,66 +60,57 @@ pub async fn run(
 ) -> Result<(), Error> {
     // Before the Lease is waited for: a wrong option is told at once.
     options.settings()?;
-    let health = Arc::<Health>::default();
-    let metrics = Arc::<Metrics>::default();
-    let http = serve_http(options.http_port, health.clone(), metrics.clone()).await?;
+    let operator = Operator {
+        client,
+        options: Arc::new(options),
+        health: Arc::default(),
+        metrics: Arc::default(),
+        definition: Arc::default(),
+    };
+    let http = operator.serve_http()?;
     tokio::select! {
         ended = http => ended,
-        ended = lead(client, &options, health, metrics, shutdown) => ended,
+        () = operator.definition.follow(operator.client.clone(), &operator.metrics) => Ok(()),
+        ended = operator.lead(shutdown) => ended,
     }
 }
 
-/// Reconciles while this operator leads.
-async fn lead(
-    client: Client,
-    options: &Options,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
-    if options.no_leader_election {
-        return controller::run(client, options, health, metrics, shutdown).await;
-    }
-    let mut shutdown = pin!(shutdown);
-    let leases = Api::namespaced(client.clone(), &options.lease_namespace);
-    let mut election = Election::new(leases, LEASE, &options.identity, health.clone(), metrics.clone());
-    tokio::select! {
-        () = election.acquire() => {}
-        () = &mut shutdown => return Ok(()),
-    }
-    let ended = tokio::select! {
-        () = election.hold() => return Err(Error::LeadershipLost),
-        ended = controller::run(client, options, health, metrics, shutdown) => ended,
-    };
-    if timeout(RELEASE_LIMIT, election.release()).await.is_err() {
-        tracing::warn!("the Lease was not released in time; it ends by itself");
-    }
-    ended
-}
-
-/// Binds now, answers when polled; never ends by itself with port 0.
-async fn serve_http(
-    port: u16,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-) -> Result<impl Future<Output = Result<(), Error>>, Error> {
-    let failed = move |source| Error::Listen { port, source };
-    let listener = match port {
-        0 => None,
-        port => Some(bind(port).await.map_err(failed)?),
-    };
-    Ok(async move {
-        match listener {
-            None => std::future::pending().await,
-            Some(listener) => http::serve(listener, health, metrics).await.map_err(failed),
+impl Operator {
+    /// Reconciles while this operator leads.
+    async fn lead(&self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        if self.options.no_leader_election {
+            return controller::run(self, shutdown).await;
         }
-    })
-}
+        let mut shutdown = pin!(shutdown);
+        let mut election = Election::new(self);
+        tokio::select! {
+            () = election.acquire() => {}
+            () = &mut shutdown => return Ok(()),
+        }
+        let ended = tokio::select! {
+            () = election.hold() => return Err(Error::LeadershipLost),
+            ended = controller::run(self, shutdown) => ended,
+        };
+        if timeout(RELEASE_LIMIT, election.release()).await.is_err() {
+            tracing::warn!("the Lease was not released in time; it ends by itself");
+        }
+        ended
+    }
 
-/// Both IP versions where the machine has both.
-async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    /// Binds now, answers when polled; never ends by itself with port 0.
+    fn serve_http(&self) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
+        let port = self.options.http_port;
+        let failed = move |cause| Error::Listen { port, cause };
+        let listener = match port {
+            0 => None,
+            port => Some(http::bind(port).map_err(failed)?),
+        };
+        let operator = self.clone();
+        Ok(async move {
+            match listener {
+                None => std::future::pending().await,
+                Some(listener) => http::serve(listener, operator).await.map_err(failed),
+            }
+        })
     }
 }

@@ -1,8 +1,9 @@
 //! `coterie-operator`: run | crds | plan.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use coterie_operator::{Options, dry_run, run};
+use coterie_operator::dry_run::{self, Input};
+use coterie_operator::{Options, chain, run};
 use kube::Client;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,10 +77,9 @@ fn command() -> Result<()> {
             Ok(())
         }
         Command::Plan { file, inspection, nodes, runtime_image } => {
-            let read = |path: PathBuf| {
-                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-            };
-            let text = dry_run::plan(&read(file)?, &read(inspection)?, &read(nodes)?, runtime_image)?;
+            let [file, inspection, nodes] =
+                [Input::read(file)?, Input::read(inspection)?, Input::read(nodes)?];
+            let text = dry_run::plan(&file, &inspection, &nodes, runtime_image)?;
             print!("{text}");
             Ok(())
         }
@@ -91,7 +91,10 @@ async fn run_until_told(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     options.settings()?;
     let client = Client::try_default().await.map_err(|error| {
-        anyhow!("no API server to talk to: run in a pod with a service account, or set KUBECONFIG ({error})")
+        anyhow!(
+            "no API server to talk to: run in a pod with a service account, or set KUBECONFIG ({})",
+            chain(&error)
+        )
     })?;
     let shutdown = async move {
         tokio::select! {

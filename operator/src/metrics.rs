@@ -21,6 +21,7 @@ pub struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     writes: Family<WriteLabels, Counter>,
     leader: Gauge,
+    crd_matches: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -43,6 +44,7 @@ impl Default for Metrics {
             errors: Family::default(),
             writes: Family::default(),
             leader: Gauge::default(),
+            crd_matches: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -63,6 +65,11 @@ impl Default for Metrics {
         );
         registry.register("api_writes", "Writes to the API server, by verb and kind", metrics.writes.clone());
         registry.register("leader", "1 while this operator leads", metrics.leader.clone());
+        registry.register(
+            "crd_matches",
+            "1 while the installed CRD is the one that this operator was built with",
+            metrics.crd_matches.clone(),
+        );
         registry.register_collector(Box::new(ResidentMemory));
         metrics
     }
@@ -86,6 +93,11 @@ impl Metrics {
     /// This operator leads, or no longer does.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// The installed CRD is the one that this operator was built with, or is not.
+    pub fn crd_matches(&self, matches: bool) {
+        self.crd_matches.set(i64::from(matches));
     }
 
     /// All metrics as OpenMetrics text.
@@ -132,12 +144,14 @@ mod tests {
         metrics.reconciled(Duration::from_millis(2), Some("Apply"));
         metrics.wrote("patch", "Pod");
         metrics.leads(true);
+        metrics.crd_matches(true);
         let text = metrics.text();
         for line in [
             "coterie_operator_reconciles_total 1",
             "coterie_operator_reconcile_errors_total{error=\"Apply\"} 1",
             "coterie_operator_api_writes_total{verb=\"patch\",kind=\"Pod\"} 1",
             "coterie_operator_leader 1",
+            "coterie_operator_crd_matches 1",
             "coterie_operator_reconcile_duration_seconds_bucket{le=\"0.005\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");

@@ -5,9 +5,9 @@
 
 mod reduced;
 
+use crate::Operator;
 use crate::book::{Book, Change, Key};
 use crate::error::Error;
-use crate::health::Health;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::readable::{Guarded, readable};
@@ -49,12 +49,11 @@ struct Progresses {
 impl Observer {
     /// An observer, and the future that keeps its view up to date: it runs until dropped.
     pub fn new(
-        client: &Client,
-        options: &Options,
+        operator: &Operator,
         settings: Settings,
         queue: Queue,
-        health: Arc<Health>,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
+        let Operator { client, options, health, .. } = operator;
         let (deployments, mut writer) = store::<ModelDeployment>();
         let observer = Arc::new(Self {
             client: client.clone(),
@@ -114,7 +113,7 @@ impl Observer {
             scoped(client, options),
             "watch of Services",
             progress.services.clone(),
-            health,
+            health.clone(),
             move |event| {
                 let change = seen.services.take(event, strip_service);
                 seen.tell_of_services(&triggers, change);
@@ -203,15 +202,14 @@ impl Observer {
         let Source::Claim { name, .. } = &deployment.source else { return Ok(None) };
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &deployment.namespace);
         let claim = claims.get_opt(name).await;
-        let claim =
-            claim.map_err(|source| Error::ReadClaim { name: name.clone(), source: Box::new(source) })?;
+        let claim = claim.map_err(|cause| Error::ReadClaim { name: name.clone(), cause: Box::new(cause) })?;
         Ok(Some(ClaimState::of(claim.as_ref())))
     }
 
     fn services_of(&self, deployment: &Deployment) -> Vec<ObservedService> {
         let names = service_names(&deployment.name).into_iter();
         let found = names.filter_map(|name| self.services.get(&(deployment.namespace.clone(), name)));
-        found.map(|service| ObservedService::of(&service, &deployment.uid)).collect()
+        found.map(|service| ObservedService::of(service, &deployment.uid)).collect()
     }
 
     fn nodes(&self) -> Vec<ObservedNode> {

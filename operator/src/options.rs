@@ -17,7 +17,7 @@ pub struct Options {
     /// Pull policy of that image: Always, IfNotPresent or Never
     #[arg(long, env = "RUNTIME_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     pub image_pull_policy: String,
-    /// Port of /health and /metrics; 0 for none
+    /// Port of /health, /ready and /metrics; 0 for none
     #[arg(long, env = "HTTP_PORT", default_value_t = 8080)]
     pub http_port: u16,
     /// Namespace of the Lease by which operators elect a leader
@@ -26,6 +26,10 @@ pub struct Options {
     /// This operator's name in the Lease and in Events; must be its own
     #[arg(long, env = "POD_NAME", default_value_t = own_name())]
     pub identity: String,
+    /// Uid of the pod that this operator runs in: the Lease then goes with that pod, whose name and namespace are
+    /// --identity and --lease-namespace
+    #[arg(long, env = "POD_UID")]
+    pub pod_uid: Option<String>,
     /// Look at every ModelDeployment again after this many seconds, even if nothing seems to have changed
     #[arg(long, default_value_t = 600)]
     pub resync_seconds: u64,

@@ -1,7 +1,9 @@
 //! Tells: the status of a ModelDeployment, and an Event for each of its conditions that changed.
 
 use crate::controller::Context;
-use crate::error::Error;
+use crate::definition::REMEDY;
+use crate::error::{Error, is_refusal, words};
+use coterie_api::condition::reason;
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use coterie_api::name::FIELD_MANAGER;
 use coterie_operator_core::status::{EventNote, events};
@@ -40,7 +42,7 @@ pub async fn report(
     }
     let name = object.name_any();
     let api: Api<ModelDeployment> =
-        Api::namespaced(context.client.clone(), object.namespace().as_deref().unwrap_or_default());
+        Api::namespaced(context.operator.client.clone(), object.namespace().as_deref().unwrap_or_default());
     // With its uid, so that an object that was deleted and made anew does not get the old one's status.
     let patch = json!({
         "apiVersion": ModelDeployment::api_version(&()),
@@ -48,13 +50,22 @@ pub async fn report(
         "metadata": {"name": name, "uid": object.uid()},
         "status": status,
     });
-    context.metrics.wrote("patch", "ModelDeployment/status");
+    context.operator.metrics.wrote("patch", "ModelDeployment/status");
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
         Ok(written) => written,
         // Deleted meanwhile.
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => return Ok(()),
-        Err(source) => return Err(Error::WriteStatus { name, source: Box::new(source) }),
+        Err(cause) => {
+            if is_refusal(&cause) {
+                // Nobody finds it in a status that is not there.
+                let message = format!("the API server refused the status: {}; {REMEDY}", words(&cause));
+                tell(context, object, EventNote::warning(reason::STATUS_REFUSED, "WriteStatus", message))
+                    .await;
+                context.operator.definition.doubt();
+            }
+            return Err(Error::WriteStatus { name, cause: Box::new(cause) });
+        }
     };
     let version = written.metadata.resource_version.as_deref();
     context.written.note(&ObjectRef::from_obj(object), context.observer.status_written(version));
@@ -73,8 +84,8 @@ async fn tell(context: &Context, object: &ModelDeployment, note: EventNote) {
         action: note.action,
         secondary: None,
     };
-    context.metrics.wrote("publish", "Event");
+    context.operator.metrics.wrote("publish", "Event");
     if let Err(error) = context.reporter.recorder.publish(&event, &object.object_ref(&())).await {
-        tracing::warn!(%error, reason = note.reason, "an Event was not sent");
+        tracing::warn!(error = words(&error), reason = note.reason, "an Event was not sent");
     }
 }

@@ -1,5 +1,6 @@
 //! One watch, and how far it has come.
 
+use crate::error::chain;
 use crate::health::Health;
 use futures::{StreamExt, TryStreamExt};
 use kube::runtime::WatchStreamExt;
@@ -96,8 +97,9 @@ pub async fn follow<K>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let events = watcher(api, Config::default()).inspect_err(|error| {
-        tracing::warn!(%error, part, "a watch failed and is tried again");
-        health.failed(part, error.to_string());
+        let error = chain(error);
+        tracing::warn!(error, part, "a watch failed and is tried again");
+        health.failed(part, error);
     });
     let mut events = pin!(events.default_backoff());
     while let Some(event) = events.next().await {

@@ -142,12 +142,12 @@ impl ChatTemplate {
 
 /// An error without the position in the template, which a client cannot see.
 fn sentence(error: &Error) -> String {
-    match error.detail() {
-        Some(detail) => detail.to_owned(),
-        // What a bound of ours said lies under minijinja's own words.
-        None => {
-            std::error::Error::source(error).map_or_else(|| error.kind().to_string(), ToString::to_string)
-        }
+    // Of output that could not be written, only the source says why.
+    let source = std::error::Error::source(error).filter(|_| error.kind() == ErrorKind::WriteFailure);
+    match (source, error.detail()) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(detail)) => detail.to_owned(),
+        (None, None) => error.kind().to_string(),
     }
 }
 

@@ -2,20 +2,24 @@
 //! leave by a channel of its own, so that a slow reader delays nobody. A reader that goes away is noticed before the
 //! next step, and its request is cancelled: dropping [`TokenStreams`] is all that it takes.
 
+mod published;
 mod run;
 mod streams;
+mod timing;
 
 use crate::metrics::Metrics;
 use crate::termination::failed;
 use coterie_api::launch::Termination;
 use coterie_engine::{Engine, Event, Load, Rejected, Request, RequestId};
+use published::Published;
 use run::Running;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc as thread_channel};
+use std::sync::{Arc, mpsc as thread_channel};
 use std::time::Instant;
 pub use streams::TokenStreams;
-use streams::cut_of;
+use streams::{Told, cut_of};
+pub use timing::Timing;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What can continue token sequences: the [`Engine`], or a script in tests.
@@ -95,12 +99,12 @@ struct Submission {
 struct Submitted {
     request: Request,
     /// Unbounded, but never longer than one answer: the context length bounds it.
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Told>,
 }
 
 /// What the thread and the handles see together.
 struct Shared {
-    load: Mutex<Load>,
+    load: Published,
     /// Requests that the engine has not looked at yet.
     arriving: AtomicUsize,
     cut: watch::Sender<Option<Cut>>,
@@ -183,7 +187,7 @@ impl EngineHandle {
     fn new(source: &impl TokenSource) -> (EngineHandle, thread_channel::Receiver<Submission>) {
         let (submissions, receiver) = thread_channel::channel();
         let shared = Shared {
-            load: Mutex::new(source.load_now()),
+            load: Published::new(&source.load_now()),
             arriving: AtomicUsize::new(0),
             cut: watch::Sender::new(None),
         };
@@ -248,7 +252,7 @@ impl EngineHandle {
 
     /// What the engine does now; requests that it has not looked at yet count as waiting.
     pub fn load(&self) -> Load {
-        let mut load = *self.shared.load.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut load = self.shared.load.get();
         load.waiting += self.shared.arriving.load(Ordering::Relaxed);
         load
     }

@@ -2,7 +2,7 @@
 //! string or the last token allowed.
 
 use crate::answer_text::{AnswerText, Piece};
-use crate::engine_thread::{Cut, NotSubmitted, TokenStreams};
+use crate::engine_thread::{Cut, NotSubmitted, Timing, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
 use crate::served_model::{ServedModel, TextSide};
 use crate::tokenizer::Tokenizer;
@@ -61,7 +61,8 @@ struct Choice {
     /// None until the engine has begun.
     cached_tokens: Option<usize>,
     completion_tokens: usize,
-    ended: bool,
+    /// None until it has ended.
+    outcome: Option<Outcome>,
 }
 
 /// What comes of a choice, in this order: at most one `Prompt`, any number of `Text`, one `End`.
@@ -97,7 +98,7 @@ impl Generation {
             prompt_tokens: request.prompt.len(),
             cached_tokens: None,
             completion_tokens: 0,
-            ended: false,
+            outcome: None,
         };
         let choices = wanted.requests.iter().map(choice).collect();
         let tokens = model.engine.submit(wanted.requests, arrived).await?;
@@ -136,7 +137,7 @@ impl Generation {
                     choice.token(bytes.as_deref(), logprobs, finish)
                 }
                 Event::Failed { message, .. } => {
-                    self.end(index, Outcome::failed);
+                    self.end(index, Outcome::Failed);
                     return Err(Broken::Failed(message));
                 }
             };
@@ -151,7 +152,17 @@ impl Generation {
 
     /// All choices have ended.
     pub fn ended(&self) -> bool {
-        self.choices.iter().all(|choice| choice.ended)
+        self.choices.iter().all(|choice| choice.outcome.is_some())
+    }
+
+    /// How each choice ended; none where it has not.
+    pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> {
+        self.choices.iter().map(|choice| choice.outcome)
+    }
+
+    /// The times of each choice that has begun.
+    pub fn timings(&self) -> impl Iterator<Item = &Timing> {
+        (0..self.choices.len()).filter_map(|index| self.tokens.timing(index))
     }
 
     /// How many choices there are.
@@ -182,16 +193,20 @@ impl Generation {
     }
 
     fn end(&mut self, index: usize, outcome: Outcome) {
-        self.choices[index].ended = true;
+        let choice = &mut self.choices[index];
+        choice.outcome = Some(outcome);
+        if let (Outcome::Stop | Outcome::Length, Some(timing)) = (outcome, self.tokens.timing(index)) {
+            self.metrics.observe_answer(timing, choice.prompt_tokens, choice.completion_tokens);
+        }
         // A stop string ends a choice that the engine would go on with.
         self.tokens.cancel(index);
         self.metrics.count(outcome);
     }
 
     fn cut(&mut self, why: Cut) -> Broken {
-        for choice in self.choices.iter_mut().filter(|choice| !choice.ended) {
-            choice.ended = true;
-            self.metrics.count(Outcome::failed);
+        for choice in self.choices.iter_mut().filter(|choice| choice.outcome.is_none()) {
+            choice.outcome = Some(Outcome::Failed);
+            self.metrics.count(Outcome::Failed);
         }
         Broken::Cut(why)
     }
@@ -199,8 +214,8 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        for _ in self.choices.iter().filter(|choice| !choice.ended) {
-            self.metrics.count(Outcome::cancelled);
+        for _ in self.choices.iter().filter(|choice| choice.outcome.is_none()) {
+            self.metrics.count(Outcome::Cancelled);
         }
     }
 }
@@ -230,7 +245,7 @@ impl Choice {
 
 fn outcome(finish: Finish) -> Outcome {
     match finish {
-        Finish::Stop => Outcome::stop,
-        Finish::Length => Outcome::length,
+        Finish::Stop => Outcome::Stop,
+        Finish::Length => Outcome::Length,
     }
 }

@@ -27,6 +27,7 @@ pub mod server;
 pub mod signals;
 pub mod stop_strings;
 pub mod tag_finder;
+pub mod telemetry;
 pub mod termination;
 pub mod tokenizer;
 pub mod tool_calls;

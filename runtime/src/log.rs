@@ -12,7 +12,7 @@ pub fn start(format: Option<LogFormat>) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => log.with_ansi(terminal).with_target(false).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
     };
     if started.is_ok() {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a thread panicked")));

@@ -1,104 +1,159 @@
-//! Prometheus metrics, under the names that `coterie_api::load` gives.
+//! Prometheus metrics, as `coterie_api::load` declares them. Whoever counts adds to atomics; whoever reads waits for
+//! nobody, and nobody waits for them.
 
-use coterie_api::load;
+mod exposition;
+mod histogram;
+mod outcome;
+
+pub use exposition::Exposition;
+pub use histogram::Histogram;
+pub use outcome::Outcome;
+
+use crate::engine_thread::Timing;
+use coterie_api::load::{self, Metric};
 use coterie_engine::Load;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use outcome::{FinishedReasons, Outcomes};
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-use std::sync::atomic::AtomicU64;
-
-/// Seconds; from a decode step of a small model to a long prompt on a slow machine.
-const FIRST_TOKEN_BUCKETS: [f64; 14] =
-    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0];
-/// Seconds.
-const TOKEN_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0];
+use prometheus_client::registry::{Metric as Exported, Registry};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 type Ratio = Gauge<f64, AtomicU64>;
 
-/// How a request ended. Each choice of an answer is a request of its own; what was refused counts as one, whatever it
-/// asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types, missing_docs)]
-pub enum Outcome {
-    stop,
-    length,
-    cancelled,
-    rejected,
-    failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: Outcome,
-}
-
 /// Every metric of this process.
 pub struct Metrics {
-    registry: Registry,
-    waiting: Gauge,
-    running: Gauge,
-    kv_usage: Ratio,
+    exports: Exports,
     weights_loaded: Ratio,
-    requests: Family<OutcomeLabel, Counter>,
-    pub(crate) prompt_tokens: Counter,
-    pub(crate) generation_tokens: Counter,
+    outcomes: Outcomes,
+    at_scrape: AtScrape,
+    /// Spans that the collector did not get.
+    pub(crate) spans_lost: Counter,
+    pub(crate) queue_time: Histogram,
     pub(crate) time_to_first_token: Histogram,
     pub(crate) inter_token_latency: Histogram,
+    pub(crate) step_time: Histogram,
+    pub(crate) step_tokens: Histogram,
+    pub(crate) step_requests: Histogram,
+    answers: Answers,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut metrics = Metrics {
-            registry: Registry::default(),
-            waiting: Gauge::default(),
-            running: Gauge::default(),
-            kv_usage: Ratio::default(),
-            weights_loaded: Ratio::default(),
-            requests: Family::default(),
-            prompt_tokens: Counter::default(),
-            generation_tokens: Counter::default(),
-            time_to_first_token: Histogram::new(FIRST_TOKEN_BUCKETS),
-            inter_token_latency: Histogram::new(TOKEN_BUCKETS),
-        };
-        metrics.register();
-        metrics
-    }
+/// What is exported, under our names and under vLLM's.
+struct Exports {
+    ours: Registry,
+    /// With vLLM's labels.
+    vllms: Registry,
+}
+
+/// What the engine counts itself; taken over when somebody asks.
+#[derive(Default)]
+struct AtScrape {
+    waiting: Gauge,
+    waiting_tokens: Gauge,
+    running: Gauge,
+    kv_usage: Ratio,
+    started_tokens: Counter,
+    cached_tokens: Counter,
+    computed_tokens: Counter,
+    generated_tokens: Counter,
+    preemptions: Counter,
+}
+
+/// Observed once for each whole answer.
+struct Answers {
+    request_time: Histogram,
+    prefill_time: Histogram,
+    decode_time: Histogram,
+    time_per_output_token: Histogram,
+    prompt_tokens: Histogram,
+    generation_tokens: Histogram,
 }
 
 impl Metrics {
-    fn register(&mut self) {
-        let r = &mut self.registry;
-        r.register(load::REQUESTS_WAITING, "Requests that wait for their first step", self.waiting.clone());
-        r.register(load::REQUESTS_RUNNING, "Requests in the running batch", self.running.clone());
-        r.register(load::REQUESTS, "Requests by how they ended", self.requests.clone());
-        r.register(load::PROMPT_TOKENS, "Prompt tokens computed", self.prompt_tokens.clone());
-        r.register(load::GENERATION_TOKENS, "Tokens generated", self.generation_tokens.clone());
-        r.register(
-            load::TIME_TO_FIRST_TOKEN,
-            "Seconds from a request's arrival to its first token",
-            self.time_to_first_token.clone(),
-        );
-        r.register(
-            load::INTER_TOKEN_LATENCY,
-            "Seconds between two tokens of one request",
-            self.inter_token_latency.clone(),
-        );
-        r.register(load::KV_CACHE_USAGE, "Share of the KV cache in use", self.kv_usage.clone());
-        r.register(load::WEIGHTS_LOADED, "Share of the weights that is loaded", self.weights_loaded.clone());
+    /// The metrics of a rank whose clients call its model `served_name`.
+    pub fn new(served_name: &str) -> Metrics {
+        let (seconds, numbers) = (Histogram::of_seconds, Histogram::of_numbers);
+        let mut metrics = Metrics {
+            exports: Exports::new(served_name),
+            weights_loaded: Ratio::default(),
+            outcomes: Outcomes::default(),
+            at_scrape: AtScrape::default(),
+            spans_lost: Counter::default(),
+            queue_time: seconds(histogram::REQUEST),
+            time_to_first_token: seconds(histogram::FIRST_TOKEN),
+            inter_token_latency: seconds(histogram::BETWEEN_TOKENS),
+            step_time: seconds(histogram::STEP),
+            step_tokens: numbers(histogram::STEP_TOKENS),
+            step_requests: numbers(histogram::STEP_REQUESTS),
+            answers: Answers {
+                request_time: seconds(histogram::REQUEST),
+                prefill_time: seconds(histogram::REQUEST),
+                decode_time: seconds(histogram::REQUEST),
+                time_per_output_token: seconds(histogram::BETWEEN_TOKENS),
+                prompt_tokens: numbers(histogram::TOKENS),
+                generation_tokens: numbers(histogram::TOKENS),
+            },
+        };
+        metrics.export_all();
+        metrics
+    }
+
+    fn export_all(&mut self) {
+        let (exports, engine, answers) = (&mut self.exports, &self.at_scrape, &self.answers);
+        exports.both(load::REQUESTS_WAITING, &engine.waiting);
+        exports.both(load::WAITING_TOKENS, &engine.waiting_tokens);
+        exports.both(load::REQUESTS_RUNNING, &engine.running);
+        exports.both(load::KV_CACHE_USAGE, &engine.kv_usage);
+        exports.both(load::WEIGHTS_LOADED, &self.weights_loaded);
+
+        exports.ours(load::REQUESTS, &self.outcomes);
+        exports.vllms(load::REQUESTS, &FinishedReasons(self.outcomes.clone()));
+        exports.both(load::PROMPT_TOKENS, &engine.started_tokens);
+        exports.both(load::PROMPT_TOKENS_CACHED, &engine.cached_tokens);
+        exports.both(load::PROMPT_TOKENS_COMPUTED, &engine.computed_tokens);
+        exports.both(load::GENERATION_TOKENS, &engine.generated_tokens);
+        exports.both(load::PREEMPTIONS, &engine.preemptions);
+        exports.both(load::SPANS_LOST, &self.spans_lost);
+
+        exports.both(load::QUEUE_TIME, &self.queue_time);
+        exports.both(load::TIME_TO_FIRST_TOKEN, &self.time_to_first_token);
+        exports.both(load::INTER_TOKEN_LATENCY, &self.inter_token_latency);
+        exports.both(load::TIME_PER_OUTPUT_TOKEN, &answers.time_per_output_token);
+        exports.both(load::PREFILL_TIME, &answers.prefill_time);
+        exports.both(load::DECODE_TIME, &answers.decode_time);
+        exports.both(load::REQUEST_TIME, &answers.request_time);
+        exports.both(load::REQUEST_PROMPT_TOKENS, &answers.prompt_tokens);
+        exports.both(load::REQUEST_GENERATION_TOKENS, &answers.generation_tokens);
+        exports.both(load::STEP_TIME, &self.step_time);
+        exports.both(load::STEP_TOKENS, &self.step_tokens);
+        exports.both(load::STEP_REQUESTS, &self.step_requests);
     }
 
     /// Counts a request that ended.
     pub fn count(&self, outcome: Outcome) {
-        self.requests.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.outcomes.count(outcome);
     }
 
     /// How many requests ended so.
     pub fn counted(&self, outcome: Outcome) -> u64 {
-        self.requests.get_or_create(&OutcomeLabel { outcome }).get()
+        self.outcomes.counted(outcome)
+    }
+
+    /// Counts the times and the tokens of an answer that is whole.
+    pub fn observe_answer(&self, timing: &Timing, prompt_tokens: usize, generated_tokens: usize) {
+        let answers = &self.answers;
+        answers.prompt_tokens.observe_number(prompt_tokens);
+        answers.generation_tokens.observe_number(generated_tokens);
+        answers.request_time.observe(timing.whole());
+        if let Some(prefill) = timing.prefill() {
+            answers.prefill_time.observe(prefill);
+        }
+        if let Some(decode) = timing.decode() {
+            answers.decode_time.observe(decode);
+            if let Some(gaps @ 1..) = u32::try_from(generated_tokens).ok().and_then(|n| n.checked_sub(1)) {
+                answers.time_per_output_token.observe(decode / gaps);
+            }
+        }
     }
 
     /// `share` of the weights is loaded.
@@ -111,42 +166,59 @@ impl Metrics {
         self.weights_loaded.get()
     }
 
-    /// All metrics in the Prometheus text form, with `load` as it is now.
-    pub fn text(&self, load: Load) -> String {
-        self.waiting.set(load.waiting as i64);
-        self.running.set(load.running as i64);
-        self.kv_usage.set(f64::from(load.kv_usage));
+    /// All metrics as text, with `load` as it is now.
+    pub fn text(&self, load: Load, form: Exposition) -> String {
+        self.at_scrape.take(load);
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+        let _ = encode_registry(&mut text, &self.exports.ours);
+        let _ = encode_registry(&mut text, &self.exports.vllms);
+        let _ = encode_eof(&mut text);
+        match form {
+            Exposition::OpenMetrics => text,
+            Exposition::Plain => exposition::plain(&text),
+        }
+    }
+}
+
+impl AtScrape {
+    fn take(&self, load: Load) {
+        self.waiting.set(load.waiting as i64);
+        self.waiting_tokens.set(load.waiting_tokens as i64);
+        self.running.set(load.running as i64);
+        self.kv_usage.set(f64::from(load.kv_usage));
+        // Of two that scrape at once, the one with the older figures must not take the newer ones back.
+        let raise = |counter: &Counter, total| {
+            counter.inner().fetch_max(total, Ordering::Relaxed);
+        };
+        raise(&self.started_tokens, load.scheduled.started_tokens);
+        raise(&self.cached_tokens, load.scheduled.cached_tokens);
+        raise(&self.computed_tokens, load.scheduled.prompt_tokens);
+        raise(&self.generated_tokens, load.generated_tokens);
+        raise(&self.preemptions, load.scheduled.preemptions);
+    }
+}
+
+impl Exports {
+    fn new(served_name: &str) -> Exports {
+        let labels = [("model_name", served_name.to_owned()), ("engine", "0".to_owned())];
+        let labels = labels.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Exports { ours: Registry::default(), vllms: Registry::with_labels(labels) }
+    }
+
+    fn both(&mut self, metric: Metric, value: &(impl Exported + Clone)) {
+        self.ours(metric, value);
+        self.vllms(metric, value);
+    }
+
+    fn ours(&mut self, metric: Metric, value: &(impl Exported + Clone)) {
+        self.ours.register(metric.name, metric.meaning, value.clone());
+    }
+
+    fn vllms(&mut self, metric: Metric, value: &(impl Exported + Clone)) {
+        metric.vllm.iter().for_each(|name| self.vllms.register(*name, metric.meaning, value.clone()));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_metric_is_exported_under_its_published_name() {
-        let metrics = Metrics::default();
-        metrics.count(Outcome::length);
-        metrics.set_weights_loaded(0.5);
-        metrics.prompt_tokens.inc_by(7);
-        metrics.time_to_first_token.observe(0.3);
-        let text = metrics.text(Load { waiting: 3, running: 2, kv_usage: 0.25, ..Load::default() });
-        for line in [
-            "coterie_requests_waiting 3",
-            "coterie_requests_running 2",
-            "coterie_requests_total{outcome=\"length\"} 1",
-            "coterie_prompt_tokens_total 7",
-            "coterie_generation_tokens_total 0",
-            "coterie_time_to_first_token_seconds_count 1",
-            "coterie_inter_token_latency_seconds_count 0",
-            "coterie_kv_cache_usage_ratio 0.25",
-            "coterie_weights_loaded_ratio 0.5",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-        }
-    }
-}
+mod tests;

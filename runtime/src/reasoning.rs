@@ -22,8 +22,12 @@ pub struct ReasoningSplitter {
 
 #[derive(Debug)]
 enum Place {
-    /// Nothing came yet but this: whitespace, and what may become the tag.
-    Before(String),
+    /// Nothing came yet but this.
+    Before {
+        space: String,
+        /// What may become the tag.
+        begun: String,
+    },
     /// After the tag, before the reasoning's first word.
     Leading,
     Inside(TagFinder),
@@ -46,7 +50,7 @@ pub struct Stretch {
 impl ReasoningSplitter {
     /// For a text that may begin with reasoning.
     pub fn new() -> ReasoningSplitter {
-        ReasoningSplitter { place: Place::Before(String::new()), seen: 0 }
+        ReasoningSplitter { place: Place::Before { space: String::new(), begun: String::new() }, seen: 0 }
     }
 
     /// For a text whose opening tag stands before it.
@@ -87,11 +91,11 @@ impl ReasoningSplitter {
     /// Nothing follows: gives out what was held back, unless it is whitespace at the end of the reasoning.
     pub fn finish(&mut self) -> Option<Stretch> {
         let (reasoning, text) = match &mut self.place {
-            Place::Before(lead) => (false, std::mem::take(lead)),
+            Place::Before { space, begun } => (false, std::mem::take(space) + begun),
             Place::Inside(finder) => (true, finder.finish()),
             Place::Leading | Place::After | Place::Answer => return None,
         };
-        let shown = !text.is_empty() && !(reasoning && text.trim().is_empty());
+        let shown = if reasoning { !text.trim().is_empty() } else { !text.is_empty() };
         shown.then_some(Stretch { reasoning, text, end: self.seen })
     }
 
@@ -101,18 +105,19 @@ impl ReasoningSplitter {
         *rest = "";
         match &mut self.place {
             Place::Answer => (piece.to_owned(), None),
-            Place::Before(lead) => {
-                let begun = !piece.trim_start().is_empty() || !lead.trim_start().is_empty();
-                lead.push_str(piece);
-                if !begun || OPEN.starts_with(lead.trim_start()) && lead.trim_start().len() < OPEN.len() {
+            Place::Before { space, begun } => {
+                let word = if begun.is_empty() { piece.trim_start() } else { piece };
+                space.push_str(&piece[..piece.len() - word.len()]);
+                begun.push_str(word);
+                if begun.len() < OPEN.len() && OPEN.starts_with(begun.as_str()) {
                     return (String::new(), None);
                 }
-                match lead.trim_start().strip_prefix(OPEN) {
+                match begun.strip_prefix(OPEN) {
                     Some(after) => {
                         *rest = &piece[piece.len() - after.len()..];
                         (String::new(), Some(Place::Leading))
                     }
-                    None => (std::mem::take(lead), Some(Place::Answer)),
+                    None => (std::mem::take(space) + begun, Some(Place::Answer)),
                 }
             }
             Place::Leading | Place::After => {

@@ -9,6 +9,7 @@ use crate::self_test;
 use crate::served_model::{ServedModel, TextSide};
 use crate::server::{Front, Limits, accept, router};
 use crate::signals::{Asked, listen};
+use crate::telemetry;
 use crate::termination::failed;
 use coterie_api::launch::Termination;
 use coterie_engine::Engine;
@@ -37,6 +38,8 @@ pub struct ServeOptions {
     pub model_dir: PathBuf,
     /// Name that clients put into `model`.
     pub served_name: String,
+    /// URL to which spans are posted, if they are.
+    pub collector: Option<String>,
     /// For how long new requests are still taken once a drain begins.
     pub lame_duck: Duration,
     /// How long after its beginning a drain may last.
@@ -73,6 +76,9 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
         let options = ServeOptions {
             model_dir: args.model.clone(),
             served_name: args.served_name(),
+            collector: telemetry::endpoint(args.otlp_traces_endpoint.as_deref(), |name| {
+                std::env::var(name).ok()
+            }),
             lame_duck: LAME_DUCK,
             drain: Duration::from_secs(args.drain_seconds.into()),
             limits: Limits::with_connections(args.max_connections, open_files()),
@@ -98,13 +104,33 @@ pub async fn serve<S, L>(
     listener: TcpListener,
     options: ServeOptions,
     load: L,
+    asked: watch::Receiver<Asked>,
+) -> Result<Ended, Termination>
+where
+    S: TokenSource,
+    L: FnOnce(&dyn Fn(f32)) -> Result<S, Termination> + Send + 'static,
+{
+    let front =
+        Arc::new(Front::new(options.served_name.clone(), options.limits, options.collector.as_deref()));
+    let ended = live(listener, &front, &options, load, asked).await;
+    if ended != Ok(Ended::Interrupted) {
+        front.traces.flush().await;
+    }
+    ended
+}
+
+/// From listening to the end.
+async fn live<S, L>(
+    listener: TcpListener,
+    front: &Arc<Front>,
+    options: &ServeOptions,
+    load: L,
     mut asked: watch::Receiver<Asked>,
 ) -> Result<Ended, Termination>
 where
     S: TokenSource,
     L: FnOnce(&dyn Fn(f32)) -> Result<S, Termination> + Send + 'static,
 {
-    let front = Arc::new(Front::new(options.served_name.clone(), options.limits));
     let (stop, stopped) = watch::channel(false);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, model = options.served_name, "listening; loading the model");
@@ -112,14 +138,14 @@ where
     let connections = tokio::spawn(accept::accept(listener, router(front.clone()), options.limits, stopped));
 
     let engine = tokio::select! {
-        engine = bring_up(&front, &options, load) => engine?,
+        engine = bring_up(front, options, load) => engine?,
         asked = until(&mut asked, Asked::Drain) => {
             tracing::info!("asked to end before the model was loaded");
             return Ok(if asked == Asked::EndNow { Ended::Interrupted } else { Ended::Drained });
         }
     };
-    let server = Serving { front, engine, connections, stop };
-    server.until_ended(&options, asked).await
+    let server = Serving { front: front.clone(), engine, connections, stop };
+    server.until_ended(options, asked).await
 }
 
 /// Loads the model, proves that it generates, and opens the front.

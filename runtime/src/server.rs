@@ -4,12 +4,14 @@ pub mod accept;
 mod health;
 mod limits;
 mod openai;
+mod record;
 mod stream;
 
 use crate::engine_thread::EngineHandle;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::served_model::ServedModel;
+use crate::telemetry::Traces;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
@@ -33,17 +35,21 @@ pub struct Front {
     /// What clients may take.
     pub limits: Limits,
     bodies: openai::BodyRoom,
+    /// Where requests are told of.
+    pub traces: Traces,
     model: OnceLock<ServedModel>,
     started: u64,
 }
 
 impl Front {
-    /// A front that has no model yet.
-    pub fn new(served_name: String, limits: Limits) -> Front {
+    /// A front that has no model yet. Spans are posted to `collector`, if there is one.
+    pub fn new(served_name: String, limits: Limits, collector: Option<&str>) -> Front {
+        let metrics = Arc::new(Metrics::new(&served_name));
         Front {
             served_name,
             readiness: Readiness::default(),
-            metrics: Arc::default(),
+            traces: Traces::to(collector, metrics.spans_lost.clone()),
+            metrics,
             limits,
             bodies: openai::BodyRoom::default(),
             model: OnceLock::new(),

@@ -95,7 +95,7 @@ def chat(client):
     with client.openai.chat.completions.stream(
             model=client.model, messages=QUESTION, temperature=0, max_tokens=12) as events:
         text = "".join(event.delta for event in events if event.type == "content.delta")
-        final = events.get_final_completion().choices[0].message.content
+        final = events.current_completion_snapshot.choices[0].message.content
     check("the stream helper assembles it", text == choice.message.content == final, (text, final))
 
     again = client.chat().usage

@@ -26,7 +26,7 @@ const MOST_FOUND: usize = 2000;
 /// A longer input does not become a seed: it would breed longer ones.
 const LONGEST_SEED: usize = 16 << 10;
 /// Longer inputs are cut: what breaks at this length breaks at any.
-const LONGEST: usize = 256 << 10;
+const LONGEST: usize = 64 << 10;
 /// No input may take longer, on any machine.
 const HANG: Duration = Duration::from_secs(60);
 /// Between two lines of a long run.
@@ -83,6 +83,9 @@ pub fn run(target: &Target, mut attack: impl FnMut(&[u8]) -> String) {
             resume_unwind(panic)
         });
         let took = begun.elapsed();
+        if took > slowest && seconds.is_some() {
+            put(&place(target, "slowest"), &input);
+        }
         (slowest, largest) = (slowest.max(took), largest.max(taken));
         assert!(took < HANG, "it took {took:?}; {}", kept(target, &input));
         let most = (target.memory)(input.len());

@@ -148,7 +148,7 @@ impl ApiServer {
         runtime.block_on(async {
             let client = Client::try_from(self.admin())?;
             wait_until_ready(&client).await?;
-            install_crd(&client).await?;
+            install_crd(&client, &crd()).await?;
             install_rules(&client).await
         })
     }
@@ -168,11 +168,11 @@ async fn wait_until_ready(client: &Client) -> Result<()> {
     }
 }
 
-async fn install_crd(client: &Client) -> Result<()> {
+/// Installs a version of the CRD over the one that is there.
+pub async fn install_crd(client: &Client, crd: &CustomResourceDefinition) -> Result<()> {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let crd = crd();
     let name = crd.metadata.name.clone().context("the CRD has no name")?;
-    crds.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&crd)).await?;
+    crds.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(crd)).await?;
     let established = kube::runtime::conditions::is_crd_established();
     let waiting = kube::runtime::wait::await_condition(crds, &name, established);
     tokio::time::timeout(READY_WITHIN, waiting).await.context("the CRD was not established")??;

@@ -8,6 +8,7 @@ mod control_plane;
 mod daemon;
 mod dns;
 pub mod forward;
+mod kept;
 mod kubeconfig;
 mod namespace;
 mod network;
@@ -105,19 +106,35 @@ pub fn running(name: &str) -> Result<Option<Cluster>> {
 /// Ends the cluster of that name, in whatever state it is. There being none is fine.
 pub fn down(name: &str) -> Result<()> {
     let place = Place::open(name)?;
+    let _lock = end(&place)?;
+    Ok(())
+}
+
+/// Ends the cluster of that name and removes what it keeps. Gives how much that was, bytes.
+pub fn purge(name: &str) -> Result<u64> {
+    let place = Place::open(name)?;
+    let _lock = end(&place)?;
+    let bytes = kept::size(&place.keep)?;
+    step(format!("remove {}", place.keep.display()), || teardown::purge(&place))?;
+    Ok(bytes)
+}
+
+/// The lock under which it was ended.
+fn end(place: &Place) -> Result<File> {
+    let name = &place.name;
     if !apt::is_root() {
         bail!("ending the embedded cluster needs root, as starting it did; run again as root");
     }
-    let _lock = place.lock()?;
-    if !teardown::is_needed(&place)? {
+    let lock = place.lock()?;
+    if !teardown::is_needed(place)? {
         Step::start(format!("end the cluster `{name}`")).note("it was not running");
-        return Ok(());
+        return Ok(lock);
     }
     let binaries = go::binaries()?;
     let step = Step::start(format!("end the cluster `{name}`"));
-    teardown::run(&place, &binaries)?;
+    teardown::run(place, &binaries)?;
     step.done();
-    Ok(())
+    Ok(lock)
 }
 
 /// How many nodes the cluster runs with; `None` if it does not run: its start was not completed, a daemon has ended,

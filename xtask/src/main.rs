@@ -33,7 +33,7 @@ usage: cargo xtask COMMAND
   generate                write the generated files
   model DIR               write the talking model as a HuggingFace folder
   image NAME PATH         make an image of a binary or of a folder of weights; prints the OCI tar's path
-  cluster …               the embedded cluster: up, down, env, kubectl, exec, import, forward (cluster --help)";
+  cluster …               the embedded cluster: up, down, list, env, kubectl, exec, import, forward (cluster --help)";
 
 fn main() -> ExitCode {
     match run() {

@@ -114,7 +114,8 @@ pub struct RolloutStatus {
     pub revision: Option<String>,
     /// Replicas of that revision that are ready.
     pub updated: i32,
-    /// What happens next: Complete, Create, Surge, WaitForReady, Drain, WaitForDrain, ScaleDown, BackOff or Blocked.
+    /// What happens next: Complete, Create, Surge, WaitForReady, Drain, WaitForDrain,
+    /// WaitForInspection, ScaleDown, BackOff or Blocked.
     pub step: String,
     /// Why it does not go on by itself, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ mod service;
 
 pub(crate) use pod::model_dir;
 pub use pod::{RankPod, inspect_pod, inspect_pod_name, rank_pod, rank_pod_name};
-pub use service::{client_service, ranks_service, service_names};
+pub use service::{client_service, ranks_service, service_names, shows};
 
 use crate::validate::Deployment;
 use coterie_api::name;

@@ -16,7 +16,6 @@ pub use node::{Free, ObservedNode, PodUse, observe_nodes};
 pub use pod::{ObservedPod, Phase, Role, TerminationSeen, Waiting};
 
 use coterie_api::deployment::{ModelDeploymentStatus, PullPolicy};
-use coterie_api::name;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use std::collections::BTreeSet;
 
@@ -73,25 +72,24 @@ impl ClaimState {
 }
 
 /// A Service that has one of our names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ObservedService {
     /// Its name.
     pub name: String,
-    /// The hash of what was applied ([`name::ANNOTATION_APPLIED`]).
-    pub applied: Option<String>,
     /// Whether the ModelDeployment controls it.
     pub owned: bool,
+    /// As it is now; of one that is not ours, only its metadata counts.
+    pub object: Service,
 }
 
 impl ObservedService {
-    /// Reduces a Service; `uid` is the ModelDeployment's.
-    pub fn of(service: &Service, uid: &str) -> Self {
-        let metadata = &service.metadata;
-        let annotations = metadata.annotations.as_ref();
+    /// Of a Service; `uid` is the ModelDeployment's.
+    pub fn of(object: Service, uid: &str) -> Self {
+        let metadata = &object.metadata;
         Self {
             name: metadata.name.clone().unwrap_or_default(),
-            applied: annotations.and_then(|a| a.get(name::ANNOTATION_APPLIED)).cloned(),
             owned: pod::controller_uid(metadata) == Some(uid),
+            object,
         }
     }
 }

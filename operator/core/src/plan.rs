@@ -11,11 +11,10 @@ use crate::objects;
 use crate::observed::{Observed, ObservedPod};
 use crate::validate::Deployment;
 use capacity::CapacityPlan;
-use coterie_api::name;
 use inspection::InspectionPlan;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use rollout::{RolloutPlan, Target};
+use rollout::{RolloutPlan, Step, Target};
 
 /// What to do next, and the reasons, from which the status is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +37,8 @@ pub struct Plan {
 /// One write to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Server-side apply under our field manager, forced.
+    /// Server-side apply under our field manager, forced. Where that is refused, because a port that somebody moved
+    /// stays beside ours in the merged list under the same name, the ports are replaced as a whole.
     ApplyService(Box<Service>),
     /// Create. A pod of that name which is there already and is ours is a success (an older view was planned on);
     /// one that is not ours is a refusal.
@@ -136,12 +136,16 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
     let foreign_services = services(deployment, observed, &mut steps);
     let inspection = inspection::plan(deployment, observed, now, &mut steps);
     let capacity = inspection.weights.as_ref().map(|weights| capacity::plan(deployment, weights, observed));
-    let target = capacity.as_ref().filter(|capacity| !capacity.is_hopeless()).map(|capacity| Target {
-        revision: revision::revision(deployment, capacity),
-        launch: capacity.launch(deployment),
-        demand: capacity.demand,
-    });
-    let rollout = rollout::plan(deployment, target.as_ref(), observed, now, &mut steps);
+    let target = match &capacity {
+        Some(capacity) if !capacity.is_hopeless() => Ok(Target {
+            revision: revision::revision(deployment, capacity),
+            launch: capacity.launch(deployment),
+            demand: capacity.demand,
+        }),
+        None if inspection.finding.state == State::Unknown => Err(Step::WaitForInspection),
+        _ => Err(Step::Blocked),
+    };
+    let rollout = rollout::plan(deployment, target.as_ref().map_err(|lack| *lack), observed, now, &mut steps);
     Plan {
         inspection,
         capacity,
@@ -152,16 +156,14 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
     }
 }
 
-/// Applies the Services that are missing or differ; gives the names that somebody else has.
+/// Applies the Services that are missing or that somebody changed; gives the names that somebody else has.
 fn services(deployment: &Deployment, observed: &Observed, steps: &mut Steps) -> Vec<String> {
     let mut foreign = Vec::new();
     for service in [objects::client_service(deployment), objects::ranks_service(deployment)] {
-        let wanted = service.metadata.annotations.as_ref().and_then(|a| a.get(name::ANNOTATION_APPLIED));
-        let there =
-            observed.services.iter().find(|there| Some(&there.name) == service.metadata.name.as_ref());
-        match there {
+        let name = service.metadata.name.as_ref();
+        match observed.services.iter().find(|there| Some(&there.name) == name) {
             Some(there) if !there.owned => foreign.push(there.name.clone()),
-            Some(there) if there.applied.as_ref() == wanted => {}
+            Some(there) if objects::shows(&there.object, &service) => {}
             _ => steps.actions.push(Action::ApplyService(Box::new(service))),
         }
     }

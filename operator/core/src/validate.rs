@@ -1,7 +1,7 @@
 //! ModelDeployment → [`Deployment`]: parse, don't validate. After this step no field can be wrong.
 //!
-//! CEL refuses most of what is refused here already at admission; an object may be older than a rule, and quantities
-//! are compared only here.
+//! CEL refuses most of what is refused here already at admission; an object may be older than a rule, and quantities of
+//! other resources than cpu and memory are compared only here.
 
 use crate::observed::quantity;
 use coterie_api::deployment::{

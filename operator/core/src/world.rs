@@ -110,7 +110,7 @@ impl World {
             pods: self.pods.iter().map(ObservedPod::from).collect(),
             nodes: self.nodes.clone(),
             claim: self.claim,
-            services: self.services.iter().map(|service| ObservedService::of(service, "5e1f")).collect(),
+            services: self.services.iter().map(|it| ObservedService::of(it.clone(), "5e1f")).collect(),
             status: self.object.status.clone().unwrap_or_default(),
             settings: self.settings.clone(),
             ..Default::default()

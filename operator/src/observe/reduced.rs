@@ -63,13 +63,15 @@ pub fn strip_node(node: Node) -> Node {
     }
 }
 
-/// Keeps whose it is and which of our versions.
+/// Keeps whose it is and, if it is a ModelDeployment's, what somebody may have changed by hand.
 pub fn strip_service(service: Service) -> Service {
+    let is_own = owner(&service.metadata).is_some();
     let metadata = ObjectMeta {
         name: service.metadata.name,
-        annotations: service.metadata.annotations,
+        labels: service.metadata.labels.filter(|_| is_own),
+        annotations: service.metadata.annotations.filter(|_| is_own),
         owner_references: service.metadata.owner_references,
         ..ObjectMeta::default()
     };
-    Service { metadata, ..Service::default() }
+    Service { metadata, spec: service.spec.filter(|_| is_own), status: None }
 }

@@ -209,7 +209,7 @@ fn a_template_that_means_harm_gets_an_error() {
             "{% set ns = namespace(a='x') %}{% for i in range(40) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}",
             "fuel",
         ),
-        ("{{ 'x' * 10**9 }}", "too large"),
+        ("{{ 'x' * 10**9 }}", "fuel"),
         ("{{ ('x' * 10**8) }}{{ 'x' * 10**8 }}", "bytes were written"),
         ("{{ range(10**9) | join }}", "too many"),
         ("{{ (range(99999) | list * 1000) | join('xxxxxxxx') }}", "fuel"),
@@ -255,8 +255,8 @@ fn a_long_conversation_is_within_the_bounds() {
 
 #[test]
 fn the_text_of_a_template_cannot_exhaust_the_stack() {
-    let chained = |unit: &str| format!("{{{{ a{} }}}}", unit.repeat((LARGEST_TEMPLATE - 8) / unit.len()));
-    for unit in ["|e", ".a", "+a", "<a", "()", " is a", " if a else a"] {
+    let chained = |unit: &str| format!("{{{{ 1{} }}}}", unit.repeat((LARGEST_TEMPLATE - 8) / unit.len()));
+    for unit in ["|e", ".a", "+1", "<1", "()", " is a", " if 1 else 1"] {
         // Some are valid, some are not; all are answered.
         drop(ChatTemplate::new(&chained(unit), tokens()).map(|template| template.render(&messages(&[]))));
     }

@@ -1,14 +1,14 @@
 //! What happens on the engine's thread.
 
-use super::streams::is_last;
-use super::{NotSubmitted, Shared, Submission, Submitted, TokenSource};
+use super::streams::{Told, is_last};
+use super::{NotSubmitted, Shared, Submission, Submitted, Timing, TokenSource};
 use crate::metrics::Metrics;
 use coterie_engine::{Event, Load, Rejected, RequestId};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A source, and who waits for what it generates.
@@ -22,9 +22,8 @@ pub(super) struct Running<S> {
 
 /// Who reads one request's events.
 struct Reader {
-    events: UnboundedSender<Event>,
-    arrived: Instant,
-    last_token: Option<Instant>,
+    events: UnboundedSender<Told>,
+    timing: Timing,
 }
 
 impl<S: TokenSource> Running<S> {
@@ -49,9 +48,13 @@ impl<S: TokenSource> Running<S> {
             self.cancel_unread();
             self.report(shared);
             if !self.source.is_idle() {
+                let began = Instant::now();
                 self.source.step(&mut events);
-                self.deliver(&mut events);
+                let ended = Instant::now();
+                let finished = self.deliver(&mut events, began, ended);
+                let before = self.load;
                 self.report(shared);
+                self.observe_step(ended - began, finished, before);
             }
         }
     }
@@ -80,7 +83,7 @@ impl<S: TokenSource> Running<S> {
         let mut taken = Vec::with_capacity(many);
         for Submitted { request, events } in requests {
             match self.source.submit(request) {
-                Ok(id) => taken.push((id, Reader { events, arrived, last_token: None })),
+                Ok(id) => taken.push((id, Reader { events, timing: Timing::new(arrived) })),
                 Err(rejected) => {
                     taken.iter().for_each(|(id, _)| self.source.cancel(*id));
                     return Err(self.refusal(rejected, many, tokens));
@@ -123,37 +126,56 @@ impl<S: TokenSource> Running<S> {
         });
     }
 
-    fn deliver(&mut self, events: &mut Vec<Event>) {
-        let now = Instant::now();
+    /// Passes on what a step that lasted from `began` to `ended` told; gives how many requests it was the last step of.
+    fn deliver(&mut self, events: &mut Vec<Event>, began: Instant, ended: Instant) -> usize {
+        let mut finished = 0;
         for event in events.drain(..) {
             let last = is_last(&event);
+            finished += usize::from(last);
             let (Event::Started { id, .. }
             | Event::Prompt { id, .. }
             | Event::Token { id, .. }
             | Event::Failed { id, .. }) = event;
             let Some(reader) = self.readers.get_mut(&id) else { continue };
-            if matches!(event, Event::Token { .. }) {
-                match reader.last_token.replace(now) {
-                    Some(before) => self.metrics.inter_token_latency.observe((now - before).as_secs_f64()),
-                    None => self.metrics.time_to_first_token.observe((now - reader.arrived).as_secs_f64()),
-                }
-            }
+            reader.time(&event, began, ended, &self.metrics);
             // A closed channel is noticed by `cancel_unread` before the next step.
-            let _ = reader.events.send(event);
+            let _ = reader.events.send(Told { event, timing: reader.timing });
             if last {
                 self.readers.remove(&id);
             }
         }
+        finished
     }
 
+    /// Tells `shared` and the next step what the source does now.
     fn report(&mut self, shared: &Shared) {
-        let load = self.source.load_now();
-        let (now, before) = (load.scheduled, self.load.scheduled);
-        self.metrics.prompt_tokens.inc_by(now.prompt_tokens.saturating_sub(before.prompt_tokens));
-        self.metrics
-            .generation_tokens
-            .inc_by(load.generated_tokens.saturating_sub(self.load.generated_tokens));
-        self.load = load;
-        *shared.load.lock().unwrap_or_else(PoisonError::into_inner) = load;
+        self.load = self.source.load_now();
+        shared.load.set(&self.load);
+    }
+
+    /// Counts a step that took `time`, after which `finished` requests were done; `before` it the source did that.
+    fn observe_step(&self, time: Duration, finished: usize, before: Load) {
+        let (now, metrics) = (&self.load, &self.metrics);
+        let computed = now.scheduled.prompt_tokens.saturating_sub(before.scheduled.prompt_tokens);
+        let generated = now.generated_tokens.saturating_sub(before.generated_tokens);
+        metrics.step_time.observe(time);
+        metrics.step_tokens.observe_number((computed + generated) as usize);
+        metrics.step_requests.observe_number(now.running + finished);
+    }
+}
+
+impl Reader {
+    fn time(&mut self, event: &Event, began: Instant, ended: Instant, metrics: &Metrics) {
+        match event {
+            Event::Started { .. } => {
+                self.timing.start(began);
+                metrics.queue_time.observe(self.timing.queue().unwrap_or_default());
+            }
+            Event::Token { .. } => match self.timing.token(ended) {
+                Some(gap) => metrics.inter_token_latency.observe(gap),
+                None => metrics.time_to_first_token.observe(self.timing.first_token().unwrap_or_default()),
+            },
+            Event::Prompt { .. } | Event::Failed { .. } => {}
+        }
     }
 }

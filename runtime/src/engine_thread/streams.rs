@@ -1,6 +1,6 @@
 //! The events of requests that were submitted together, as they come.
 
-use super::Cut;
+use super::{Cut, Timing};
 use coterie_engine::Event;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -10,18 +10,28 @@ use tokio::sync::{mpsc, watch};
 #[derive(Debug)]
 pub struct TokenStreams {
     /// In the order of submission; none once the request has ended.
-    streams: Vec<Option<mpsc::UnboundedReceiver<Event>>>,
+    streams: Vec<Option<mpsc::UnboundedReceiver<Told>>>,
+    /// As of the last event of each; none before its first.
+    timings: Vec<Option<Timing>>,
     cut: watch::Receiver<Option<Cut>>,
     /// Who is asked first, so that none is kept waiting by a busy neighbour.
     first: usize,
 }
 
+/// An event, and the times of its request up to then.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub event: Event,
+    pub timing: Timing,
+}
+
 impl TokenStreams {
     pub(super) fn new(
-        streams: Vec<mpsc::UnboundedReceiver<Event>>,
+        streams: Vec<mpsc::UnboundedReceiver<Told>>,
         cut: watch::Receiver<Option<Cut>>,
     ) -> TokenStreams {
-        TokenStreams { streams: streams.into_iter().map(Some).collect(), cut, first: 0 }
+        let timings = vec![None; streams.len()];
+        TokenStreams { streams: streams.into_iter().map(Some).collect(), timings, cut, first: 0 }
     }
 
     /// The next event of any of them, with the request's place in the submission; none once all have ended.
@@ -29,18 +39,24 @@ impl TokenStreams {
         if self.streams.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let TokenStreams { streams, cut, first } = self;
-        let event = tokio::select! {
+        let TokenStreams { streams, timings, cut, first } = self;
+        let told = tokio::select! {
             biased;
             _ = cut.wait_for(Option::is_some) => None,
-            event = poll_fn(|context| poll_any(streams, *first, context)) => event,
+            told = poll_fn(|context| poll_any(streams, *first, context)) => told,
         };
-        let (at, event) = event.ok_or_else(|| cut_of(cut))?;
+        let (at, Told { event, timing }) = told.ok_or_else(|| cut_of(cut))?;
+        timings[at] = Some(timing);
         *first = (at + 1) % streams.len();
         if is_last(&event) {
             streams[at] = None;
         }
         Ok(Some((at, event)))
+    }
+
+    /// The times of one request as far as its events were read; none before the first.
+    pub fn timing(&self, at: usize) -> Option<&Timing> {
+        self.timings[at].as_ref()
     }
 
     /// Cancels one request; no event of it follows.
@@ -51,16 +67,16 @@ impl TokenStreams {
 
 /// An event that is there, looked for from `first` on; none where a stream ended before its request did.
 fn poll_any(
-    streams: &mut [Option<mpsc::UnboundedReceiver<Event>>],
+    streams: &mut [Option<mpsc::UnboundedReceiver<Told>>],
     first: usize,
     context: &mut Context<'_>,
-) -> Poll<Option<(usize, Event)>> {
+) -> Poll<Option<(usize, Told)>> {
     let many = streams.len();
     for at in (first..many).chain(0..first) {
         if let Some(stream) = &mut streams[at]
-            && let Poll::Ready(event) = stream.poll_recv(context)
+            && let Poll::Ready(told) = stream.poll_recv(context)
         {
-            return Poll::Ready(event.map(|event| (at, event)));
+            return Poll::Ready(told.map(|told| (at, told)));
         }
     }
     Poll::Pending
@@ -83,13 +99,18 @@ pub(super) fn cut_of(cut: &watch::Receiver<Option<Cut>>) -> Cut {
 mod tests {
     use super::*;
     use coterie_engine::{Finish, RequestId};
+    use std::time::Instant;
 
     fn token(token: u32, finish: Option<Finish>) -> Event {
         Event::Token { id: RequestId(0), token, logprobs: None, finish }
     }
 
+    fn told(number: u32, finish: Option<Finish>) -> Told {
+        Told { event: token(number, finish), timing: Timing::new(Instant::now()) }
+    }
+
     /// Streams of `many` requests, and what feeds and cuts them.
-    fn streams(many: usize) -> (Vec<mpsc::UnboundedSender<Event>>, watch::Sender<Option<Cut>>, TokenStreams) {
+    fn streams(many: usize) -> (Vec<mpsc::UnboundedSender<Told>>, watch::Sender<Option<Cut>>, TokenStreams) {
         let (senders, receivers) = (0..many).map(|_| mpsc::unbounded_channel()).unzip();
         let (cut, receiver) = watch::channel(None);
         (senders, cut, TokenStreams::new(receivers, receiver))
@@ -99,9 +120,9 @@ mod tests {
     async fn a_busy_request_keeps_none_waiting() {
         let (senders, _cut, mut streams) = streams(3);
         for sender in &senders {
-            sender.send(token(1, None)).unwrap();
-            sender.send(token(2, None)).unwrap();
-            sender.send(token(3, Some(Finish::Stop))).unwrap();
+            sender.send(told(1, None)).unwrap();
+            sender.send(told(2, None)).unwrap();
+            sender.send(told(3, Some(Finish::Stop))).unwrap();
         }
         let mut order = Vec::new();
         while let Some((at, _)) = streams.next().await.unwrap() {
@@ -113,8 +134,8 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_cancelled_is_closed_and_the_others_go_on() {
         let (senders, _cut, mut streams) = streams(2);
-        senders[0].send(token(1, None)).unwrap();
-        senders[1].send(token(1, Some(Finish::Length))).unwrap();
+        senders[0].send(told(1, None)).unwrap();
+        senders[1].send(told(1, Some(Finish::Length))).unwrap();
         streams.cancel(0);
         assert!(senders[0].is_closed() && !senders[1].is_closed());
         assert_eq!(streams.next().await, Ok(Some((1, token(1, Some(Finish::Length))))));
@@ -124,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_goes_before_what_still_waits() {
         let (senders, cut, mut streams) = streams(2);
-        senders[0].send(token(1, None)).unwrap();
+        senders[0].send(told(1, None)).unwrap();
         cut.send_replace(Some(Cut::DrainDeadline));
         assert_eq!(streams.next().await, Err(Cut::DrainDeadline));
     }

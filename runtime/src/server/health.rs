@@ -1,14 +1,13 @@
 //! For probes and scrapers.
 
 use super::Front;
+use crate::metrics::Exposition;
 use crate::readiness::Phase;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use std::sync::Arc;
-
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// 200 while the process can do its work or may come to; 503 once only a restart helps.
 pub(super) async fn health(State(front): State<Arc<Front>>) -> (StatusCode, &'static str) {
@@ -26,8 +25,10 @@ pub(super) async fn ready(State(front): State<Arc<Front>>) -> (StatusCode, Strin
     }
 }
 
-pub(super) async fn metrics(State(front): State<Arc<Front>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE)], front.metrics.text(front.load()))
+/// Every metric, in the text form that was asked for.
+pub(super) async fn metrics(State(front): State<Arc<Front>>, headers: HeaderMap) -> impl IntoResponse {
+    let form = Exposition::wanted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    ([(CONTENT_TYPE, form.content_type())], front.metrics.text(front.load(), form))
 }
 
 /// Why no requests should come here.

@@ -1,7 +1,7 @@
 //! Answers on their way out: as server-sent events while they are generated, or whole.
 
 use super::openai::{Answer, ApiError, Streamed, Usage, UsageChunks};
-use crate::generation::Generation;
+use super::record::Recorded;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -12,7 +12,7 @@ use std::convert::Infallible;
 
 /// An answer being sent.
 struct Sending<A> {
-    generation: Generation,
+    recorded: Recorded,
     answer: A,
     usage: UsageChunks,
     state: State,
@@ -26,32 +26,33 @@ enum State {
 
 /// Sends the answer in the way that the client asked for.
 pub(super) async fn send(
-    generation: Generation,
+    recorded: Recorded,
     answer: impl Answer,
     way: Option<Streamed>,
 ) -> Result<Response, ApiError> {
     match way {
-        Some(Streamed { usage }) => Ok(streamed(generation, answer, usage)),
-        None => whole(generation, answer).await,
+        Some(Streamed { usage }) => Ok(streamed(recorded, answer, usage)),
+        None => whole(recorded, answer).await,
     }
 }
 
 /// The answer as it comes. A reader that goes away drops the body, and with it the generation.
-fn streamed(generation: Generation, answer: impl Answer, usage: UsageChunks) -> Response {
-    let sending = Sending { generation, answer, usage, state: State::Opening };
+fn streamed(recorded: Recorded, answer: impl Answer, usage: UsageChunks) -> Response {
+    let sending = Sending { recorded, answer, usage, state: State::Opening };
     let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(sending.events())).into_response()
 }
 
 /// The answer once it is finished. A client that goes away drops this future, and with it the generation.
-async fn whole(mut generation: Generation, answer: impl Answer) -> Result<Response, ApiError> {
+async fn whole(mut recorded: Recorded, answer: impl Answer) -> Result<Response, ApiError> {
+    let generation = &mut recorded.generation;
     let mut choices = vec![Vec::new(); generation.choices()];
     while !generation.ended() {
         for (choice, part) in generation.next().await.map_err(|why| ApiError::broken(&why))? {
             choices[choice].push(part);
         }
     }
-    Ok(Json(answer.whole(choices, Usage::of(&generation))).into_response())
+    Ok(Json(answer.whole(choices, Usage::of(generation))).into_response())
 }
 
 impl<A: Answer> Sending<A> {
@@ -77,13 +78,13 @@ impl<A: Answer> Sending<A> {
             return None;
         }
         while out.is_empty() {
-            match self.generation.next().await {
+            match self.recorded.generation.next().await {
                 Ok(parts) => {
                     for (choice, part) in parts {
                         let chunks = self.answer.chunks(choice, part);
                         chunks.into_iter().for_each(|chunk| self.write(&mut out, chunk));
                     }
-                    if self.generation.ended() {
+                    if self.recorded.generation.ended() {
                         self.close(&mut out);
                     }
                 }
@@ -100,7 +101,7 @@ impl<A: Answer> Sending<A> {
     fn close(&mut self, out: &mut String) {
         self.state = State::Done;
         if self.usage != UsageChunks::None {
-            event(out, &self.answer.usage_chunk(Usage::of(&self.generation)));
+            event(out, &self.answer.usage_chunk(Usage::of(&self.recorded.generation)));
         }
         out.push_str("data: [DONE]\n\n");
     }
@@ -110,7 +111,9 @@ impl<A: Answer> Sending<A> {
         match self.usage {
             UsageChunks::None => {}
             UsageChunks::Last => chunk["usage"] = Value::Null,
-            UsageChunks::All => chunk["usage"] = self.answer.counted(Usage::of(&self.generation)).json(),
+            UsageChunks::All => {
+                chunk["usage"] = self.answer.counted(Usage::of(&self.recorded.generation)).json()
+            }
         }
         event(out, &chunk);
     }

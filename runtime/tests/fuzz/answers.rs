@@ -32,11 +32,11 @@ const WORDS: &[&str] = &[
 fn tool_calls() {
     let target = Target {
         name: "tool_calls",
-        inputs: 40_000,
+        inputs: 4_000,
         json: false,
         words: WORDS,
         repair: |_| {},
-        memory: |input| (1 << 20) + 200 * input,
+        memory: |input| (16 << 20) + 200 * input,
     };
     run(&target, |input| {
         let text = String::from_utf8_lossy(input);

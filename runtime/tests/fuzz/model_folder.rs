@@ -29,7 +29,7 @@ fn safetensors_header() {
         json: false,
         words: HEADER_WORDS,
         repair: said_length,
-        memory: |input| (1 << 20) + 200 * input,
+        memory: |input| (16 << 20) + 200 * input,
     };
     run(&target, |file| match Header::parse(file) {
         Err(rule) => rule.to_string(),
@@ -48,6 +48,7 @@ fn safetensors_header() {
 }
 
 /// Lets the length that opens the file end behind the last brace, so that the header is parsed.
+#[allow(clippy::ptr_arg)] // a repair may change the length
 fn said_length(file: &mut Vec<u8>) {
     let end = file.iter().rposition(|byte| *byte == b'}').map_or(0, |at| at + 1);
     if end > 8 {
@@ -71,7 +72,7 @@ fn safetensors_index() {
         json: true,
         words: &["weight_map", "a", "b", "x.safetensors", "../x.safetensors", "/", ".", "..", "x"],
         repair: |_| {},
-        memory: |input| (1 << 20) + 200 * input,
+        memory: |input| (16 << 20) + 200 * input,
     };
     run(&target, |index| {
         put(&inside.join("model.safetensors.index.json"), index);
@@ -118,7 +119,7 @@ fn config() {
             "silu",
         ],
         repair: |_| {},
-        memory: |input| (1 << 20) + 200 * input,
+        memory: |input| (16 << 20) + 200 * input,
     };
     run(&target, |json| {
         put(&dir.path().join("config.json"), json);

@@ -48,9 +48,19 @@ pub struct Exchange {
 
 impl Exchange {
     pub async fn start(address: SocketAddr, method: &str, path: &str, body: &str) -> Exchange {
+        Exchange::with_header(address, method, path, "accept: */*", body).await
+    }
+
+    pub async fn with_header(
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        header: &str,
+        body: &str,
+    ) -> Exchange {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: test\r\n{header}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -81,6 +91,10 @@ impl Exchange {
 
 pub async fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Reply {
     parse(&Exchange::start(address, method, path, body).await.rest().await)
+}
+
+pub async fn exchange_with(address: SocketAddr, method: &str, path: &str, header: &str, body: &str) -> Reply {
+    parse(&Exchange::with_header(address, method, path, header, body).await.rest().await)
 }
 
 fn parse(raw: &str) -> Reply {

@@ -28,6 +28,8 @@ pub struct Seen {
     pub requests: Vec<Request>,
     pub cancelled: Vec<RequestId>,
     pub steps: u64,
+    /// The first and the last step in which each request generated a token.
+    pub spans: BTreeMap<RequestId, (u64, u64)>,
 }
 
 pub struct Script {
@@ -80,6 +82,7 @@ impl Script {
             let cached_tokens = if new { 0 } else { request.prompt.len() - 1 };
             events.push(Event::Started { id, cached_tokens });
             self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
+            self.load.scheduled.started_tokens += request.prompt.len() as u64;
             if let Some(top) = request.prompt_logprobs {
                 let nothing_more = request.max_tokens == 0;
                 let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));
@@ -104,6 +107,10 @@ impl Script {
             }
         };
         *generated += 1;
+        let mut seen = self.seen.lock().unwrap();
+        let now = seen.steps;
+        seen.spans.entry(id).or_insert((now, now)).1 = now;
+        drop(seen);
         self.load.generated_tokens += 1;
         let finish = if request.stop_tokens.contains(&token) {
             Some(Finish::Stop)

@@ -18,6 +18,9 @@ use tokio::time::sleep;
 
 pub const MODEL: &str = "scripted";
 
+/// How long a drain may last.
+const DRAIN: Duration = Duration::from_secs(30);
+
 pub struct Server {
     pub address: SocketAddr,
     pub seen: Arc<Mutex<Seen>>,
@@ -28,24 +31,29 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Server {
-        let server = Server::start_with(Duration::from_secs(30), || Ok(())).await;
-        server.until_ready().await;
-        server
+        Server::start_with(DRAIN, || Ok(())).await.ready().await
+    }
+
+    async fn ready(self) -> Server {
+        self.until_ready().await;
+        self
     }
 
     /// Serves within other limits.
     pub async fn start_within(limits: Limits) -> Server {
-        let server = Server::start_as(model::folder(), Duration::from_secs(30), limits, || Ok(())).await;
-        server.until_ready().await;
-        server
+        Server::start_as(model::folder(), DRAIN, limits, None, || Ok(())).await.ready().await
     }
 
     /// The model has this chat template.
     pub async fn start_with_template(template: &str) -> Server {
-        let (folder, drain) = (model::folder_with(template), Duration::from_secs(30));
-        let server = Server::start_as(folder, drain, Limits::default(), || Ok(())).await;
-        server.until_ready().await;
-        server
+        let folder = model::folder_with(template);
+        Server::start_as(folder, DRAIN, Limits::default(), None, || Ok(())).await.ready().await
+    }
+
+    /// Spans are posted to `collector`.
+    pub async fn start_traced(collector: &str) -> Server {
+        let collector = Some(collector.to_owned());
+        Server::start_as(model::folder(), DRAIN, Limits::default(), collector, || Ok(())).await.ready().await
     }
 
     /// `load` runs on the engine's thread before the script is there.
@@ -53,13 +61,14 @@ impl Server {
         drain: Duration,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
-        Server::start_as(model::folder(), drain, Limits::default(), load).await
+        Server::start_as(model::folder(), drain, Limits::default(), None, load).await
     }
 
     async fn start_as(
         folder: TempDir,
         drain: Duration,
         limits: Limits,
+        collector: Option<String>,
         load: impl FnOnce() -> Result<(), Termination> + Send + 'static,
     ) -> Server {
         let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -67,6 +76,7 @@ impl Server {
         let options = ServeOptions {
             model_dir: folder.path().to_owned(),
             served_name: MODEL.to_owned(),
+            collector,
             lame_duck: Duration::from_millis(300),
             drain,
             limits,

@@ -174,6 +174,30 @@ async fn rejects_a_template_that_takes_what_is_ours() -> Result<()> {
 }
 
 #[tokio::test]
+async fn rejects_a_request_over_its_limit() -> Result<()> {
+    let resources = |value: Value| move |it: &mut Value| spec(it)["template"]["resources"] = value.clone();
+    for over in [
+        json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1.5Gi"}}),
+        json!({"requests": {"memory": "4096Mi", "cpu": "1"}, "limits": {"memory": "4G"}}),
+        json!({"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}),
+        json!({"requests": {"cpu": 3}, "limits": {"memory": "1Gi", "cpu": "2.5"}}),
+    ] {
+        rejects("a request is more than its limit", resources(over)).await?;
+    }
+    for within in [
+        json!({"requests": {"memory": "1Gi", "cpu": 2}}),
+        json!({"limits": {"memory": "1Gi", "cpu": 2}}),
+        json!({"requests": {"cpu": 8}, "limits": {"memory": "1Gi"}}),
+        json!({"requests": {"memory": "1Gi", "cpu": "2000m"}, "limits": {"memory": "1024Mi", "cpu": 2}}),
+        json!({"requests": {"memory": 1_000_000, "cpu": "1e3"}, "limits": {"memory": "1M"}}),
+        json!({"requests": {}, "limits": {}}),
+    ] {
+        accepts(resources(within)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn fills_in_defaults() -> Result<()> {
     let world = World::new("admission").await?;
     let deployment = json!({

@@ -3,19 +3,8 @@
 use anyhow::{Context, Result};
 use coterie_operator::Options;
 use coterie_tests::wire::Wire;
-use coterie_tests::world::{World, eventually};
+use coterie_tests::world::{World, eventually, get};
 use std::net::TcpListener;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-async fn get(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
-}
 
 #[tokio::test]
 async fn health_and_metrics_are_answered() -> Result<()> {
@@ -26,6 +15,13 @@ async fn health_and_metrics_are_answered() -> Result<()> {
     world.inspect_pod().await?;
     let health = get(http_port, "/health").await?;
     assert!(health.starts_with("HTTP/1.1 200 OK") && health.ends_with("ok\n"), "{health}");
+    eventually("readiness", || {
+        Box::pin(async move {
+            let ready = get(http_port, "/ready").await?;
+            Ok((ready.starts_with("HTTP/1.1 200 OK") && ready.ends_with("ok\n")).then_some(()))
+        })
+    })
+    .await?;
     let line = "coterie_operator_api_writes_total{verb=\"create\",kind=\"Pod\"} 1";
     let reconciles = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("coterie_operator_reconciles_total "));

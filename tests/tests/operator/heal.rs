@@ -176,6 +176,45 @@ async fn a_service_of_somebody_else_is_left_alone_until_it_is_gone() -> Result<(
 }
 
 #[tokio::test]
+async fn a_service_that_somebody_changed_is_put_right_once() -> Result<()> {
+    let world = World::with_node("edited").await?;
+    let operator = world.operator()?;
+    world.serve(&world.deployment(NAME)).await?;
+    let services: Api<Service> = world.api();
+    let essence = |service: Service| {
+        let spec = service.spec.unwrap_or_default();
+        let ports = spec.ports.into_iter().flatten().map(|it| (it.name, it.port, it.target_port));
+        (spec.type_, spec.selector, ports.collect::<Vec<_>>(), service.metadata.labels)
+    };
+    let wanted = essence(services.get(NAME).await?);
+    let name = "http";
+    for edit in [
+        json!({"spec": {"selector": {"coterie.dev/role": "nobody"}}}),
+        json!({"spec": {"selector": {"one": "more"}}}),
+        json!({"spec": {"ports": [{"name": name, "port": 80, "targetPort": 9}]}}),
+        // Another port under the same name, as kubectl edit leaves it.
+        json!({"spec": {"ports": [{"name": name, "port": 8000, "targetPort": name}]}}),
+        json!({"spec": {"type": "NodePort"}}),
+        json!({"metadata": {"labels": {"app.kubernetes.io/name": null}}}),
+    ] {
+        let edited = services.patch(NAME, &PatchParams::default(), &Patch::Merge(edit.clone())).await?;
+        assert_ne!(essence(edited), wanted, "{edit}");
+        eventually(&format!("the Service as it was before {edit}"), || {
+            Box::pin(async { Ok((essence(services.get(NAME).await?) == wanted).then_some(())) })
+        })
+        .await?;
+    }
+    // What others add is theirs, and no reason to write.
+    let writes = operator.wire.writes().len();
+    let addition =
+        json!({"metadata": {"annotations": {"mesh": "on"}}, "spec": {"sessionAffinity": "ClientIP"}});
+    services.patch(NAME, &PatchParams::default(), &Patch::Merge(addition)).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(operator.wire.writes()[writes..], [] as [String; 0]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_api_server_that_fails_is_tried_again() -> Result<()> {
     let world = World::with_node("fails").await?;
     let operator = world.operator()?;

@@ -4,10 +4,12 @@ use anyhow::{Context, Result};
 use coterie_api::name::LEASE;
 use coterie_operator::{LEASE_DURATION, Options, RENEW_DEADLINE, RETRY_PERIOD};
 use coterie_tests::api_server::OPERATOR_NAMESPACE;
-use coterie_tests::wire::Wire;
+use coterie_tests::wire::{Call, Wire};
 use coterie_tests::world::{Operator, World, eventually};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -18,6 +20,7 @@ fn candidate(world: &World, identity: &str) -> Result<Operator> {
     let options = Options {
         identity: format!("{}-{identity}", world.namespace),
         no_leader_election: false,
+        pod_uid: Some(format!("uid-of-{identity}")),
         ..world.options()
     };
     world.operator_on(Wire::default(), options)
@@ -30,6 +33,13 @@ async fn lease(world: &World) -> Result<Option<Lease>> {
 /// The identity in the Lease; empty if nobody holds it.
 pub async fn holder(world: &World) -> Result<String> {
     Ok(lease(world).await?.and_then(|it| it.spec).and_then(|it| it.holder_identity).unwrap_or_default())
+}
+
+/// The uid of the pod with which the Lease is collected.
+async fn owner(world: &World) -> Result<Option<String>> {
+    let owners = lease(world).await?.and_then(|it| it.metadata.owner_references);
+    let owner = owners.into_iter().flatten().next();
+    Ok(owner.filter(|it| it.kind == "Pod" && it.api_version == "v1").map(|it| it.uid))
 }
 
 async fn leads(world: &World, identity: &str) -> Result<()> {
@@ -51,16 +61,20 @@ async fn one_acts_and_the_other_takes_over_when_it_ends() -> Result<()> {
     world.apply(&world.deployment("smol")).await?;
     world.inspect_pod().await?;
     assert!(!first.wire.writes().is_empty());
-    // The second has looked at the Lease, and at nothing else.
+    // The second has looked at the Lease and whether the CRD fits it, and at nothing else.
     eventually("a look at the Lease", || {
         Box::pin(async { Ok(second.wire.calls().iter().any(|call| call.is_lease()).then_some(())) })
     })
     .await?;
-    assert!(second.wire.calls().iter().all(|call| call.is_lease() && !call.is_write()));
+    let looked = second.wire.calls();
+    let is_known = |call: &Call| call.is_lease() || call.path.contains("/customresourcedefinitions/");
+    assert!(looked.iter().all(|call| is_known(call) && !call.is_write()), "{looked:?}");
+    assert_eq!(owner(&world).await?.as_deref(), Some("uid-of-first"));
 
     let start = Instant::now();
     first.stop().await?;
     leads(&world, "second").await?;
+    assert_eq!(owner(&world).await?.as_deref(), Some("uid-of-second"), "it goes with its holder's pod");
     let took = start.elapsed();
     assert!(took < RETRY_PERIOD + Duration::from_secs(3), "it took over after {took:?}");
     world.apply(&world.deployment("other")).await?;
@@ -76,6 +90,7 @@ async fn one_acts_and_the_other_takes_over_when_it_ends() -> Result<()> {
     .await?;
     second.stop().await?;
     assert_eq!(holder(&world).await?, "", "the Lease is given back");
+    assert_eq!(owner(&world).await?, None, "and does not go with a pod that ends");
     Ok(())
 }
 
@@ -98,6 +113,43 @@ async fn a_killed_leader_is_replaced_when_its_lease_has_ended_and_not_before() -
     let waited = Duration::try_from(acquired.duration_since(renewed))?;
     assert!(waited >= LEASE_DURATION, "it took over after {waited:?}");
     assert!(waited < LEASE_DURATION + 2 * RENEW_DEADLINE, "it took over after {waited:?}");
+    second.stop().await
+}
+
+/// As after a renewal whose answer was not waited for, because the operator was told to end.
+#[tokio::test]
+async fn a_lease_that_has_changed_since_is_given_back_all_the_same() -> Result<()> {
+    let _lease = LEASE_IN_USE.lock().await;
+    let world = World::with_node("leader").await?;
+    let operator = candidate(&world, "only")?;
+    leads(&world, "only").await?;
+    let leases = Api::<Lease>::namespaced(world.client.clone(), OPERATOR_NAMESPACE);
+    let touch = json!({"metadata": {"annotations": {"touched": "by-test"}}});
+    leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(touch)).await?;
+    operator.stop().await?;
+    assert_eq!(holder(&world).await?, "");
+    Ok(())
+}
+
+/// The garbage collector, for which a pod's end is the end of what it owns, is played by the test.
+#[tokio::test]
+async fn a_lease_that_went_with_its_pod_is_not_waited_for() -> Result<()> {
+    let _lease = LEASE_IN_USE.lock().await;
+    let world = World::with_node("leader").await?;
+    let first = candidate(&world, "first")?;
+    leads(&world, "first").await?;
+    first.kill().await;
+    let second = candidate(&world, "second")?;
+    eventually("a look at the Lease", || {
+        Box::pin(async { Ok(second.wire.calls().iter().any(|call| call.is_lease()).then_some(())) })
+    })
+    .await?;
+    let start = Instant::now();
+    let leases = Api::<Lease>::namespaced(world.client.clone(), OPERATOR_NAMESPACE);
+    leases.delete(LEASE, &DeleteParams::default()).await?;
+    leads(&world, "second").await?;
+    let took = start.elapsed();
+    assert!(took < LEASE_DURATION / 2, "it took over after {took:?}");
     second.stop().await
 }
 

@@ -1,7 +1,7 @@
 //! The chart's rules and the operator's calls are the same set. That no right is missing shows in every test, since the
 //! operators of all tests have the chart's rights; that none is there in vain shows here.
 
-use crate::leader::LEASE_IN_USE;
+use crate::leader::{LEASE_IN_USE, holder};
 use anyhow::Result;
 use coterie_api::name::LEASE;
 use coterie_operator::Options;
@@ -56,7 +56,7 @@ async fn used() -> Result<BTreeSet<String>> {
     // The Lease, two Services, the pod: its answer is lost and it is not seen, so it is created and read again.
     let wire = Wire::with(Trouble::AnswerLost(4));
     wire.fail(Some("/api/v1/pods?&watch=true"));
-    let options = Options { no_leader_election: false, ..world.options() };
+    let options = Options { no_leader_election: false, pod_uid: Some("u".to_owned()), ..world.options() };
     let operator = world.operator_on(wire.clone(), options)?;
     world.apply(&world.deployment(NAME)).await?;
     called(&wire, "get /pods").await?;
@@ -84,8 +84,11 @@ async fn used() -> Result<BTreeSet<String>> {
     called(&wire, "update coordination.k8s.io/leases").await?;
     operator.stop().await?;
     let mut used: BTreeSet<String> = wire.calls().iter().flat_map(needs).collect();
-    // Asked for by an admission plugin of this API server: our objects block the deletion of their owner.
+    // Asked for by an admission plugin of this API server: our objects block the deletion of their owner, and the Lease
+    // changes its owner.
     used.insert("update coterie.dev/modeldeployments/finalizers".to_owned());
+    used.insert("delete coordination.k8s.io/leases".to_owned());
+    assert_eq!(holder(&world).await?, "", "without that right the Lease was not released");
     Ok(used)
 }
 

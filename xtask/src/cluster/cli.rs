@@ -9,14 +9,16 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
-use super::{Cluster, Options};
+use super::place::Place;
+use super::{Cluster, Options, kept};
 use crate::cmd;
 
 /// What `cargo xtask cluster` without more prints.
 pub const USAGE: &str = "\
 usage: cargo xtask cluster COMMAND [--name NAME]
   up [--nodes N]        start it (2 nodes; 0: control plane only), or say that it runs
-  down                  end it and leave nothing behind but built programs and images
+  down [--purge]        end it and keep each node's images, so that the next start is fast; --purge: keep nothing
+  list                  every cluster: what it keeps on disk, and whether it runs
   env                   print what a shell evaluates to use it: eval \"$(cargo xtask cluster env)\"
   kubectl -- ARGS       run kubectl on it
   exec -- COMMAND       run a command inside its network, where pods and Services have their addresses
@@ -27,10 +29,12 @@ usage: cargo xtask cluster COMMAND [--name NAME]
 pub fn run(mut parser: lexopt::Parser) -> Result<()> {
     let mut options = Options::default();
     let mut words: Vec<String> = Vec::new();
+    let mut purge = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Long("name") => options.name = parser.value()?.string()?,
             Long("nodes") => options.nodes = parser.value()?.parse()?,
+            Long("purge") => purge = true,
             Long("help") | Short('h') => words = vec!["help".into()],
             // From here on the words are another program's.
             Value(first) if matches!(words.as_slice(), [word] if word == "kubectl" || word == "exec") => {
@@ -43,8 +47,13 @@ pub fn run(mut parser: lexopt::Parser) -> Result<()> {
     }
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["down"] => down(&options.name, purge),
+        _ if purge => bail!("--purge goes with `down`\n{USAGE}"),
         ["up"] => super::up(&options).map(drop),
-        ["down"] => super::down(&options.name),
+        ["list"] => {
+            kept::list()?.iter().for_each(|cluster| println!("{cluster}"));
+            Ok(())
+        }
         ["env"] => print_env(&running(&options.name)?),
         ["import", tar] => running(&options.name)?.import_tar(Path::new(tar)),
         ["forward", target] => {
@@ -58,6 +67,22 @@ pub fn run(mut parser: lexopt::Parser) -> Result<()> {
         }
         _ => bail!("{USAGE}"),
     }
+}
+
+fn down(name: &str, purge: bool) -> Result<()> {
+    if purge {
+        let freed = kept::readable(super::purge(name)?);
+        eprintln!("  {freed} are free again; the next start loads the images anew");
+        return Ok(());
+    }
+    super::down(name)?;
+    let place = Place::open(name)?;
+    let kept = kept::readable(kept::size(&place.keep)?);
+    eprintln!(
+        "  {kept} are kept in {}, for a fast start; `cluster down --purge` removes them",
+        place.keep.display()
+    );
+    Ok(())
 }
 
 fn running(name: &str) -> Result<Cluster> {

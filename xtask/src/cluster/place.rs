@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +27,11 @@ impl Place {
     /// Checks the name and makes the folder that is kept.
     pub fn open(name: &str) -> Result<Place> {
         check_name(name)?;
-        let keep = cache::folder(format!("cluster/{name}"))?;
+        Place::at(name, cache::folder(format!("cluster/{name}"))?)
+    }
+
+    /// The cluster that is kept in a folder.
+    pub fn at(name: &str, keep: PathBuf) -> Result<Place> {
         let hash = digest(&SHA256, keep.as_os_str().as_encoded_bytes());
         let [one, two, ..] = hash.as_ref() else { bail!("a hash has at least two bytes") };
         let id = format!("{name}-{one:02x}{two:02x}");
@@ -82,13 +87,20 @@ impl Place {
     /// Waits until no other command starts or ends this cluster. The lock lasts as long as the file is open.
     pub fn lock(&self) -> Result<File> {
         let path = self.keep.join("lock");
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        // SAFETY: the descriptor is open for the whole call.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
-            return Err(std::io::Error::last_os_error())
-                .with_context(|| format!("cannot lock {}", path.display()));
+        loop {
+            fs::create_dir_all(&self.keep)?;
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            // SAFETY: the descriptor is open for the whole call.
+            if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
+                return Err(std::io::Error::last_os_error())
+                    .with_context(|| format!("cannot lock {}", path.display()));
+            }
+            // Whoever held it may have removed the folder: then it is no lock any more.
+            if fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|ours| now.ino() == ours.ino()))
+            {
+                return Ok(file);
+            }
         }
-        Ok(file)
     }
 }
 
@@ -104,6 +116,24 @@ fn check_name(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_whose_folder_was_removed_is_taken_anew() {
+        let cache = tempfile::tempdir().unwrap();
+        let place = Place::at("test", cache.path().join("test")).unwrap();
+        let first = place.lock().unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| place.lock().unwrap());
+            // Whether the second waits already or comes later, it must not hold a file that is gone.
+            fs::remove_dir_all(&place.keep).unwrap();
+            drop(first);
+            let second = second.join().unwrap();
+            assert_eq!(
+                second.metadata().unwrap().ino(),
+                fs::metadata(place.keep.join("lock")).unwrap().ino()
+            );
+        });
+    }
 
     #[test]
     fn names_that_would_leave_the_folder_are_refused() {

@@ -53,6 +53,12 @@ pub fn run(place: &Place, binaries: &Binaries) -> Result<()> {
     remove(&place.kubeconfig())
 }
 
+/// Removes what the next start would be fast with; the cluster must have ended.
+pub fn purge(place: &Place) -> Result<()> {
+    unmount_below(&place.keep)?;
+    remove(&place.keep)
+}
+
 /// Daemons by their pid files, and whatever they started by the mark it inherited.
 fn left_processes(place: &Place) -> Vec<Process> {
     let mut left = process::marked(MARK, &place.keep.display().to_string());

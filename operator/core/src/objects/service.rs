@@ -38,7 +38,36 @@ pub fn ranks_service(deployment: &Deployment) -> Service {
     service(deployment, name, spec)
 }
 
-/// With the hash of itself, so that an unchanged Service is not applied again.
+/// Whether everything that `wanted` sets is so in `seen`. What others add is theirs, as a mesh's annotation or one more
+/// port; but not to the selector, which any further label could empty.
+pub fn shows(seen: &Service, wanted: &Service) -> bool {
+    let (Some(spec), Some(wanted_spec)) = (&seen.spec, &wanted.spec) else { return false };
+    let port = |seen: &ServicePort, wanted: &ServicePort| {
+        (&seen.name, seen.port, &seen.protocol, &seen.target_port)
+            == (&wanted.name, wanted.port, &wanted.protocol, &wanted.target_port)
+    };
+    let ports = |spec: &ServiceSpec| spec.ports.clone().unwrap_or_default();
+    let seen_ports = ports(spec);
+    holds(&seen.metadata.labels, &wanted.metadata.labels)
+        && holds(&seen.metadata.annotations, &wanted.metadata.annotations)
+        && spec.selector == wanted_spec.selector
+        && ports(wanted_spec).iter().all(|wanted| seen_ports.iter().any(|seen| port(seen, wanted)))
+        && is_set(&spec.type_, &wanted_spec.type_)
+        && is_set(&spec.cluster_ip, &wanted_spec.cluster_ip)
+        && is_set(&spec.publish_not_ready_addresses, &wanted_spec.publish_not_ready_addresses)
+}
+
+fn holds(seen: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<String, String>>) -> bool {
+    let has = |(key, value)| seen.as_ref().and_then(|seen| seen.get(key)) == Some(value);
+    wanted.iter().flatten().all(has)
+}
+
+fn is_set<T: PartialEq>(seen: &Option<T>, wanted: &Option<T>) -> bool {
+    wanted.is_none() || seen == wanted
+}
+
+/// With the hash of itself: a field that another version of the operator set, and this one does not, is given up by
+/// applying anew.
 fn service(deployment: &Deployment, name: String, spec: ServiceSpec) -> Service {
     let mut service =
         Service { metadata: metadata(deployment, name, "service"), spec: Some(spec), status: None };

@@ -32,6 +32,52 @@ fn json(value: &impl serde::Serialize) -> Value {
 }
 
 #[test]
+fn what_somebody_changed_on_a_service_is_put_right_and_what_they_added_stays() {
+    type Change = fn(&mut Service);
+    fn spec(service: &mut Service) -> &mut k8s_openapi::api::core::v1::ServiceSpec {
+        service.spec.as_mut().unwrap()
+    }
+    fn port(service: &mut Service) -> &mut k8s_openapi::api::core::v1::ServicePort {
+        &mut spec(service).ports.as_mut().unwrap()[0]
+    }
+    let repaired: [(&str, Change); 7] = [
+        ("port", |it| port(it).port = 81),
+        ("target", |it| port(it).target_port = None),
+        ("ports", |it| spec(it).ports = None),
+        ("selector", |it| spec(it).selector = None),
+        ("a further label to select by", |it| {
+            spec(it).selector.as_mut().unwrap().insert("a".into(), "b".into());
+        }),
+        ("type", |it| spec(it).type_ = Some("NodePort".into())),
+        ("label", |it| it.metadata.labels = None),
+    ];
+    let left: [(&str, Change); 3] = [
+        ("a label of theirs", |it| {
+            it.metadata.labels.as_mut().unwrap().insert("team".into(), "a".into());
+        }),
+        ("a port of theirs", |it| {
+            let theirs = k8s_openapi::api::core::v1::ServicePort { port: 9090, ..port(it).clone() };
+            spec(it).ports.as_mut().unwrap().push(theirs);
+        }),
+        ("what the API server fills in", |it| {
+            spec(it).cluster_ip = Some("10.0.0.1".into());
+            spec(it).session_affinity = Some("None".into());
+        }),
+    ];
+    let actions = |change: Change| {
+        let mut world = settled(1);
+        change(&mut world.services[0]);
+        world.plan().actions.iter().map(Action::object).collect::<Vec<_>>()
+    };
+    for (what, change) in repaired {
+        assert_eq!(actions(change), ["Service smol"], "{what}");
+    }
+    for (what, change) in left {
+        assert_eq!(actions(change), [] as [String; 0], "{what}");
+    }
+}
+
+#[test]
 fn both_pods_have_no_privilege_and_only_read_the_model() {
     for pod in pods(|_| {}) {
         let spec = spec(&pod);

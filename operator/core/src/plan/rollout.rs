@@ -1,7 +1,9 @@
 //! Which ranks there should be next.
 //!
 //! Every snapshot is looked at anew; nothing is remembered but the last failure. With `n` wanted replicas:
-//! - ranks of the current revision are made until there are `n`; a rank that goes away is replaced at once;
+//! - ranks of the current revision are made until there are `n`; a rank that goes away is replaced at once, unless
+//!   [`STARTING_AT_ONCE`] are not ready already: they pull images and read weights, and an order for a thousand
+//!   replicas must not take registry, storage and scheduler from everybody else;
 //! - ranks of another revision that are not ready serve nobody and are deleted at once; ready ones are drained, but
 //!   only as many as are ready beyond `n`;
 //! - while another revision is there, live ranks and its draining ones are at most `n + 1`: one is surged, waited for,
@@ -22,8 +24,9 @@ use coterie_api::launch::RankLaunch;
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 
-/// Most pods made in one step; the next look makes more.
-const CREATED_AT_ONCE: usize = 50;
+/// Most live ranks of the current revision that are not ready, as far as it is our doing; more are made as these get
+/// ready.
+const STARTING_AT_ONCE: usize = 25;
 /// A pod that is still there so long after its grace period is on a node that does not answer; nobody waits for it.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(30);
 
@@ -80,18 +83,22 @@ pub enum Step {
     Surge,
     /// A rank is still ending.
     WaitForDrain,
+    /// What ranks are made from is being found out.
+    WaitForInspection,
     /// A rank is still starting.
     WaitForReady,
 }
 
+/// Without a target, the step that tells why there is none.
 pub(super) fn plan(
     deployment: &Deployment,
-    target: Option<&Target>,
+    target: Result<&Target, Step>,
     observed: &Observed,
     now: Timestamp,
     steps: &mut Steps,
 ) -> RolloutPlan {
     let wanted = deployment.replicas;
+    let (target, lack) = (target.ok(), target.err());
     let ranks = || observed.pods.iter().filter(|pod| pod.role == Some(Role::Rank));
     let (dead, live): (Vec<_>, Vec<_>) = ranks()
         .filter(|pod| pod.terminating.is_none())
@@ -148,7 +155,8 @@ pub(super) fn plan(
         (wanted + 1).saturating_sub(live.len() + draining.len())
     };
     let back_off = backoff::remaining(failure.as_ref(), now);
-    let created = if back_off.is_some() { 0 } else { missing.min(room).min(CREATED_AT_ONCE) };
+    let may_start = STARTING_AT_ONCE.saturating_sub(updated.len() - updated_ready);
+    let created = if back_off.is_some() { 0 } else { missing.min(room).min(may_start) };
     if let Some(target) = target {
         create(deployment, target, image, created, observed, steps);
     }
@@ -163,10 +171,12 @@ pub(super) fn plan(
         Step::Drain
     } else if removed > 0 {
         Step::ScaleDown
-    } else if target.is_none() {
-        Step::Blocked
-    } else if missing > 0 {
-        if back_off.is_some() { Step::BackOff } else { Step::WaitForDrain }
+    } else if let Some(lack) = lack {
+        lack
+    } else if missing > 0 && back_off.is_some() {
+        Step::BackOff
+    } else if missing > 0 && room == 0 {
+        Step::WaitForDrain
     } else if updated_ready < wanted {
         Step::WaitForReady
     } else if draining.is_empty() && old.is_empty() {

@@ -11,10 +11,17 @@ pub struct EventNote {
     pub warning: bool,
     /// One of [`reason`].
     pub reason: String,
-    /// The condition that changed; becomes the Event's `action`.
+    /// The condition that changed, or what was tried; becomes the Event's `action`.
     pub action: String,
     /// For people; at most 1024 bytes.
     pub message: String,
+}
+
+impl EventNote {
+    /// Something that no condition can tell.
+    pub fn warning(reason: &str, action: &str, message: String) -> Self {
+        Self { warning: true, reason: reason.to_owned(), action: action.to_owned(), message: short(message) }
+    }
 }
 
 /// The API server refuses a longer note.
@@ -50,13 +57,16 @@ pub fn events(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Vec<E
 
 fn note(condition: &Condition) -> EventNote {
     let expected = EXPECTED.contains(&condition.reason.as_str());
-    let mut message = condition.message.clone();
-    let end = (0..=NOTE_LIMIT.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
-    message.truncate(end.unwrap_or(0));
     EventNote {
         warning: condition.status != "True" && !expected,
         reason: condition.reason.clone(),
         action: condition.type_.clone(),
-        message,
+        message: short(condition.message.clone()),
     }
+}
+
+fn short(mut message: String) -> String {
+    let end = (0..=NOTE_LIMIT.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    message.truncate(end.unwrap_or(0));
+    message
 }

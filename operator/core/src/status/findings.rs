@@ -50,7 +50,7 @@ fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding 
             no_room(homeless.len(), capacity, pod.unschedulable.as_deref().unwrap_or_default())
         };
     }
-    let message = format!("{placed} of {} placed; wait", ranks(wanted, "are", "is"));
+    let message = format!("ranks that have a node: {placed} of {wanted}; wait");
     Finding::new(State::False, reason::SCHEDULING, message)
 }
 
@@ -155,10 +155,8 @@ fn rolled_out(deployment: &Deployment, plan: &Plan, applied: &Applied) -> Findin
         Some(trouble) => Finding::new(State::False, trouble.kind.reason(), &trouble.message),
         None => {
             let message = format!(
-                "{} of {} revision {revision} and {} ready ({}); wait",
-                rollout.updated,
-                ranks(wanted, "run", "runs"),
-                rollout.updated_ready,
+                "revision {revision} {} ({}); wait",
+                progress(rollout.updated, rollout.updated_ready, wanted),
                 what_happens(rollout.step)
             );
             Finding::new(State::False, reason::PROGRESSING, message)
@@ -176,6 +174,7 @@ fn what_happens(step: Step) -> &'static str {
         Step::ScaleDown => "ranks that are too many are drained",
         Step::Surge => "a new rank is made beside the old ones",
         Step::WaitForDrain => "an old rank finishes its requests",
+        Step::WaitForInspection => "the weights are inspected",
         Step::WaitForReady => "a rank is starting",
     }
 }
@@ -226,7 +225,43 @@ fn service_taken(deployment: &Deployment, service: &str) -> Finding {
     Finding::new(State::False, reason::SERVICE_NAME_TAKEN, message)
 }
 
+/// `has 2 ranks, 1 ready; 1 is asked for`: there may be more than are asked for, as long as some are being removed.
+fn progress(updated: usize, ready: usize, wanted: usize) -> String {
+    let has = match updated {
+        0 => "no rank".to_owned(),
+        1 => format!("1 rank, {ready} ready"),
+        _ => format!("{updated} ranks, {ready} ready"),
+    };
+    format!("has {has}; {wanted} {} asked for", if wanted == 1 { "is" } else { "are" })
+}
+
 /// `1 rank waits`, `2 ranks wait`.
 fn ranks(count: usize, plural: &str, singular: &str) -> String {
     if count == 1 { format!("1 rank {singular}") } else { format!("{count} ranks {plural}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_well_for_all_counts() {
+        for (counts, words) in [
+            ((0, 0, 0), "has no rank; 0 are asked for"),
+            ((0, 0, 1), "has no rank; 1 is asked for"),
+            ((1, 0, 1), "has 1 rank, 0 ready; 1 is asked for"),
+            ((1, 1, 2), "has 1 rank, 1 ready; 2 are asked for"),
+            ((2, 1, 1), "has 2 ranks, 1 ready; 1 is asked for"),
+            ((2, 2, 0), "has 2 ranks, 2 ready; 0 are asked for"),
+            ((3, 2, 5), "has 3 ranks, 2 ready; 5 are asked for"),
+        ] {
+            assert_eq!(progress(counts.0, counts.1, counts.2), words);
+        }
+    }
+
+    #[test]
+    fn ranks_agree_with_their_verb() {
+        let words = [0, 1, 2].map(|count| ranks(count, "are", "is"));
+        assert_eq!(words, ["0 ranks are", "1 rank is", "2 ranks are"]);
+    }
 }

@@ -11,6 +11,8 @@ const FINGERPRINT: &str = concat!("coterie-", env!("CARGO_PKG_VERSION"));
 
 /// The form in which one endpoint answers one request.
 pub(in crate::server) trait Answer: Send + 'static {
+    /// What the answer is called.
+    fn id(&self) -> &str;
     /// The chunks that go before all others.
     fn opening(&mut self) -> Vec<Value>;
     /// The chunks that tell of a part of choice `index`; none where its text may yet become something else.
@@ -72,6 +74,11 @@ impl Letterhead {
     pub fn new(prefix: &str, model: &str) -> Letterhead {
         let id = format!("{prefix}-{:016x}{:016x}", fresh_number(), fresh_number());
         Letterhead { id, created: unix_seconds(), model: model.to_owned() }
+    }
+
+    /// What the answer is called.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// An object of this answer.

@@ -15,6 +15,7 @@ use super::settings::{MOST_TOKENS, Settings};
 use crate::conversation::Conversation;
 use crate::grammar::Format;
 use crate::served_model::ServedModel;
+use crate::telemetry::Operation;
 use answer::{ChatAnswer, Form};
 use reading::Reading;
 use tools::ToolUse;
@@ -79,6 +80,7 @@ fn max_tokens(parameters: &mut Parameters) -> Result<Option<usize>, ApiError> {
 
 impl Endpoint for Chat {
     type Answer = ChatAnswer;
+    const OPERATION: Operation = Operation::Chat;
     const PROMPT: &str = "messages";
 
     async fn understand(

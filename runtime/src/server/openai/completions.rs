@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
 use super::settings::{MOST_CHOICES, MOST_TOKENS, Settings};
 use crate::served_model::ServedModel;
+use crate::telemetry::Operation;
 use answer::{CompletionAnswer, Echo};
 use prompt::{EncodedPrompt, Prompt};
 
@@ -85,6 +86,7 @@ fn refuse_choosing(parameters: &mut Parameters, n: usize) -> Result<(), ApiError
 
 impl Endpoint for Completions {
     type Answer = CompletionAnswer;
+    const OPERATION: Operation = Operation::TextCompletion;
     const PROMPT: &str = "prompt";
 
     async fn understand(

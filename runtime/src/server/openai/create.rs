@@ -7,19 +7,21 @@ use super::response_format::{self, Form};
 use super::settings::Streamed;
 use super::{body, model, take_model};
 use crate::generation::{Generation, Wanted};
-use crate::metrics::Outcome;
 use crate::served_model::ServedModel;
+use crate::server::record::Record;
 use crate::server::{Front, stream};
+use crate::telemetry::Operation;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What is particular about one path.
 pub(super) trait Endpoint: 'static {
     /// The form of its answers.
     type Answer: Answer;
+    /// What it does, for traces.
+    const OPERATION: Operation;
     /// The parameter that holds the prompt.
     const PROMPT: &str;
     /// What `parameters` ask `model` for; `served_name` is the model's name.
@@ -45,15 +47,20 @@ pub(super) async fn create<E: Endpoint>(
     State(front): State<Arc<Front>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let started = start::<E>(&front, request.into_body(), Instant::now()).await;
-    let (generation, answer, streamed) = started.inspect_err(|_| front.metrics.count(Outcome::rejected))?;
-    stream::send(generation, answer, streamed).await
+    let mut record = Record::begin(&front, E::OPERATION, request.headers());
+    match start::<E>(&front, request.into_body(), &mut record).await {
+        Ok((generation, answer, streamed)) => stream::send(record.of(generation), answer, streamed).await,
+        Err(why) => {
+            record.refused(&why);
+            Err(why)
+        }
+    }
 }
 
 async fn start<E: Endpoint>(
     front: &Front,
     body: Body,
-    arrived: Instant,
+    record: &mut Record,
 ) -> Result<(Generation, E::Answer, Option<Streamed>), ApiError> {
     let body = body::read(body, front).await?;
     let model = model(front)?;
@@ -65,8 +72,9 @@ async fn start<E: Endpoint>(
     if let Some(form) = one_form(form, tool_form)? {
         constrain(&mut wanted, form, model).await?;
     }
+    record.asked(&wanted, answer.id());
     let crowded = if wanted.choices_per_prompt > 1 { "n" } else { E::PROMPT };
-    let generation = Generation::start(model, &front.metrics, wanted, arrived)
+    let generation = Generation::start(model, &front.metrics, wanted, record.arrived())
         .await
         .map_err(|why| ApiError::not_submitted(&why, E::PROMPT, crowded))?;
     Ok((generation, answer, streamed))

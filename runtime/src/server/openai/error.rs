@@ -129,7 +129,7 @@ impl ApiError {
 
     pub fn unknown_path(method: &Method, path: &str) -> ApiError {
         let message = format!(
-            "Unknown request URL: {method} {path}. Served are /v1/models, /v1/chat/completions and /v1/completions."
+            "Unknown request URL: {method} {path}. Served are /v1/models, /v1/chat/completions and /v1/completions; /openapi.json describes them."
         );
         ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), message)
     }
@@ -257,6 +257,21 @@ impl ApiError {
     fn about(mut self, param: &str) -> ApiError {
         self.param = Some(param.to_owned());
         self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// One word for machines.
+    pub fn name(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
+    /// One sentence for people.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     fn retry(mut self, seconds: &'static str) -> ApiError {

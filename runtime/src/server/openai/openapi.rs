@@ -114,7 +114,7 @@ fn answered(whole: &str, chunk: &str) -> Value {
     let stream = format!(
         "With `stream`: events of one `data:` line each, a `{chunk}` as JSON; after the last, `data: [DONE]`. An answer that breaks off ends with an `Error` instead."
     );
-    let events = json!({"schema": {"type": "string", "description": stream}, "x-event": reference(chunk)});
+    let events = json!({"schema": {"description": stream}, "x-event": reference(chunk)});
     let mut responses = success(reference(whole));
     responses["200"]["content"]["text/event-stream"] = events;
     with(responses, refusals(refusals::OF_REQUESTS_FOR_TOKENS))

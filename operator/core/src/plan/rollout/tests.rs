@@ -3,6 +3,7 @@
 mod invariants;
 
 use super::Step;
+use crate::observed::{ObservedPod, Role};
 use crate::plan::Action;
 use crate::world::{World, rank_name, settled};
 use coterie_api::condition::{READY, ROLLED_OUT, SERVING, WEIGHTS_LOADED};
@@ -29,6 +30,49 @@ fn a_new_deployment_is_inspected_and_then_served() {
     let inspect = format!("smol-inspect-{}", &hash[..6]);
     assert_eq!(world.done(), format!("+{inspect} +smol-0 +smol-1 -{inspect}"));
     assert_eq!(world.condition(READY).0, "True");
+}
+
+#[test]
+fn a_large_deployment_starts_a_few_ranks_at_a_time() {
+    let mut world = World::new(60);
+    world.quiesce(none);
+    world.end_inspection(0);
+    let plan = world.quiesce(none);
+    let ranks = |world: &World| {
+        world.pods.iter().filter(|pod| ObservedPod::from(*pod).role == Some(Role::Rank)).count()
+    };
+    assert_eq!((ranks(&world), plan.rollout.step), (25, Step::WaitForReady));
+    for replica in 0..10 {
+        world.set_ready(ready(&world, replica), true);
+    }
+    world.quiesce(none);
+    assert_eq!(ranks(&world), 35, "as many more as are ready");
+    let plan = world.settle(invariants::check);
+    assert_eq!((ranks(&world), plan.rollout.step), (60, Step::Complete));
+}
+
+#[test]
+fn ranks_that_fall_ill_together_hold_new_ones_back_until_some_are_well() {
+    let mut world = settled(30);
+    (0..30).for_each(|replica| world.set_ready(ready(&world, replica), false));
+    world.remove(ready(&world, 3));
+    assert_eq!(world.quiesce(none).rollout.step, Step::WaitForReady);
+    assert_eq!(world.done(), "");
+    world.settle(invariants::check);
+    assert_eq!(world.done(), "+smol-3");
+}
+
+#[test]
+fn weights_that_are_inspected_block_nothing() {
+    let mut world = World::new(1);
+    let plan = world.quiesce(none);
+    assert_eq!(plan.rollout.step, Step::WaitForInspection);
+    assert_eq!(world.object.status.as_ref().unwrap().rollout.as_ref().unwrap().hold_reason, None);
+    world.verdict = (1, r#"{"reason":"ModelRejected","message":"no model; correct the source"}"#.into());
+    world.end_inspection(0);
+    assert_eq!(world.quiesce(none).rollout.step, Step::Blocked);
+    let rollout = world.object.status.as_ref().unwrap().rollout.clone().unwrap();
+    assert_eq!(rollout.hold_reason.as_deref(), Some("no model; correct the source"));
 }
 
 #[test]

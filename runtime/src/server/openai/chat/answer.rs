@@ -88,6 +88,10 @@ impl ChatAnswer {
 }
 
 impl Answer for ChatAnswer {
+    fn id(&self) -> &str {
+        self.letterhead.id()
+    }
+
     fn opening(&mut self) -> Vec<Value> {
         let role = json!({"role": "assistant", "content": "", "refusal": null});
         (0..self.choices.len()).map(|index| self.chunk_of(index, role.clone(), Value::Null, None)).collect()

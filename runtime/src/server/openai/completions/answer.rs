@@ -105,6 +105,10 @@ fn choice(index: usize, text: &str, logprobs: Option<Columns>, finish: Option<&s
 }
 
 impl Answer for CompletionAnswer {
+    fn id(&self) -> &str {
+        self.letterhead.id()
+    }
+
     /// With log probabilities, the echo waits for the prompt's.
     fn opening(&mut self) -> Vec<Value> {
         if self.with_logprobs || self.echo.is_none() {

@@ -68,7 +68,8 @@ pub(super) fn message() -> Value {
         "reasoning_content": reasoning, "reasoning": reasoning,
     });
     let calls = json!({"type": "array", "items": call(), "minItems": 1});
-    let no_calls = together(of_assistant.clone(), json!({"tool_calls": nothing()}));
+    let none = json!({"type": "array", "maxItems": 0});
+    let no_calls = together(of_assistant.clone(), json!({"tool_calls": none}));
     let called = together(of_assistant, json!({"tool_calls": calls}));
     let tool = json!({"tool_call_id": {"type": "string"}, "tool_calls": nothing()});
     json!({

@@ -4,7 +4,7 @@ use super::schema::{answer, nullable, reference};
 use serde_json::{Map, Value, json};
 
 /// With which a request for tokens may be refused, or its answer break off.
-pub(super) const OF_REQUESTS_FOR_TOKENS: &[u16] = &[400, 404, 405, 408, 413, 429, 500, 503];
+pub(super) const OF_REQUESTS_FOR_TOKENS: &[u16] = &[400, 404, 405, 408, 413, 415, 429, 500, 503];
 
 /// Responses in the shape of OpenAI's errors.
 pub(super) fn refusals(statuses: &[u16]) -> Value {
@@ -36,6 +36,7 @@ fn meaning(status: u16) -> &'static str {
         405 => "The path does not take this method.",
         408 => "The body did not come in time.",
         413 => "The body is too large.",
+        415 => "The body is compressed.",
         429 => "As many requests wait as may.",
         500 => "The request failed, and it alone.",
         503 => "The model cannot be asked now.",

@@ -104,7 +104,7 @@ impl World {
 }
 
 /// What no plan may break.
-fn check(world: &World, plan: &Plan) {
+pub(super) fn check(world: &World, plan: &Plan) {
     let wanted = world.deployment().replicas;
     let observed = world.observed();
     let mut deleted: BTreeSet<&str> = BTreeSet::new();
@@ -150,6 +150,10 @@ fn check(world: &World, plan: &Plan) {
     let is_updated = |pod: &ObservedPod| pod.revision == *revision;
     let kept = ranks.iter().filter(live).filter(|pod| is_updated(pod) && !is_deleted(pod)).count();
     assert!(created.is_empty() || kept + created.len() <= wanted, "makes more than is asked for");
+
+    // Start: those that load at the same time are few, however many are asked for.
+    let starting = ranks.iter().filter(live).filter(|pod| is_updated(pod) && !pod.ready).count();
+    assert!(created.is_empty() || starting + created.len() <= 25, "starts too many at once");
 
     // Surge: beside another revision there is at most one rank too many, those that drain included.
     let old = ranks.iter().filter(live).filter(|pod| !is_updated(pod)).count();
