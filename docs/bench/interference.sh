@@ -5,12 +5,13 @@ set -euo pipefail
 coterie=$1 model=$2 quantization=${3:-int8}
 here=$(dirname "$0")
 url=http://127.0.0.1:18090
+server=
+trap '[[ -z $server ]] || kill $server' EXIT
 
 for chunk in 64 128 256 512; do
     "$coterie" serve --model "$model" --quantization "$quantization" --host 127.0.0.1 --port 18090 --context 4096 \
         --max-running 8 --cache-tokens 16384 --mixed-prompt-tokens $chunk --drain-seconds 1 2> /tmp/interference.log &
     server=$!
-    trap 'kill $server 2> /dev/null || true' EXIT
     until curl -sf "$url/ready" > /dev/null; do
         kill -0 $server
         sleep 0.5
@@ -23,4 +24,5 @@ for chunk in 64 128 256 512; do
     wait $answers
     kill $server
     wait $server || true
+    server=
 done

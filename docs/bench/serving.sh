@@ -6,14 +6,15 @@ coterie=$1 model=$2 llama=$3 bf16=$4 q8_0=$5
 here=$(dirname "$0")
 url=http://127.0.0.1:18090
 threads=$(nproc)
+server=
+trap '[[ -z $server ]] || kill $server' EXIT
 
 # measure LABEL READY_PATH COMMAND...: all runs on one server
 measure() {
     local label=$1 ready=$2
     shift 2
     "$@" > "/tmp/serving-${label// /-}.log" 2>&1 &
-    local server=$!
-    trap 'kill $server 2> /dev/null || true' EXIT
+    server=$!
     until curl -sf "$url$ready" > /dev/null; do
         kill -0 $server
         sleep 0.5
@@ -30,6 +31,7 @@ measure() {
     echo "{\"label\": \"$label\", \"peak_rss_mb\": $(($(grep -oP 'VmHWM:\s+\K\d+' /proc/$server/status) / 1024))}"
     kill $server
     wait $server || true
+    server=
 }
 
 # 64 requests of 1024 tokens fit in either's cache.

@@ -17,8 +17,8 @@ use std::path::Path;
 
 /// Rows that one step computes unless told otherwise.
 pub const STEP_TOKENS: usize = 512;
-/// Rows of prompts in a step in which somebody decodes, unless told otherwise. A step of so many rows costs a tenth
-/// more for each than a full one, and lasts a quarter as long (docs/bench/engine.md).
+/// Rows of prompts in a step in which somebody decodes, unless told otherwise. A row of such a step costs 3 to 7 %
+/// more than one of a full step, and the step lasts about a quarter as long (docs/bench/engine.md).
 pub const MIXED_PROMPT_TOKENS: usize = 128;
 /// Rows of logits that are computed at a time.
 pub const LOGIT_ROWS: usize = 32;
