@@ -54,7 +54,7 @@ fn schema(value: &Value) -> Result<(), GrammarError> {
     let mut multiples = Vec::new();
     walk(value, 0, &mut multiples)?;
     within("the schema", value.to_string().len(), LONGEST_TEXT)?;
-    if common_multiple(&multiples).is_none_or(|multiple| multiple > LARGEST_MULTIPLE) {
+    if least_multiple(&multiples).is_none_or(|multiple| multiple > LARGEST_MULTIPLE) {
         return Err(GrammarError::LargeMultiple(LARGEST_MULTIPLE));
     }
     Ok(())
@@ -91,7 +91,7 @@ fn keywords(fields: &Map<String, Value>, multiples: &mut Vec<f64>) -> Result<(),
 }
 
 /// In units of the smallest decimal place of any; `None` if it is too large to tell.
-fn common_multiple(numbers: &[f64]) -> Option<u64> {
+fn least_multiple(numbers: &[f64]) -> Option<u64> {
     let mut unit = 1.0;
     while numbers.iter().any(|number| (number * unit).fract() != 0.0) {
         unit *= 10.0;
@@ -105,10 +105,10 @@ fn common_multiple(numbers: &[f64]) -> Option<u64> {
             return None;
         }
         let number = (number as u64).max(1);
-        (multiple / common_divisor(multiple, number)).checked_mul(number)
+        (multiple / greatest_divisor(multiple, number)).checked_mul(number)
     })
 }
 
-fn common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { common_divisor(b, a % b) }
+fn greatest_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
 }
