@@ -50,6 +50,7 @@ pub(super) fn message() -> Value {
         "function_call": unsupported(),
         "refusal": unsupported(),
         "audio": unsupported(),
+        "parsed": anything(),
     });
     let content = || json!({"anyOf": [{"type": "string"}, reference("TextParts")]});
     let spoken = |role: &str, required: &[&str], more: Value| {
@@ -97,13 +98,21 @@ fn nothing() -> Value {
     json!({"anyOf": [{"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0}]})
 }
 
+/// What OpenAI's client adds to what it received, and sends back.
+fn anything() -> Value {
+    json!({"description": "Changes nothing."})
+}
+
 /// A call of an earlier answer.
 fn call() -> Value {
     let text = || json!({"type": "string"});
-    let function = parameters(&["name", "arguments"], json!({"name": text(), "arguments": text()}));
+    let function = parameters(
+        &["name", "arguments"],
+        json!({"name": text(), "arguments": text(), "parsed_arguments": anything()}),
+    );
     parameters(
         &["id", "type", "function"],
-        json!({"id": text(), "type": {"const": "function"}, "function": function}),
+        json!({"id": text(), "type": {"const": "function"}, "function": function, "index": count()}),
     )
 }
 
