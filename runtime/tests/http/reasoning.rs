@@ -37,7 +37,7 @@ async fn an_answer_without_reasoning_says_so() {
     let message = json!({"role": "assistant", "content": "plain", "refusal": null,
                          "reasoning": null, "reasoning_content": null});
     assert_eq!(answer["choices"][0]["message"], message);
-    assert_eq!(answer["usage"].get("completion_tokens_details"), None);
+    assert_eq!(answer["usage"]["completion_tokens_details"], json!({"reasoning_tokens": 0}));
 }
 
 #[tokio::test]
