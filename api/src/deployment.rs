@@ -11,7 +11,7 @@ pub mod status;
 pub use resource_definition::crd;
 pub use status::ModelDeploymentStatus;
 
-use crate::launch::Quantization;
+use crate::launch::{Activations, Quantization};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
@@ -106,12 +106,54 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "one_replica")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
+    /// Pods of one replica: each serves requests and holds a share of the experts. A change between two numbers above
+    /// 1 leaves the ranks that stay running. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub ranks: Option<u32>,
+    /// How the experts of a replica are spread over its ranks; counts only with several.
+    #[serde(default, skip_serializing_if = "ExpertsSpec::is_default")]
+    pub experts: ExpertsSpec,
     /// How pods are replaced.
     #[serde(default)]
     pub rollout: RolloutSpec,
     /// What the pods look like to the cluster.
     #[serde(default)]
     pub template: TemplateSpec,
+}
+
+/// How the experts of a replica are spread over its ranks.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertsSpec {
+    /// Slots of each layer beyond one for every expert, all ranks together: the busiest experts are held several
+    /// times, and the rank that holds one alone may be lost only where it can be loaded again.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 4096))]
+    pub redundant: u32,
+    /// Whether experts are moved when their load calls for it.
+    #[serde(default)]
+    pub rebalance: Rebalance,
+    /// How activations travel between ranks.
+    #[serde(default)]
+    pub activations: Activations,
+}
+
+impl ExpertsSpec {
+    /// Nothing was asked for.
+    pub fn is_default(&self) -> bool {
+        *self == ExpertsSpec::default()
+    }
+}
+
+/// Whether experts are moved when their load calls for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Rebalance {
+    /// When the gain exceeds the cost of moving.
+    #[default]
+    Auto,
+    /// Only when ranks come or go.
+    Never,
 }
 
 /// What is served.

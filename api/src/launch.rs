@@ -71,6 +71,57 @@ impl Device {
     }
 }
 
+/// How activations travel to experts on other ranks. Experts on the same rank are given the same values, so where an
+/// expert is never shows in an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Activations {
+    /// bf16 there and back.
+    #[default]
+    Bf16,
+    /// 8-bit integers with one scale a token there, bf16 back.
+    Int8,
+}
+
+impl Activations {
+    /// As written on the command line of `coterie serve --activations`.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Activations::Bf16 => "bf16",
+            Activations::Int8 => "int8",
+        }
+    }
+}
+
+impl std::str::FromStr for Activations {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Activations::Bf16, Activations::Int8]
+            .into_iter()
+            .find(|a| a.flag().eq_ignore_ascii_case(text))
+            .ok_or_else(|| format!("unknown activations {text:?}; known: bf16, int8"))
+    }
+}
+
+/// What a rank is told when its replica has several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpertsLaunch {
+    /// Its number in the replica.
+    pub rank: u16,
+    /// File with the [`ExpertMap`](crate::expert_map::ExpertMap), JSON; read again when it changes.
+    pub expert_map: String,
+    /// File with the [`Peers`](crate::peers::Peers), JSON; read again when it changes.
+    pub peers: String,
+    /// TCP port on which other ranks reach its experts.
+    pub exchange_port: u16,
+    /// Folder with `ca.crt`, `tls.crt` and `tls.key`, PEM, by which ranks prove themselves to each other; read again
+    /// when they change. Without it the exchange is neither encrypted nor protected.
+    pub exchange_tls: Option<String>,
+    /// How activations travel.
+    pub activations: Activations,
+}
+
 /// The command line of one rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankLaunch {
@@ -88,6 +139,8 @@ pub struct RankLaunch {
     pub port: u16,
     /// After SIGTERM, running requests may take this many seconds to finish.
     pub drain_seconds: u32,
+    /// Its part of a replica of several ranks; absent when it is the only one.
+    pub experts: Option<ExpertsLaunch>,
 }
 
 impl RankLaunch {
@@ -104,6 +157,16 @@ impl RankLaunch {
         flag("device", self.device.flag().to_owned());
         flag("port", self.port.to_string());
         flag("drain-seconds", self.drain_seconds.to_string());
+        if let Some(experts) = &self.experts {
+            flag("rank", experts.rank.to_string());
+            flag("expert-map", experts.expert_map.clone());
+            flag("peers", experts.peers.clone());
+            flag("exchange-port", experts.exchange_port.to_string());
+            if let Some(tls) = &experts.exchange_tls {
+                flag("exchange-tls", tls.clone());
+            }
+            flag("activations", experts.activations.flag().to_owned());
+        }
         args
     }
 }
@@ -196,13 +259,27 @@ mod tests {
             device: Device::Cpu,
             port: 8080,
             drain_seconds: 60,
+            experts: None,
         };
         assert_eq!(
             launch.args().join(" "),
             "serve --model /model --served-name m --quantization int8 --device cpu --port 8080 --drain-seconds 60"
         );
-        let with = RankLaunch { context_length: Some(512), ..launch };
+        let with = RankLaunch { context_length: Some(512), ..launch.clone() };
         assert!(with.args().join(" ").contains(" --context 512 "));
+        let experts = ExpertsLaunch {
+            rank: 1,
+            expert_map: "/e/map.json".into(),
+            peers: "/e/peers.json".into(),
+            exchange_port: 8081,
+            exchange_tls: Some("/tls".into()),
+            activations: Activations::Bf16,
+        };
+        let several = RankLaunch { experts: Some(experts), ..launch };
+        assert!(several.args().join(" ").ends_with(
+            "--rank 1 --expert-map /e/map.json --peers /e/peers.json --exchange-port 8081 --exchange-tls /tls \
+             --activations bf16"
+        ));
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //!
 //! The operator and the runtime meet only here. `deployment` and `condition` are the Kubernetes face (feature
 //! `crd`); `launch` is what the operator tells a rank and what the rank tells back; `load` is what a rank reports
-//! while it serves; `name` holds every label, annotation and port name.
+//! while it serves; `expert_map` and `peers` are the files by which the ranks of a replica share its experts, and
+//! `expert_report` what they tell about them; `name` holds every label, annotation and port name.
 
 #[cfg(feature = "crd")]
 pub mod condition;
 #[cfg(feature = "crd")]
 pub mod deployment;
+pub mod expert_map;
+pub mod expert_report;
 pub mod launch;
 pub mod load;
 pub mod name;
+pub mod peers;

@@ -16,6 +16,8 @@ pub const LABEL_ROLE: &str = "coterie.dev/role";
 pub const LABEL_REVISION: &str = "coterie.dev/revision";
 /// Label: the number of the replica that a pod is (part of).
 pub const LABEL_REPLICA: &str = "coterie.dev/replica";
+/// Label: the number of a pod's rank in its replica; absent on the only rank of a replica.
+pub const LABEL_RANK: &str = "coterie.dev/rank";
 /// Value of [`LABEL_ROLE`] on a pod that serves the model.
 pub const ROLE_RANK: &str = "rank";
 /// Value of [`LABEL_ROLE`] on a pod that only looks at the weights.
@@ -34,6 +36,23 @@ pub const CONTAINER_INSPECT: &str = "inspect";
 pub const PORT_HTTP: &str = "http";
 /// Number of a rank's HTTP port.
 pub const HTTP_PORT: u16 = 8080;
+/// Name of the port on which the ranks of a replica reach each other's experts.
+pub const PORT_EXCHANGE: &str = "exchange";
+/// Its number.
+pub const EXCHANGE_PORT: u16 = 8081;
+/// Where the ConfigMap with the expert map and the peers is mounted in a rank.
+pub const EXPERTS_MOUNT: &str = "/etc/coterie/experts";
+/// Key of the expert map in that ConfigMap, and its file's name.
+pub const EXPERT_MAP_FILE: &str = "map.json";
+/// Key of the list of peers in that ConfigMap, and its file's name.
+pub const PEERS_FILE: &str = "peers.json";
+/// Key of the expert map as a table for people in that ConfigMap.
+pub const EXPERT_TABLE_FILE: &str = "map.txt";
+/// Where the Secret with the certificates of the exchange is mounted in a rank.
+pub const EXCHANGE_TLS_MOUNT: &str = "/etc/coterie/exchange-tls";
+/// The name that every exchange certificate of every ModelDeployment is made out to: who has one signed by the
+/// ModelDeployment's own authority is one of its ranks, whatever its address.
+pub const EXCHANGE_TLS_NAME: &str = "rank.exchange.coterie.dev";
 /// Number of the port of a ModelDeployment's Service.
 pub const SERVICE_PORT: u16 = 80;
 /// Where the model's source is mounted, read-only, in rank and inspect pods.

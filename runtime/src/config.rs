@@ -245,6 +245,7 @@ mod tests {
                         device,
                         port: 8081,
                         drain_seconds: 60,
+                        experts: None,
                     };
                     let args = serve(&launch.args());
                     let read = RankLaunch {
@@ -255,6 +256,7 @@ mod tests {
                         device: args.device,
                         port: args.port,
                         drain_seconds: args.drain_seconds,
+                        experts: None,
                     };
                     assert_eq!(read, launch);
                 }

@@ -1,7 +1,9 @@
 //! A layer of experts: the gate chooses, tokens are dispatched to their experts, outputs are combined.
 
+pub mod activations;
 pub mod combine;
 pub mod dispatch;
+pub mod exchange;
 pub mod gate;
 
 use crate::backend::Backend;

@@ -78,6 +78,7 @@ impl CapacityPlan {
             device: self.device,
             port: name::HTTP_PORT,
             drain_seconds: deployment.drain_seconds,
+            experts: None,
         }
     }
 
