@@ -123,8 +123,10 @@ pub struct ModelSizes {
     pub draft_parameters: u64,
     /// How the checkpoint is quantized, as it says itself.
     pub checkpoint_quantization: Option<String>,
-    /// Memory beside weights and KV cache, but for what grows with the KV cache, bytes.
+    /// Memory beside weights and KV cache, but for the two below, bytes.
     working_bytes: u64,
+    /// A table of the rotary embedding's angles, bytes.
+    angle_bytes: u64,
 }
 
 /// Reads the text of a config.json.
@@ -157,6 +159,7 @@ pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
         draft_parameters: shape.draft_parameters,
         checkpoint_quantization: keys.quantization_method(),
         working_bytes: working_bytes(&shape),
+        angle_bytes: shape.context_length.next_power_of_two() * shape.rotary * size_of::<f32>() as u64,
     })
 }
 
@@ -179,8 +182,8 @@ pub fn served() -> impl Iterator<Item = (&'static str, &'static [Device])> {
     served.map(|family| (family.architecture, family.served_on))
 }
 
-/// Bytes of one value in the KV cache. The engine holds f32 on the CPU. On a GPU bf16 is assumed: there is no such
-/// build yet.
+/// Bytes of one value in the KV cache. The engine holds f32 on the CPU. On a GPU bf16 is assumed, there is no such build
+/// yet; nor would it have a table of angles.
 pub fn kv_value_bytes(device: Device) -> u64 {
     match device {
         Device::Cpu => 4,
@@ -194,6 +197,7 @@ impl ModelSizes {
     pub fn inspection(&self, device: Device) -> Inspection {
         let bytes = kv_value_bytes(device);
         let cache = self.kv_values_per_token * bytes;
+        let angles = if device == Device::Cpu { self.angle_bytes } else { 0 };
         Inspection {
             architecture: self.architecture.to_owned(),
             parameters: self.parameters,
@@ -206,7 +210,7 @@ impl ModelSizes {
             expert_bytes: Some(self.expert_bytes),
             kv_bytes_per_token: cache,
             state_bytes: self.window_values * bytes + self.state_values * size_of::<f32>() as u64,
-            working_bytes: self.working_bytes + SPARE_TOKENS * cache,
+            working_bytes: self.working_bytes + angles + SPARE_TOKENS * cache,
             digest: String::new(),
             devices: self.devices(),
         }
@@ -241,7 +245,7 @@ const SPARE_TOKENS: u64 = 2048;
 const PROCESS_BYTES: u64 = 32 << 20;
 const TOKENIZER_BYTES: u64 = 512;
 
-/// As the engine counts it (runtime/engine/src/inspect.rs), without the spare cache.
+/// As the engine counts it (runtime/engine/src/inspect.rs), without angles and spare cache.
 fn working_bytes(shape: &Shape) -> u64 {
     let Shape { hidden, vocabulary, experts_per_token, expert_width, shared_width, .. } = *shape;
     let attention = 4 * hidden + shape.attention_width;
@@ -249,8 +253,7 @@ fn working_bytes(shape: &Shape) -> u64 {
     let sends = experts_per_token * (2 * hidden + 3 * expert_width) + shared;
     let step = STEP_TOKENS * (attention + sends);
     let logits = (LOGIT_ROWS + 3) * vocabulary;
-    let rope = shape.context_length.next_power_of_two() * shape.rotary;
-    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + size_of::<f32>() as u64 * (step + logits + rope)
+    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + size_of::<f32>() as u64 * (step + logits)
 }
 
 #[cfg(test)]

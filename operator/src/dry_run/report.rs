@@ -142,7 +142,8 @@ impl Planned {
         let would = Planned::of(deployment, self.observed.clone(), inspection, None);
         let capacity = would.plan.capacity.as_ref()?;
         let fits = if verdict(capacity, self.deployment.replicas).0 {
-            format!("would fit ({} of {})", ranks(capacity.ranks.into()), readable(capacity.needed))
+            let each = format!("{} {}", ranks(capacity.ranks.into()), on(capacity.gpus));
+            format!("would fit ({each}, {} a rank)", readable(capacity.needed))
         } else {
             "would not fit either".to_owned()
         };
@@ -182,13 +183,28 @@ fn verdict(plan: &CapacityPlan, replicas: usize) -> (bool, String) {
         );
         return (false, message);
     }
-    let context = format!("a context of {} tokens", plan.context_length);
-    (true, format!("it fits: {} with {context}, in {}", plan.quantization, ranks(plan.ranks.into())))
+    let message = format!(
+        "it fits: {} with a context of {} tokens, in {} {}",
+        plan.quantization,
+        plan.context_length,
+        ranks(plan.ranks.into()),
+        on(plan.gpus)
+    );
+    (true, message)
 }
 
 /// `1 rank`, `2 ranks`.
 pub(super) fn ranks(count: u64) -> String {
     if count == 1 { "1 rank".to_owned() } else { format!("{count} ranks") }
+}
+
+/// `on the CPU`, `of 8 GPUs`.
+pub(super) fn on(gpus: u32) -> String {
+    match gpus {
+        0 => "on the CPU".to_owned(),
+        1 => "of 1 GPU".to_owned(),
+        gpus => format!("of {gpus} GPUs"),
+    }
 }
 
 /// `46.70 B parameters`.

@@ -1,7 +1,7 @@
 //! The report for people.
 
 use super::Report;
-use super::report::{billions, ranks};
+use super::report::{billions, on, ranks};
 use coterie_operator_core::observed::quantity::readable;
 use std::fmt::Write;
 
@@ -39,18 +39,14 @@ impl Report {
             model.experts,
             model.experts_per_token
         );
-        let on = match capacity.gpus_per_rank {
-            None => "on the CPU".to_owned(),
-            Some(1) => "of 1 GPU".to_owned(),
-            Some(gpus) => format!("of {gpus} GPUs"),
-        };
         let copies = match self.redundant {
             0 => String::new(),
             redundant => format!(", {redundant} redundant experts a layer"),
         };
         let replica = format!(
-            "{} {on}, {}, context {}{copies}",
+            "{} {}, {}, context {}{copies}",
             ranks(capacity.ranks.into()),
+            on(capacity.gpus_per_rank.unwrap_or(0)),
             self.quantization,
             self.context_length
         );
@@ -105,7 +101,7 @@ impl Report {
         }
         let free = self.capacity.free.unwrap_or_default();
         rows.push(row(["largest block", &readable(self.capacity.largest_node), "", &self.room.to_string()]));
-        rows.push(row(["free of it", &readable(free), "", ""]));
+        rows.push(row(["largest block free", &readable(free), "", ""]));
         rows
     }
 }

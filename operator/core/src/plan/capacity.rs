@@ -101,7 +101,10 @@ impl CapacityPlan {
 
     /// Memory on each GPU of a rank, bytes; 0 on the CPU.
     pub fn of_each_gpu(&self) -> u64 {
-        self.needed.checked_div(u64::from(self.gpus)).unwrap_or(0)
+        match self.gpus {
+            0 => 0,
+            gpus => self.needed.div_ceil(u64::from(gpus)),
+        }
     }
 
     /// How many ranks of `deployment` the node holds when empty.
