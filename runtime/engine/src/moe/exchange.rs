@@ -29,8 +29,10 @@ pub struct Parcel {
 pub enum Route {
     /// To a living rank that holds it.
     To(u16),
-    /// To a living rank that does not hold it yet and is to take it over; that may be the asking one.
+    /// To a living rank that does not hold it yet and is to take it over.
     Adopt(u16),
+    /// It is held here by now: this rank took it over.
+    Here,
     /// Nowhere yet: wait, and ask again. Whoever answers this waits a moment itself.
     Nowhere,
 }
