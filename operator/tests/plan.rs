@@ -97,7 +97,9 @@ fn json_has_the_whole_plan() {
 fn yaml_has_status_and_objects() {
     let (code, text) = mixtral(&["-o", "yaml"]);
     assert_eq!(code, Some(0));
-    for line in ["# Pod mixtral-0", "# Service mixtral\n", "kind: Pod\n", "# sizes are estimated from config.json"] {
+    for line in
+        ["# Pod mixtral-0", "# Service mixtral\n", "kind: Pod\n", "# sizes are estimated from config.json"]
+    {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
 }
