@@ -196,7 +196,10 @@ mod on_gpus {
 
     #[test]
     fn fewer_gpus_than_were_asked_for_are_suggested_only_where_they_are_enough() {
-        let plan = planned(&[4], |object| object.spec.accelerator.per_rank = Some(8));
+        let plan = planned(&[4], |object| {
+            object.spec.accelerator.device = DeviceChoice::Gpu;
+            object.spec.accelerator.per_rank = Some(8);
+        });
         let message = refused(&plan, reason::TOO_FEW_GPUS);
         assert!(!message.contains("at most"), "four would not do: {message}");
         assert!(message.contains("or add a node with 8 GPUs of 80.0 GiB (then ranks: 1"), "{message}");
