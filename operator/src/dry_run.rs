@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use coterie_api::deployment::ModelDeployment;
 use coterie_api::deployment::status::WeightsStatus;
 use coterie_api::launch::Inspection;
-use coterie_operator_core::observed::{Settings, observe_nodes};
+use coterie_operator_core::observed::{ObservedCertificates, ObservedExperts, Settings, observe_nodes};
 use coterie_operator_core::plan::inspection::source_hash;
 use coterie_operator_core::{Action, Applied, Observed};
 use jiff::Timestamp;
@@ -53,21 +53,39 @@ pub fn plan(spec: &Input, inspection: &Input, nodes: &Input, runtime_image: Stri
     let mut observed = Observed {
         nodes: observe_nodes(&nodes, &[]),
         settings: Settings { runtime_image, ..Settings::default() },
+        certificates: ObservedCertificates::Missing,
         ..Observed::default()
     };
     observed.status.weights = Some(WeightsStatus { source_hash: source_hash(&deployment), inspection });
     let now = Timestamp::now();
+    let first = coterie_operator_core::plan(&deployment, &observed, now);
+    // The ranks of a replica of several wait for the files that they share.
+    for action in &first.actions {
+        match action {
+            Action::CreateConfigMap(map) => {
+                observed.experts.extend(ObservedExperts::of(map.as_ref().clone(), &deployment.uid));
+            }
+            Action::ChangeCertificates(_) => {
+                observed.certificates = ObservedCertificates::Ours { valid: None, next: None };
+            }
+            _ => {}
+        }
+    }
     let plan = coterie_operator_core::plan(&deployment, &observed, now);
     let status = coterie_operator_core::status(&deployment, &observed, &plan, &Applied::default(), now);
 
     let mut text = String::from("# What status would say at first\n");
     text += &yaml(&status)?;
-    for action in &plan.actions {
+    let known = |action: &Action| first.actions.iter().any(|first| first.object() == action.object());
+    let later = plan.actions.iter().filter(|action| !known(action));
+    for action in first.actions.iter().chain(later) {
         write!(text, "---\n# {}\n", action.object())?;
         match action {
             Action::ApplyService(service) => text += &yaml(service)?,
+            Action::CreateConfigMap(map) => text += &yaml(map)?,
             Action::CreatePod(pod) => text += &yaml(pod)?,
-            Action::DeletePod(deletion) => bail!("a plan for an empty cluster deletes pod {}", deletion.name),
+            Action::ChangeCertificates(_) => text += "# made by the operator when it runs\n",
+            other => bail!("a plan for an empty cluster changes {}", other.object()),
         }
     }
     Ok(text)

@@ -5,8 +5,8 @@
 
 use crate::observed::quantity;
 use coterie_api::deployment::{
-    DRAIN_SECONDS_LIMIT, DeviceChoice, ModelDeployment, NAME_LIMIT, PullPolicy, Resources, SourceSpec,
-    TemplateSpec,
+    DRAIN_SECONDS_LIMIT, DeviceChoice, ExpertsSpec, ModelDeployment, NAME_LIMIT, PullPolicy, Resources,
+    SourceSpec, TemplateSpec,
 };
 use coterie_api::launch::Quantization;
 use coterie_api::name::{ANNOTATION_RESTART, GPU_RESOURCE};
@@ -43,6 +43,10 @@ pub struct Deployment {
     pub gpus_per_rank: u32,
     /// Whole copies of the model.
     pub replicas: usize,
+    /// Pods of one replica, if it was asked for; at least 1.
+    pub ranks: Option<u32>,
+    /// How the experts of a replica are spread over its ranks.
+    pub experts: ExpertsSpec,
     /// How long a rank may go on with running requests after it was told to end.
     pub drain_seconds: u32,
     /// What the pods look like to the cluster.
@@ -227,6 +231,8 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         device: spec.accelerator.device,
         gpus_per_rank,
         replicas: usize::try_from(spec.replicas).map_err(|_| Invalid::Replicas(spec.replicas))?,
+        ranks: spec.ranks,
+        experts: spec.experts.clone(),
         drain_seconds: spec.rollout.drain_seconds,
         template: template(&spec.template)?,
         restart: object.annotations().get(ANNOTATION_RESTART).cloned(),

@@ -7,7 +7,7 @@
 use super::capacity::CapacityPlan;
 use crate::fingerprint::fingerprint;
 use crate::validate::{Deployment, Source};
-use coterie_api::launch::{Device, Quantization};
+use coterie_api::launch::{Activations, Device, Quantization};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
@@ -32,10 +32,13 @@ struct Made<'a> {
     priority_class_name: Option<&'a str>,
     image_pull_secrets: &'a [String],
     restart: Option<&'a str>,
+    /// Only of a replica of several ranks; how many is no part of it, so that ranks come and go without a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activations: Option<Activations>,
 }
 
 /// The revision of the pods that are wanted now.
-pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
+pub fn revision(deployment: &Deployment, capacity: &CapacityPlan, ranks: u32) -> String {
     let template = &deployment.template;
     let made = Made {
         served_name: &deployment.served_name,
@@ -59,6 +62,7 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
         priority_class_name: template.priority_class_name.as_deref(),
         image_pull_secrets: &template.image_pull_secrets,
         restart: deployment.restart.as_deref(),
+        activations: (ranks > 1).then_some(deployment.experts.activations),
     };
     fingerprint(&made, 10)
 }
@@ -109,6 +113,30 @@ mod tests {
         let mut world: World = settled(1);
         world.settings.runtime_image = "localhost/coterie:2".into();
         assert_eq!(world.plan().rollout.revision, Some(first));
+    }
+
+    #[test]
+    fn several_ranks_are_another_revision_than_one_and_how_many_is_none() {
+        let one = revision(|_| {});
+        assert_eq!(revision(|object| object.spec.ranks = Some(1)), one);
+        let two = revision(|object| object.spec.ranks = Some(2));
+        assert_ne!(two, one);
+        assert_eq!(revision(|object| object.spec.ranks = Some(3)), two);
+        let of_experts = |object: &mut ModelDeployment| {
+            object.spec.ranks = Some(2);
+            object.spec.experts.redundant = 4;
+            object.spec.experts.rebalance = coterie_api::deployment::Rebalance::Never;
+        };
+        assert_eq!(revision(of_experts), two, "the map is read again, no pod is made anew");
+        let int8 = coterie_api::launch::Activations::Int8;
+        assert_eq!(revision(|object| object.spec.experts.activations = int8), one);
+        assert_ne!(
+            revision(|object| {
+                object.spec.ranks = Some(2);
+                object.spec.experts.activations = int8;
+            }),
+            two
+        );
     }
 
     #[test]
