@@ -43,6 +43,10 @@ pub mod reason {
     pub const MODEL_REJECTED: &str = "ModelRejected";
     /// Valid: `model.contextLength` is longer than the model was made for.
     pub const CONTEXT_TOO_LONG: &str = "ContextTooLong";
+    /// Valid: `ranks` is more than the model has experts.
+    pub const TOO_MANY_RANKS: &str = "TooManyRanks";
+    /// Valid: `experts.redundant` is more than the other ranks can hold once each.
+    pub const TOO_MANY_COPIES: &str = "TooManyCopies";
 
     /// Placed: every wanted rank has a node.
     pub const PLACED: &str = "Placed";

@@ -34,6 +34,8 @@ pub const ANNOTATION_EXPERTS: &str = "coterie.dev/experts";
 pub const ANNOTATION_CERTIFICATES: &str = "coterie.dev/exchange-certificates";
 /// Annotation on the ConfigMap of an expert map: when and why it followed the one before, JSON.
 pub const ANNOTATION_MOVED: &str = "coterie.dev/moved";
+/// Annotation on the ConfigMap of an expert map: the redundant slots a layer that it was made for.
+pub const ANNOTATION_REDUNDANT: &str = "coterie.dev/redundant";
 /// Annotation on the Secret of the exchange: from when to when its certificate is valid, `from/to` in RFC 3339.
 pub const ANNOTATION_VALID: &str = "coterie.dev/valid";
 /// Annotation on the Secret of the exchange: the same of the certificate that comes next, once there is one.
@@ -80,3 +82,5 @@ pub const SERVICE_PORT: u16 = 80;
 pub const MODEL_MOUNT: &str = "/model";
 /// The resource name under which nodes offer NVIDIA GPUs.
 pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
+/// Label of a node, as NVIDIA's GPU feature discovery sets it: memory of one of its GPUs, MiB.
+pub const LABEL_GPU_MEMORY: &str = "nvidia.com/gpu.memory";

@@ -70,22 +70,48 @@ pub struct CapacityStatus {
     pub basis: String,
     /// What the ranks compute on.
     pub device: Device,
-    /// Memory of one rank as chosen: weights, KV cache of one longest request, working memory, 5 % headroom.
+    /// Pods of one replica.
+    #[serde(default = "one_rank")]
+    pub ranks: u32,
+    /// GPUs of one rank; absent on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus_per_rank: Option<u32>,
+    /// Memory of one rank as chosen, all its GPUs together: the parts and 5 % headroom.
     pub needed: u64,
+    /// What that is for; absent where an older operator wrote this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<CapacityParts>,
     /// Memory of one rank for every quantization, best quality first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<CapacityOption>,
     /// The memory limit of the template, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Memory for pods of the largest node that the template may use, when empty; 0 without such a node.
+    /// Memory for pods, or of the GPUs, of the largest node that the template may use, when empty; 0 without such a
+    /// node.
     pub largest_node: u64,
-    /// Largest memory that is free on one such node; only while a rank waits for room.
+    /// Largest such memory that is free on one such node; only while a rank waits for room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free: Option<u64>,
-    /// What could be asked for instead, when what is asked for does not fit.
+    /// What could be asked for instead, or which nodes are missing, when what is asked for does not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_fit: Option<String>,
+}
+
+/// What the memory of one rank is for. Bytes, without headroom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacityParts {
+    /// Weights that every rank has: attention, embeddings, gates, shared experts.
+    pub weights: u64,
+    /// Its share of the experts.
+    pub experts: u64,
+    /// KV cache of one longest request.
+    pub kv_cache: u64,
+    /// State of one request that does not grow with its length.
+    pub state: u64,
+    /// Everything else: activations, tokenizer, the process itself; on every GPU of its own.
+    pub working: u64,
 }
 
 /// One quantization and its price.
@@ -96,8 +122,15 @@ pub struct CapacityOption {
     pub quantization: Quantization,
     /// Memory of one rank, bytes.
     pub needed: u64,
-    /// Within the memory limit, and within some node when that is empty.
+    /// All ranks of a replica are within the memory limit, and within the nodes when those are empty.
     pub fits: bool,
+    /// Longest context with which they would be, tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longest_context: Option<u32>,
+}
+
+fn one_rank() -> u32 {
+    1
 }
 
 /// What `coterie inspect` found, kept so that a restarted operator does not look again.
@@ -248,5 +281,19 @@ mod tests {
         .unwrap();
         assert_eq!((status.replicas, status.quantization, status.capacity), (2, None, None));
         assert_eq!(status.rollout.map(|rollout| rollout.updated), Some(1));
+    }
+
+    #[test]
+    fn a_choice_that_an_older_operator_kept_is_read_as_one_rank() {
+        let status: ModelDeploymentStatus = serde_json::from_value(json!({
+            "capacity": {
+                "basis": "b", "device": "Cpu", "needed": 5, "largestNode": 9,
+                "options": [{ "quantization": "None", "needed": 5, "fits": true }],
+            },
+        }))
+        .unwrap();
+        let capacity = status.capacity.unwrap();
+        assert_eq!((capacity.ranks, capacity.gpus_per_rank, capacity.parts), (1, None, None));
+        assert_eq!(capacity.options.len(), 1);
     }
 }

@@ -206,10 +206,12 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
     let target = match (&capacity, &inspection.weights) {
         (Some(capacity), Some(weights)) if !capacity.is_hopeless() => {
             let shape = Shape::of(&weights.inspection);
-            let ranks = ranks(deployment, shape);
             Ok(Target {
-                revision: revision::revision(deployment, capacity, ranks),
-                ranks,
+                revision: revision::revision(deployment, capacity),
+                // A model without experts has nothing to share.
+                ranks: if shape.is_possible() { capacity.ranks } else { 1 },
+                redundant: capacity.redundant as usize,
+                slots: capacity.slots as usize * shape.layers,
                 shape,
                 launch: capacity.launch(deployment),
                 demand: capacity.demand,
@@ -229,11 +231,6 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
         actions: steps.actions,
         look_again_after: steps.look_again_after,
     }
-}
-
-/// Ranks of a replica. A model without experts has nothing to share.
-fn ranks(deployment: &Deployment, shape: Shape) -> u32 {
-    if shape.is_possible() { deployment.ranks.unwrap_or(1).max(1) } else { 1 }
 }
 
 /// Applies the Services that are missing or that somebody changed; gives the names that somebody else has.

@@ -18,14 +18,25 @@ pub fn experts_name(name: &str, replica: u32) -> String {
     format!("{name}-{replica}-experts")
 }
 
+/// What it is made from.
+#[derive(Clone, Debug)]
+pub struct ExpertsConfig {
+    /// The map.
+    pub map: ExpertMap,
+    /// How it came about, if it is not the first.
+    pub moved: Option<Moved>,
+    /// The redundant slots a layer that were asked for when it was made.
+    pub redundant: usize,
+}
+
 /// The map, also as a table for people, how it came about, and where the ranks with these numbers are reached.
 pub fn experts_config_map(
     deployment: &Deployment,
     replica: u32,
-    map: &ExpertMap,
-    moved: Option<&Moved>,
+    config: &ExpertsConfig,
     ranks: &BTreeSet<u32>,
 ) -> ConfigMap {
+    let ExpertsConfig { map, moved, redundant } = config;
     let table = Some(map.table()).filter(|table| table.len() <= TABLE_LIMIT);
     let table = table.unwrap_or_else(|| "too large for a table: see map.json\n".to_owned());
     // Neither can fail: a map has string keys, and every address below has a host and a port.
@@ -43,6 +54,7 @@ pub fn experts_config_map(
     let told = format!("{}-{}", map.version(), fingerprint(&contents, 8));
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(name::ANNOTATION_APPLIED.to_owned(), told);
+    annotations.insert(name::ANNOTATION_REDUNDANT.to_owned(), redundant.to_string());
     if let Some(moved) = moved {
         annotations.insert(name::ANNOTATION_MOVED.to_owned(), json(serde_json::to_string(moved)));
     }

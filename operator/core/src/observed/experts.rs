@@ -21,6 +21,8 @@ pub struct ObservedExperts {
     pub map: Option<ExpertMap>,
     /// How that map came about, if it is not the first.
     pub moved: Option<Moved>,
+    /// The redundant slots a layer that were asked for when it was made.
+    pub redundant: Option<usize>,
 }
 
 /// The change that led to an expert map; written beside the map, so that who takes over knows it too.
@@ -43,12 +45,13 @@ impl ObservedExperts {
         let metadata = &object.metadata;
         let replica = metadata.labels.as_ref()?.get(name::LABEL_REPLICA)?.parse().ok()?;
         let text = object.data.as_ref().and_then(|entries| entries.get(name::EXPERT_MAP_FILE));
-        let moved = metadata.annotations.as_ref().and_then(|all| all.get(name::ANNOTATION_MOVED));
+        let annotation = |key| metadata.annotations.as_ref().and_then(|all| all.get(key));
         Some(Self {
             replica,
             owned: controller_uid(metadata) == Some(uid),
             map: text.and_then(|text| serde_json::from_str(text).ok()),
-            moved: moved.and_then(|text| serde_json::from_str(text).ok()),
+            moved: annotation(name::ANNOTATION_MOVED).and_then(|text| serde_json::from_str(text).ok()),
+            redundant: annotation(name::ANNOTATION_REDUNDANT).and_then(|text| text.parse().ok()),
             object,
         })
     }

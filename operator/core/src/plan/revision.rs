@@ -22,6 +22,12 @@ struct Made<'a> {
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpus: Option<u32>,
+    /// Ranks that are alone in their replica and ranks that share its experts are started differently; how many there
+    /// are, peers and expert map tell them while they run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    several: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activations: Option<Activations>,
     drain_seconds: u32,
     labels: &'a BTreeMap<String, String>,
     annotations: &'a BTreeMap<String, String>,
@@ -32,14 +38,13 @@ struct Made<'a> {
     priority_class_name: Option<&'a str>,
     image_pull_secrets: &'a [String],
     restart: Option<&'a str>,
-    /// Only of a replica of several ranks; how many is no part of it, so that ranks come and go without a restart.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    activations: Option<Activations>,
 }
 
 /// The revision of the pods that are wanted now.
-pub fn revision(deployment: &Deployment, capacity: &CapacityPlan, ranks: u32) -> String {
+pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
     let template = &deployment.template;
+    let several = capacity.ranks > 1;
+    let activations = Some(deployment.experts.activations).filter(|it| *it != Activations::default());
     let made = Made {
         served_name: &deployment.served_name,
         source: match &deployment.source {
@@ -51,7 +56,9 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan, ranks: u32) ->
         context_length: deployment.context_length,
         quantization: capacity.quantization,
         device: capacity.device,
-        gpus: (capacity.device == Device::Gpu).then_some(deployment.gpus_per_rank),
+        gpus: (capacity.device == Device::Gpu).then_some(capacity.gpus),
+        several,
+        activations: activations.filter(|_| several),
         drain_seconds: deployment.drain_seconds,
         labels: &template.labels,
         annotations: &template.annotations,
@@ -62,7 +69,6 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan, ranks: u32) ->
         priority_class_name: template.priority_class_name.as_deref(),
         image_pull_secrets: &template.image_pull_secrets,
         restart: deployment.restart.as_deref(),
-        activations: (ranks > 1).then_some(deployment.experts.activations),
     };
     fingerprint(&made, 10)
 }
@@ -72,7 +78,7 @@ mod tests {
     use crate::plan::Plan;
     use crate::world::{World, settled};
     use coterie_api::deployment::ModelDeployment;
-    use coterie_api::launch::Quantization;
+    use coterie_api::launch::{Activations, Quantization};
     use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -116,27 +122,25 @@ mod tests {
     }
 
     #[test]
-    fn several_ranks_are_another_revision_than_one_and_how_many_is_none() {
-        let one = revision(|_| {});
-        assert_eq!(revision(|object| object.spec.ranks = Some(1)), one);
-        let two = revision(|object| object.spec.ranks = Some(2));
-        assert_ne!(two, one);
-        assert_eq!(revision(|object| object.spec.ranks = Some(3)), two);
-        let of_experts = |object: &mut ModelDeployment| {
-            object.spec.ranks = Some(2);
-            object.spec.experts.redundant = 4;
-            object.spec.experts.rebalance = coterie_api::deployment::Rebalance::Never;
-        };
-        assert_eq!(revision(of_experts), two, "the map is read again, no pod is made anew");
-        let int8 = coterie_api::launch::Activations::Int8;
-        assert_eq!(revision(|object| object.spec.experts.activations = int8), one);
-        assert_ne!(
+    fn how_many_ranks_there_are_makes_no_revision_but_one_or_several_does() {
+        let of = |ranks, redundant| {
             revision(|object| {
-                object.spec.ranks = Some(2);
-                object.spec.experts.activations = int8;
-            }),
-            two
-        );
+                object.spec.ranks = ranks;
+                object.spec.experts.redundant = redundant;
+            })
+        };
+        assert_eq!(of(Some(1), 0), of(None, 0));
+        assert_ne!(of(Some(2), 0), of(None, 0));
+        assert_eq!(of(Some(3), 0), of(Some(2), 0));
+        assert_eq!(of(Some(3), 8), of(Some(2), 0));
+        let int8 = |ranks| {
+            revision(|object| {
+                object.spec.ranks = ranks;
+                object.spec.experts.activations = Activations::Int8;
+            })
+        };
+        assert_eq!(int8(None), of(None, 0), "a rank that is alone sends nothing");
+        assert_ne!(int8(Some(2)), of(Some(2), 0));
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub struct Target {
     pub ranks: u32,
     /// What there is for them to share.
     pub shape: Shape,
+    /// Slots of each layer beyond one for every expert, all ranks together.
+    pub redundant: usize,
+    /// Slots that the memory of one rank has room for, all layers together.
+    pub slots: usize,
     /// Their command line, but for their share of the experts.
     pub launch: RankLaunch,
     /// What each requests.

@@ -3,6 +3,7 @@
 use super::load::balance;
 use super::places::{places, rebalance};
 use super::{View, all_ready};
+use crate::objects::ExpertsConfig;
 use crate::observed::{Moved, version_of};
 use crate::plan::Steps;
 use coterie_api::deployment::Rebalance;
@@ -12,21 +13,20 @@ use jiff::SignedDuration;
 /// Between two moves that only the load calls for.
 const REBALANCE_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
-/// The map that its ranks should go by.
-pub(super) struct Next {
-    pub(super) map: ExpertMap,
-    /// How it came about, if it is not the first.
-    pub(super) moved: Option<Moved>,
-}
-
-/// `None` if the model has no experts, or more of something than a map may have: it then serves by one rank.
-pub(super) fn next(view: &View, steps: &mut Steps) -> Option<Next> {
-    let width = view.target.ranks as usize;
-    let Some(map) = view.map() else { return first(view, width) };
-    let unchanged = Next { map: map.clone(), moved: view.there.and_then(|there| there.moved.clone()) };
+/// What its ConfigMap should say; `None` if there can be no such map.
+pub(super) fn next(view: &View, steps: &mut Steps) -> Option<ExpertsConfig> {
+    let target = view.target;
+    let width = target.ranks as usize;
+    let (Some(map), Some(there)) = (view.map(), view.there) else { return first(view, width) };
+    let asked = target.redundant;
+    let unchanged = ExpertsConfig {
+        map: map.clone(),
+        moved: there.moved.clone(),
+        redundant: there.redundant.unwrap_or(asked),
+    };
     let Some(live) = &view.live else {
         // Nobody goes by it yet.
-        let fits = map.ranks() == width && copies(map) == wanted_copies(view, width);
+        let fits = map.ranks() == width && unchanged.redundant == asked;
         return if fits { Some(unchanged) } else { first(view, width) };
     };
     if !view.is_settled(map) {
@@ -34,31 +34,30 @@ pub(super) fn next(view: &View, steps: &mut Steps) -> Option<Next> {
     }
     let ready = |rank: &u32| live.rank(*rank).is_some_and(|pod| pod.ready);
     let ranks = u32::try_from(map.ranks()).unwrap_or(u32::MAX);
-    let joined = (ranks..view.target.ranks).take_while(ready).count();
-    let version = map.version() + 1;
-    let (after, why) = if map.ranks() > width {
-        (places(view, width, version), format!("ranks went from {} to {width}", map.ranks()))
-    } else if joined > 0 {
-        let wider = map.ranks() + joined;
-        (places(view, wider, version), format!("ranks went from {} to {wider}", map.ranks()))
-    } else if copies(map) != wanted_copies(view, map.ranks()) {
-        let redundant = view.deployment.experts.redundant;
-        let after = places(view, map.ranks(), version).filter(|after| copies(after) != copies(map));
-        (after, format!("experts.redundant is {redundant} now"))
+    let joined = (ranks..target.ranks).take_while(ready).count();
+    let (after, why) = if map.ranks() > width || joined > 0 {
+        let after = width.min(map.ranks() + joined);
+        (places(view, after, Some(map)), format!("ranks went from {} to {after}", map.ranks()))
+    } else if unchanged.redundant != asked {
+        (places(view, map.ranks(), Some(map)), format!("experts.redundant is {asked} now"))
     } else {
         return Some(rebalanced(view, map, steps).unwrap_or(unchanged));
     };
     // What cannot be placed otherwise stays where it is.
-    Some(after.map_or(unchanged, |after| moved(view, map, after, why)))
+    Some(match after {
+        Some(after) if after != *map => moved(view, map, after, why),
+        _ => ExpertsConfig { redundant: asked, ..unchanged },
+    })
 }
 
 /// A map for a replica that has none: its version is higher than any that one of its ranks may know.
-fn first(view: &View, width: usize) -> Option<Next> {
+fn first(view: &View, width: usize) -> Option<ExpertsConfig> {
     let read = view.pods().iter().filter_map(|pod| view.observed.reports.get(&pod.uid));
     let told = view.pods().iter().map(|pod| version_of(&pod.told.experts));
     let there = view.there.map(|there| version_of(there.content()));
     let known = read.map(|report| report.read).chain(told).chain(there).max().unwrap_or(0);
-    Some(Next { map: places(view, width, known + 1)?, moved: None })
+    let map = places(view, width, None)?.with_version(known + 1);
+    Some(ExpertsConfig { map, moved: None, redundant: view.target.redundant })
 }
 
 /// Slots beyond one for every expert, of all layers.
@@ -67,15 +66,8 @@ pub(super) fn copies(map: &ExpertMap) -> usize {
     slots - map.layers() * map.experts()
 }
 
-/// No rank holds an expert twice, so there cannot be more copies than other ranks.
-fn wanted_copies(view: &View, ranks: usize) -> usize {
-    let shape = view.target.shape;
-    let redundant = view.deployment.experts.redundant as usize;
-    shape.layers * redundant.min(shape.experts * ranks.saturating_sub(1))
-}
-
 /// The load calls for another map, and it is time for one.
-fn rebalanced(view: &View, map: &ExpertMap, steps: &mut Steps) -> Option<Next> {
+fn rebalanced(view: &View, map: &ExpertMap, steps: &mut Steps) -> Option<ExpertsConfig> {
     let load = view.observed.loads.get(&view.number).filter(|load| load.version == map.version())?;
     if view.deployment.experts.rebalance != Rebalance::Auto || !all_ready(view, map) {
         return None;
@@ -91,7 +83,7 @@ fn rebalanced(view: &View, map: &ExpertMap, steps: &mut Steps) -> Option<Next> {
     Some(moved(view, map, after, why))
 }
 
-fn moved(view: &View, before: &ExpertMap, after: ExpertMap, why: String) -> Next {
+fn moved(view: &View, before: &ExpertMap, after: ExpertMap, why: String) -> ExpertsConfig {
     let load = view.observed.loads.get(&view.number).filter(|load| load.version == before.version());
     let moved = Moved {
         time: view.now,
@@ -99,5 +91,5 @@ fn moved(view: &View, before: &ExpertMap, after: ExpertMap, why: String) -> Next
         why,
         balance: load.and_then(|load| balance(before, &load.tokens)),
     };
-    Next { map: after, moved: Some(moved) }
+    ExpertsConfig { map: after, moved: Some(moved), redundant: view.target.redundant }
 }

@@ -3,11 +3,11 @@
 use super::View;
 use coterie_api::expert_map::ExpertMap;
 
-/// Places on `ranks` ranks, under `version`; `None` if there can be no such map.
-pub(super) fn places(view: &View, ranks: usize, version: u64) -> Option<ExpertMap> {
+/// Places on `ranks` ranks, as version that follows `before`; `None` if there can be no such map.
+pub(super) fn places(view: &View, ranks: usize, before: Option<&ExpertMap>) -> Option<ExpertMap> {
     let shape = view.target.shape;
-    let redundant = view.deployment.experts.redundant as usize;
-    even(shape.layers, shape.experts, ranks, redundant, version)
+    let version = before.map_or(0, ExpertMap::version) + 1;
+    even(shape.layers, shape.experts, ranks, view.target.redundant, version)
 }
 
 /// Better places for what is asked of the experts, and why; `None` when moving costs more than it gains.

@@ -3,13 +3,15 @@
 use super::load::balance;
 use super::next::copies;
 use super::{View, routes_by};
-use crate::observed::{Moved, ObservedPod, RankReport};
+use crate::objects::ExpertsConfig;
+use crate::observed::{ObservedPod, RankReport};
 use coterie_api::deployment::status::{ExpertMove, MoveOutcome, ReplicaExpertsStatus};
 use coterie_api::expert_map::ExpertMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Numbers change only when something happens, and the balance once in a while.
-pub(super) fn status(view: &View, map: &ExpertMap, moved: Option<&Moved>) -> ReplicaExpertsStatus {
+pub(super) fn status(view: &View, config: &ExpertsConfig) -> ReplicaExpertsStatus {
+    let ExpertsConfig { map, moved, .. } = config;
     let before = view.observed.status.experts.as_ref();
     let number = i32::try_from(view.number).unwrap_or(i32::MAX);
     let before = before.and_then(|it| it.replicas.iter().find(|it| it.replica == number));
@@ -40,7 +42,7 @@ pub(super) fn status(view: &View, map: &ExpertMap, moved: Option<&Moved>) -> Rep
         lost: count(lost(view, map)),
         adopted: count(reports.iter().map(|report| report.adopted as usize).sum()),
         trouble,
-        last_move: moved.map(|moved| ExpertMove {
+        last_move: moved.as_ref().map(|moved| ExpertMove {
             time: Time(moved.time),
             slots: count(moved.slots),
             why: moved.why.clone(),
