@@ -41,7 +41,15 @@ fn row(model: &str, [layers, experts, redundant, ranks, nodes, groups]: [usize; 
     };
     let places: Vec<Rank> =
         (0..ranks).map(|rank| Rank { node: rank * nodes / ranks, slots: usize::MAX }).collect();
-    let input = Input { tokens: &tokens, ranks: &places, redundant, groups, current: None, budget: None, together: None };
+    let input = Input {
+        tokens: &tokens,
+        ranks: &places,
+        redundant,
+        groups,
+        current: None,
+        budget: None,
+        together: None,
+    };
     let (eplb_time, eplb) = timed(reference);
     let (time, placed) = timed(|| place(&input).expect("there is memory for all"));
 
@@ -123,7 +131,13 @@ impl Kind {
             Kind::Uniform => 500.0 + 1000.0 * random.unit(),
             Kind::Lognormal => 1000.0 * random.normal().exp(),
             Kind::Zipf => 100_000.0 / (place + 1) as f64,
-            Kind::OneHot => if place == 0 { 1000.0 * experts as f64 } else { 1000.0 },
+            Kind::OneHot => {
+                if place == 0 {
+                    1000.0 * experts as f64
+                } else {
+                    1000.0
+                }
+            }
         };
         order.into_iter().map(|place| tokens(place, random) as u64).collect()
     }

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod capacity;
 pub mod inspection;
+pub mod placement;
 pub mod revision;
 pub mod rollout;
 pub mod trouble;

@@ -234,8 +234,9 @@ fn pairs<'a>(input: &Input<'a>, layer: usize) -> Option<&'a [Together]> {
 /// Each layer as well as can be: there is nothing to keep.
 fn first(input: &Input, terms: &[Terms]) -> Vec<Vec<Vec<u16>>> {
     let arranged = terms.iter().enumerate().map(|(number, terms)| {
-        let mut layer = fresh::arrange(terms, input.groups, number as u64);
+        let mut layer = fresh::arrange(terms, input.groups, number as u64, fresh::shakes(terms));
         labels::relabel(&mut layer, None, pairs(input, number));
+        layer.settle();
         layer.into_held()
     });
     arranged.collect()
@@ -248,10 +249,12 @@ fn moved(input: &Input, current: &ExpertMap, terms: &[Terms]) -> (Vec<Vec<Vec<u1
     for (number, terms) in terms.iter().enumerate() {
         let now: Vec<Vec<u16>> =
             (0..input.ranks.len()).map(|rank| current.held(number, rank).to_vec()).collect();
-        let mut fresh: Option<Layer> =
-            (!terms.uncounted).then(|| fresh::arrange(terms, input.groups, number as u64));
+        let arrange = || fresh::arrange(terms, input.groups, number as u64, fresh::shakes(terms));
+        let mut fresh: Option<Layer> = (!terms.uncounted).then(arrange);
         if let Some(fresh) = &mut fresh {
             labels::relabel(fresh, Some(&now), pairs(input, number));
+            // On other nodes there may be other steps.
+            fresh.settle();
         }
         layers.push(Carried::new(terms, now, &holdable[number], fresh));
     }
@@ -268,7 +271,9 @@ fn loads(map: &ExpertMap, current: Option<&ExpertMap>) -> Vec<Load> {
     let mut loads = Vec::new();
     for layer in 0..map.layers() {
         for rank in 0..map.ranks() {
-            let is_new = |expert: &u16| !current.is_some_and(|current| current.holds(layer, rank, usize::from(*expert)));
+            let is_new = |expert: &u16| {
+                !current.is_some_and(|current| current.holds(layer, rank, usize::from(*expert)))
+            };
             let new = map.held(layer, rank).iter().copied().filter(is_new);
             loads.extend(new.map(|expert| Load { layer, rank, expert }));
         }

@@ -47,29 +47,32 @@ fn candidate(layer: &Candidates, number: usize) -> &Candidate {
     layer.walk.get(number).or(layer.fresh.as_ref()).unwrap_or(&layer.walk[0])
 }
 
-/// Of those as good as the best, the one that fills most slots and then loads fewest.
+/// Of what the walk passes and is as good as the best: what fills most slots, and then loads fewest. The fresh one only
+/// if the walk passes nothing as good.
 fn best(layer: &Candidates) -> usize {
     let ends = layer.walk.last().into_iter().chain(&layer.fresh);
     let limit = ends.map(|end| end.score).fold(f64::INFINITY, f64::min) * EQUALLY_GOOD;
-    let good = layer.all().filter(|(_, candidate)| candidate.score <= limit);
+    let good = layer.walk.iter().enumerate().filter(|(_, candidate)| candidate.score <= limit);
     let order = |one: &Candidate, other: &Candidate| {
         let counts = (one.unused, one.loads).cmp(&(other.unused, other.loads));
         counts.then(one.score.total_cmp(&other.score))
     };
-    good.min_by(|(_, one), (_, other)| order(one, other)).map_or(0, |(number, _)| number)
+    good.min_by(|(_, one), (_, other)| order(one, other)).map_or(layer.walk.len(), |(number, _)| number)
 }
 
 /// From what can stay, again and again the change that gains most for each slot that it loads.
 fn affordable(layers: &[Candidates], wanted: &[usize], budget: usize) -> Vec<usize> {
     let mut chosen: Vec<usize> = layers.iter().map(cheapest).collect();
-    let spent: usize = layers.iter().zip(&chosen).map(|(layer, &number)| candidate(layer, number).loads).sum();
+    let spent: usize =
+        layers.iter().zip(&chosen).map(|(layer, &number)| candidate(layer, number).loads).sum();
     let mut left = budget.saturating_sub(spent);
     loop {
         let mut best: Option<(f64, usize, usize)> = None;
         for (at, layer) in layers.iter().enumerate() {
             let (now, most) = (candidate(layer, chosen[at]), candidate(layer, wanted[at]).loads);
             for (number, then) in layer.all() {
-                let affordable = then.loads > now.loads && then.loads <= most && then.loads - now.loads <= left;
+                let affordable =
+                    then.loads > now.loads && then.loads <= most && then.loads - now.loads <= left;
                 let gain = (now.score - then.score) / then.loads.saturating_sub(now.loads).max(1) as f64;
                 if affordable && gain > 0.0 && best.is_none_or(|(most, ..)| gain > most) {
                     best = Some((gain, at, number));
@@ -84,6 +87,8 @@ fn affordable(layers: &[Candidates], wanted: &[usize], budget: usize) -> Vec<usi
 
 /// The fewest loads, and of those the best.
 fn cheapest(layer: &Candidates) -> usize {
-    let order = |one: &Candidate, other: &Candidate| one.loads.cmp(&other.loads).then(one.score.total_cmp(&other.score));
+    let order = |one: &Candidate, other: &Candidate| {
+        one.loads.cmp(&other.loads).then(one.score.total_cmp(&other.score))
+    };
     layer.all().min_by(|(_, one), (_, other)| order(one, other)).map_or(0, |(number, _)| number)
 }

@@ -6,33 +6,33 @@
 use super::dice::Dice;
 use super::eplb;
 use super::labels;
-use super::layer::{Layer, Move, SMALLEST, Terms};
-
-/// A layer is shaken this often, divided by its slots and its ranks …
-const SHAKEN: usize = 20_000;
-/// … but at least and at most so often: time is bounded for large ones, and small ones have few arrangements.
-const LEAST_SHAKES: usize = 2;
-const MOST_SHAKES: usize = 400;
+use super::layer::{Layer, Move, SMALL, SMALLEST, Terms};
 
 /// What is at most so much worse than the best is gone on from.
 const NEARLY: f64 = 1.05;
 
+/// How often a layer is shaken: less often the larger it is, so that time is bounded; small ones have few arrangements,
+/// and that often finds the best of them.
+pub(super) fn shakes(terms: &Terms) -> usize {
+    (80_000 / (terms.slots() * terms.shares.len()).max(1)).clamp(2, 4000)
+}
+
 /// Arranges a layer from nothing. Copies of an expert are on different nodes ([`Layer::spread`] says so in the answer),
 /// unless that would make the busiest rank busier than EPLB's: then nodes do not count.
-pub(super) fn arrange<'a>(terms: &'a Terms<'a>, groups: usize, seed: u64) -> Layer<'a> {
+pub(super) fn arrange<'a>(terms: &'a Terms<'a>, groups: usize, seed: u64, shakes: usize) -> Layer<'a> {
     let mut dice = Dice::new(seed);
     let mut start = greedy(terms);
     let Some(reference) = reference(terms, groups) else {
-        return searched(start, None, &mut dice);
+        return searched(start, None, shakes, &mut dice);
     };
-    start.enough = start.enough.min(busiest(&reference)); 
+    start.enough = start.enough.min(busiest(&reference));
     let limit = busiest(&reference) * (1.0 + SMALLEST);
     let other = (terms.node_count == 1).then(|| reference.clone());
-    let best = searched(start, other, &mut dice);
+    let best = searched(start, other, shakes, &mut dice);
     if busiest(&best) <= limit {
         return best;
     }
-    let mut best = searched(reference, None, &mut dice);
+    let mut best = searched(reference, None, shakes, &mut dice);
     labels::relabel(&mut best, None, None);
     best
 }
@@ -48,7 +48,8 @@ fn reference<'a>(terms: &'a Terms<'a>, groups: usize) -> Option<Layer<'a>> {
         return None;
     }
     let tokens: Vec<f32> = terms.tokens.iter().map(|&tokens| tokens as f32).collect();
-    let in_order = terms.nodes.is_sorted() && terms.nodes.chunk_by(|a, b| a == b).all(|node| node.len() == terms.nodes.len() / terms.node_count);
+    let in_order = terms.nodes.is_sorted()
+        && terms.nodes.chunk_by(|a, b| a == b).all(|node| node.len() == terms.nodes.len() / terms.node_count);
     let mut policies = vec![(1, 1)];
     if in_order && terms.node_count > 1 {
         policies.push((groups, terms.node_count));
@@ -78,7 +79,8 @@ fn greedy<'a>(terms: &'a Terms<'a>) -> Layer<'a> {
     for _ in layer.experts()..terms.slots() {
         let may = (0..layer.experts()).filter(|&expert| copies[expert] < layer.ranks());
         // The first of several that have most.
-        let most = may.reduce(|most, expert| if part(expert, &copies) > part(most, &copies) { expert } else { most });
+        let most = may
+            .reduce(|most, expert| if part(expert, &copies) > part(most, &copies) { expert } else { most });
         let Some(most) = most else { break };
         copies[most] += 1;
     }
@@ -89,14 +91,12 @@ fn greedy<'a>(terms: &'a Terms<'a>) -> Layer<'a> {
     for expert in order {
         for _ in 0..copies[expert] {
             let may = (0..layer.ranks()).filter(|&rank| layer.has_room(rank) && !layer.holds(rank, expert));
-            let crowd = |rank: usize| if copies[expert] == 1 { 0 } else { layer.crowd(expert, None, Some(rank)) };
-            let key = |rank: usize| (crowd(rank), load[rank]);
-            let best = may.map(|rank| (key(rank), rank)).reduce(|best, other| {
-                let is_less = other.0.0 < best.0.0 || other.0.0 == best.0.0 && other.0.1 < best.0.1;
-                if is_less { other } else { best }
-            });
+            let crowd =
+                |rank: usize| if copies[expert] == 1 { 0 } else { layer.crowd(expert, None, Some(rank)) };
+            let order = |&a: &usize, &b: &usize| crowd(a).cmp(&crowd(b)).then(load[a].total_cmp(&load[b]));
+            let best = may.min_by(order);
             // A first copy always finds a slot, a further one only if a rank without one has room.
-            if let Some((_, rank)) = best {
+            if let Some(rank) = best {
                 load[rank] += part(expert, &copies);
                 layer.put(expert, rank);
             }
@@ -106,14 +106,13 @@ fn greedy<'a>(terms: &'a Terms<'a>) -> Layer<'a> {
 }
 
 /// Improves each start, then shakes the best and improves it again.
-fn searched<'a>(start: Layer<'a>, other: Option<Layer<'a>>, dice: &mut Dice) -> Layer<'a> {
+fn searched<'a>(start: Layer<'a>, other: Option<Layer<'a>>, shakes: usize, dice: &mut Dice) -> Layer<'a> {
     let mut best = settled(start);
     if let Some(other) = other.map(settled).filter(|other| is_better(other, &best)) {
         best = other;
     }
-    let size = best.terms.slots() * best.ranks();
     let (mut at, mut trial) = (best.clone(), best.clone());
-    for _ in 0..(SHAKEN / size.max(1)).clamp(LEAST_SHAKES, MOST_SHAKES) {
+    for _ in 0..shakes {
         if busiest(&best) <= best.enough {
             break;
         }
@@ -143,9 +142,12 @@ fn is_better(one: &Layer, other: &Layer) -> bool {
     if equal { one.unused() < other.unused() } else { load < others }
 }
 
-/// Up to three random moves, most of them at the busiest rank.
+/// A few random moves, most of them at the busiest rank; in small layers sometimes so many that nothing is left of what
+/// was.
 fn shake(layer: &mut Layer, dice: &mut Dice) {
-    for _ in 0..1 + dice.below(4) {
+    let anew = layer.terms.slots() <= SMALL && dice.below(3) == 0;
+    let moves = if anew { 2 * layer.terms.slots() } else { 1 + dice.below(4) };
+    for _ in 0..moves {
         let one = if dice.below(2) == 0 { layer.busiest() } else { dice.below(layer.ranks()) };
         let other = dice.below(layer.ranks());
         let step = match dice.below(3) {
@@ -165,9 +167,12 @@ fn random_swap(layer: &Layer, one: usize, other: usize, dice: &mut Dice) -> Opti
     Some(Move::swap(here, one, there, other))
 }
 
-/// A copy of something from `from` comes to `to`, in place of another copy.
+/// A copy of something from `from` comes to `to`, into an empty slot or in place of another copy.
 fn random_copy(layer: &Layer, from: usize, to: usize, dice: &mut Dice) -> Option<Move> {
     let expert = pick(layer.held(from).filter(|&expert| !layer.holds(to, expert)), dice)?;
+    if layer.has_room(to) {
+        return Some(Move::copy(expert, to));
+    }
     let other = pick(layer.held(to).filter(|&other| layer.copies(other) > 1), dice)?;
     Some(Move::copy(expert, to).instead_of(other, to))
 }

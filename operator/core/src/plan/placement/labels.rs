@@ -122,7 +122,8 @@ impl Packs<'_, '_> {
             return 0;
         }
         let goes = |from: usize, to: usize| -> isize {
-            let moves = self.layer.held(from).filter(|&e| self.layer.copies(e) > 1 && !self.layer.holds(to, e));
+            let moves =
+                self.layer.held(from).filter(|&e| self.layer.copies(e) > 1 && !self.layer.holds(to, e));
             let change = |expert| {
                 let after = self.layer.crowd(expert, Some(from), Some(to));
                 after as isize - self.layer.crowd(expert, None, None) as isize

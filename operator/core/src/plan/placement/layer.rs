@@ -12,7 +12,7 @@ pub(super) const SMALLEST: f64 = 1e-9;
 /// In a layer of more slots than [`SMALL`] nobody would notice this share of a load.
 const NEGLIGIBLE: f64 = 1e-3;
 /// Up to so many slots every bit counts: there the best is cheap to look for, and single experts make a difference.
-const SMALL: usize = 64;
+pub(super) const SMALL: usize = 64;
 
 /// What a layer is arranged for.
 #[derive(Debug)]
@@ -224,8 +224,8 @@ impl<'a> Layer<'a> {
 
     /// Tokens of one copy of `change.expert` after it.
     fn part_after(&self, change: Change) -> f64 {
-        let copies =
-            self.copies[change.expert] + usize::from(change.to.is_some()) - usize::from(change.from.is_some());
+        let copies = self.copies[change.expert] + usize::from(change.to.is_some())
+            - usize::from(change.from.is_some());
         self.terms.tokens[change.expert] / copies.max(1) as f64
     }
 

@@ -10,7 +10,8 @@ use std::cmp::Ordering;
 impl Layer<'_> {
     /// Takes one step; false if there is none.
     pub(super) fn step(&mut self) -> bool {
-        let step = self.shed().or_else(|| self.part_copies()).or_else(|| self.improve()).or_else(|| self.fill());
+        let step =
+            self.shed().or_else(|| self.part_copies()).or_else(|| self.improve()).or_else(|| self.fill());
         if let Some(step) = &step {
             self.apply(step);
         }

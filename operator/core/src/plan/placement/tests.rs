@@ -3,13 +3,16 @@
 mod against_eplb;
 mod exhaustive;
 mod loads;
+mod maps;
+mod worth;
 
 use super::{Input, Placement, Rank, place};
 use coterie_api::expert_map::ExpertMap;
 
 /// `each[i]` ranks on node i, with memory for everything.
 fn ranks(each: &[usize]) -> Vec<Rank> {
-    let on_node = |(node, &count): (usize, &usize)| std::iter::repeat_n(Rank { node, slots: usize::MAX }, count);
+    let on_node =
+        |(node, &count): (usize, &usize)| std::iter::repeat_n(Rank { node, slots: usize::MAX }, count);
     each.iter().enumerate().flat_map(on_node).collect()
 }
 
