@@ -64,6 +64,7 @@ impl Observer {
         queue: Queue,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
         let Operator { client, options, health, .. } = operator;
+        let load_window = settings.load_window;
         let (deployments, mut writer) = store::<ModelDeployment>();
         let observer = Arc::new(Self {
             client: client.clone(),
@@ -73,7 +74,7 @@ impl Observer {
             nodes: Book::default(),
             services: Book::default(),
             config_maps: Book::default(),
-            reports: Arc::new(Reports::new(options.expert_window())),
+            reports: Arc::new(Reports::new(load_window)),
             progress: Progresses::default(),
         });
         let (seen, progress) = (observer.clone(), &observer.progress);

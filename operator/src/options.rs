@@ -70,12 +70,8 @@ impl Options {
             runtime_image: self.runtime_image.clone(),
             image_pull_policy: Some(policy),
             certificate_life: SignedDuration::from_secs(self.certificate_seconds.into()),
+            load_window: SignedDuration::from_secs(self.expert_window_seconds.into()),
         })
-    }
-
-    /// How long the load on experts is counted before it is told.
-    pub fn expert_window(&self) -> SignedDuration {
-        SignedDuration::from_secs(self.expert_window_seconds.into())
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Settings {
     pub image_pull_policy: Option<PullPolicy>,
     /// How long a certificate of the exchange is valid.
     pub certificate_life: SignedDuration,
+    /// How long the load on experts is counted before it is told.
+    pub load_window: SignedDuration,
 }
 
 /// State of a PersistentVolumeClaim.

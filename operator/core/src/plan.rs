@@ -5,6 +5,7 @@ pub mod capacity;
 pub mod certificates;
 pub mod experts;
 pub mod inspection;
+pub mod placement;
 pub mod replica;
 pub mod revision;
 pub mod rollout;
@@ -15,6 +16,7 @@ use crate::observed::{Observed, ObservedPod};
 use crate::validate::Deployment;
 use capacity::CapacityPlan;
 use certificates::CertificateChange;
+use coterie_api::launch::{Inspection, Quantization};
 use experts::{ExpertsPlan, Shape};
 use inspection::InspectionPlan;
 use jiff::{SignedDuration, Timestamp};
@@ -212,6 +214,8 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
                 ranks: if shape.is_possible() { capacity.ranks } else { 1 },
                 redundant: capacity.redundant as usize,
                 slots: capacity.slots as usize * shape.layers,
+                slot_bytes: slot_bytes(&weights.inspection, capacity.quantization, shape),
+                experts_per_token: weights.inspection.experts_per_token,
                 shape,
                 launch: capacity.launch(deployment),
                 demand: capacity.demand,
@@ -231,6 +235,13 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
         actions: steps.actions,
         look_again_after: steps.look_again_after,
     }
+}
+
+/// Bytes of one expert of one layer, as ranks hold it.
+fn slot_bytes(inspection: &Inspection, quantization: Quantization, shape: Shape) -> u64 {
+    // An older runtime did not tell them apart; most of such a model are experts.
+    let bytes = inspection.expert_bytes.unwrap_or(inspection.weight_bytes).of(quantization);
+    bytes / (shape.layers * shape.experts).max(1) as u64
 }
 
 /// Applies the Services that are missing or that somebody changed; gives the names that somebody else has.

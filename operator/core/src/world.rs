@@ -114,6 +114,7 @@ impl World {
                 runtime_image: "localhost/coterie:1".into(),
                 image_pull_policy: None,
                 certificate_life: SignedDuration::from_hours(24 * 30),
+                load_window: SignedDuration::from_mins(1),
             },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             verdict: (0, serde_json::to_string(&inspection()).unwrap()),

@@ -13,6 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 
 /// What somebody else has is looked at again this often.
 const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// Secrets are not watched: after a change, and before the first look, the next look is asked for.
+const SOON: SignedDuration = SignedDuration::from_secs(1);
 
 /// Makes or changes the certificates of a ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +43,10 @@ pub(super) fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp,
     let life = observed.settings.certificate_life;
     let fresh = Validity { from: now, to: now.saturating_add(life).unwrap_or(now) };
     let step = match &observed.certificates {
-        // The next look finds out.
-        ObservedCertificates::NotLooked => None,
+        ObservedCertificates::NotLooked => {
+            steps.look_again(SOON);
+            None
+        }
         ObservedCertificates::Foreign => {
             steps.look_again(LOOK_INTERVAL);
             return true;
@@ -59,6 +63,7 @@ pub(super) fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp,
         }
     };
     if let Some(step) = step {
+        steps.look_again(SOON);
         let name = exchange_tls_name(&deployment.name);
         steps.push(Action::ChangeCertificates(CertificateChange { name, step }));
     }

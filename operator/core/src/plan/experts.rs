@@ -26,7 +26,7 @@ use coterie_api::deployment::status::ReplicaExpertsStatus;
 use coterie_api::expert_map::{EXPERTS_LIMIT, ExpertMap, LAYERS_LIMIT};
 use coterie_api::launch::Inspection;
 use jiff::Timestamp;
-use next::next;
+use next::{Next, next};
 use std::collections::BTreeSet;
 
 /// Where the experts are.
@@ -141,9 +141,9 @@ fn all_ready(view: &View, map: &ExpertMap) -> bool {
 
 /// Its ConfigMap as it should be, and its pods told of it.
 fn replica(view: &View, steps: &mut Steps) -> Option<ReplicaExpertsStatus> {
-    let next = next(view, steps)?;
+    let Next { config, trouble } = next(view, steps)?;
     let ranks = (0..view.target.ranks).chain(named_pods(view)).collect::<BTreeSet<u32>>();
-    let wanted = experts_config_map(view.deployment, view.number, &next, &ranks);
+    let wanted = experts_config_map(view.deployment, view.number, &config, &ranks);
     match view.there {
         None => steps.push(Action::CreateConfigMap(Box::new(wanted))),
         Some(there) if config_map_shows(&there.object, &wanted) => tell(view, there, steps),
@@ -154,7 +154,7 @@ fn replica(view: &View, steps: &mut Steps) -> Option<ReplicaExpertsStatus> {
             steps.push(Action::ApplyConfigMap(Box::new(wanted)));
         }
     }
-    Some(report::status(view, &next))
+    Some(report::status(view, &config, trouble))
 }
 
 /// Ranks that have a pod, also those that end: they finish their requests with the others' experts.

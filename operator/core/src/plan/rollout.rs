@@ -51,6 +51,10 @@ pub struct Target {
     pub redundant: usize,
     /// Slots that the memory of one rank has room for, all layers together.
     pub slots: usize,
+    /// Bytes of one slot.
+    pub slot_bytes: u64,
+    /// Experts of one layer that a token uses.
+    pub experts_per_token: u32,
     /// Their command line, but for their share of the experts.
     pub launch: RankLaunch,
     /// What each requests.

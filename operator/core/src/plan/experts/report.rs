@@ -10,7 +10,7 @@ use coterie_api::expert_map::ExpertMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Numbers change only when something happens, and the balance once in a while.
-pub(super) fn status(view: &View, config: &ExpertsConfig) -> ReplicaExpertsStatus {
+pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String>) -> ReplicaExpertsStatus {
     let ExpertsConfig { map, moved, .. } = config;
     let before = view.observed.status.experts.as_ref();
     let number = i32::try_from(view.number).unwrap_or(i32::MAX);
@@ -23,7 +23,7 @@ pub(super) fn status(view: &View, config: &ExpertsConfig) -> ReplicaExpertsStatu
     let in_map = |pod: &&&ObservedPod| (pod.rank_or_only() as usize) < map.ranks();
     let routing = view.pods().iter().filter(in_map);
     let routing = routing.filter(|pod| routes_by(pod, map.version(), view.observed)).count();
-    let trouble = reports.iter().find_map(|report| report.trouble.clone());
+    let trouble = trouble.or_else(|| reports.iter().find_map(|report| report.trouble.clone()));
     let outcome = match &trouble {
         _ if view.is_settled(map) => MoveOutcome::Done,
         Some(_) => MoveOutcome::Troubled,

@@ -6,6 +6,7 @@ use crate::plan::Plan;
 use crate::plan::rollout::Step;
 use crate::world::{World, settled_with};
 use coterie_api::condition::{READY, ROLLED_OUT, SERVING};
+use coterie_api::deployment::Rebalance;
 use coterie_api::deployment::status::{MoveOutcome, ReplicaExpertsStatus};
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::Quantization;
@@ -220,10 +221,23 @@ fn ranks_are_told_of_new_certificates_without_a_restart() {
     assert_eq!(world.done(), "");
 }
 
+/// Tokens of which `share` per cent go to the first expert that rank 0 holds, the rest to the first of rank 1.
+fn skewed(map: &ExpertMap, share: u64, tokens: u64) -> Vec<Vec<u64>> {
+    let layer = |layer: usize| {
+        let mut counts = vec![0; map.experts()];
+        let first = |rank| usize::from(map.held(layer, rank)[0]);
+        counts[first(0)] = tokens * share / 100;
+        counts[first(1)] = tokens * (100 - share) / 100;
+        counts
+    };
+    (0..map.layers()).map(layer).collect()
+}
+
 #[test]
 fn the_balance_is_told_with_two_digits_and_kept_when_nothing_is_asked() {
     let mut world = settled_with(1, 2);
-    let tokens = vec![vec![60, 10, 10, 0, 5, 5, 5, 5]; 30];
+    world.object.spec.experts.rebalance = Rebalance::Never;
+    let tokens = skewed(&map(&world, 0), 80, 1000);
     let load = |version| Arc::new(ExpertLoad { ended: world.now, version, tokens: tokens.clone() });
     let (old, new) = (load(7), load(1));
     world.loads.insert(0, old);
@@ -236,4 +250,38 @@ fn the_balance_is_told_with_two_digits_and_kept_when_nothing_is_asked() {
     assert_eq!(status.experts.unwrap().balance.as_deref(), Some("1.60"));
     world.loads.clear();
     assert!(!world.reconcile().1, "nothing is written");
+}
+
+#[test]
+fn experts_are_moved_when_that_pays_and_not_again_at_once() {
+    let mut world = settled_with(1, 2);
+    let before = map(&world, 0);
+    // Rank 0 has four busy experts in every layer, rank 1 four idle ones.
+    let busy = |layer: usize| {
+        let held = before.held(layer, 0);
+        (0..8_u16).map(|expert| if held.contains(&expert) { 5000 } else { 10 }).collect::<Vec<u64>>()
+    };
+    let tokens: Vec<Vec<u64>> = (0..30).map(busy).collect();
+    let load =
+        |world: &World, version| Arc::new(ExpertLoad { ended: world.now, version, tokens: tokens.clone() });
+    let first = load(&world, 1);
+    world.loads.insert(0, first);
+    world.quiesce(none);
+    let after = map(&world, 0);
+    assert_eq!(after.version(), 2);
+    let moved = told(&world).last_move.unwrap();
+    assert!(moved.why.starts_with("balance: worth it: would save"), "{}", moved.why);
+    assert_eq!((moved.balance_before.as_deref(), moved.outcome), (Some("2.00"), MoveOutcome::Moving));
+    assert!(moved.slots > 0 && moved.slots <= 30, "an eighth of 240 slots at most: {}", moved.slots);
+    ["smol-0-0", "smol-0-1"].iter().for_each(|pod| follow(&mut world, pod));
+    let second = load(&world, 2);
+    world.loads.insert(0, second);
+    let plan = world.quiesce(none);
+    assert_eq!(map(&world, 0).version(), 2, "it is too early for another move");
+    assert_eq!(plan.look_again_after, Some(SignedDuration::from_mins(5)));
+    let better = told(&world).balance.unwrap();
+    assert!(better.parse::<f64>().unwrap() < 2.0, "{better}");
+    world.now += SignedDuration::from_mins(5);
+    world.quiesce(none);
+    assert_eq!(map(&world, 0).version(), 3, "as many again");
 }
