@@ -219,10 +219,8 @@ impl ExpertMap {
             cells.chain([title(rank).len()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.ranks).map(width).collect();
-        let mut text = format!(
-            "version {}: {} experts a layer on {} ranks\n",
-            self.version, self.experts, self.ranks
-        );
+        let mut text =
+            format!("version {}: {} experts a layer on {} ranks\n", self.version, self.experts, self.ranks);
         let mut line = |first: &str, cells: &dyn Fn(usize) -> String| {
             let mut line = format!("{first:>5}");
             for (rank, width) in widths.iter().enumerate() {

@@ -126,7 +126,7 @@ fn measure(engine: &mut Engine, args: &BenchArgs) -> Result<Timing, Termination>
         for event in events.drain(..) {
             match event {
                 Event::Started { .. } => {}
-                Event::Failed { message, .. } => return Err(failed(format!("the model failed: {message}"))),
+                Event::Failed { why, .. } => return Err(failed(format!("the model failed: {why}"))),
                 Event::Token { id, .. } => {
                     generated += 1;
                     begun.insert(id);

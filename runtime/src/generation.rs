@@ -6,7 +6,7 @@ use crate::engine_thread::{Cut, NotSubmitted, Timing, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
 use crate::served_model::{ServedModel, TextSide};
 use crate::tokenizer::Tokenizer;
-use coterie_engine::{Event, Finish, Request, TokenLogprobs};
+use coterie_engine::{Event, Finish, NoToken, Request, TokenLogprobs};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,6 +81,8 @@ pub enum Part {
 pub enum Broken {
     /// A choice failed; the engine's sentence.
     Failed(String),
+    /// A choice could not be kept to the form that its request asked for; the engine's sentence.
+    Form(String),
     /// Everybody's requests ended.
     Cut(Cut),
 }
@@ -136,9 +138,11 @@ impl Generation {
                     let bytes = text.then(|| self.shown.bytes(token, &self.text.tokenizer));
                     choice.token(bytes.as_deref(), logprobs, finish)
                 }
-                Event::Failed { message, .. } => {
-                    self.end(index, Outcome::Failed);
-                    return Err(Broken::Failed(message));
+                Event::Failed { why, .. } => {
+                    let form = matches!(why, NoToken::Constraint(_) | NoToken::NothingAllowed);
+                    self.end(index, if form { Outcome::FormLost } else { Outcome::Failed });
+                    let why = why.to_string();
+                    return Err(if form { Broken::Form(why) } else { Broken::Failed(why) });
                 }
             };
             if let Some(Part::End(finish)) = parts.last() {

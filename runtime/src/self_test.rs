@@ -36,8 +36,8 @@ pub async fn run(model: &ServedModel) -> Result<(), Termination> {
     }
     match first {
         Ok(Some((_, Event::Token { logprobs: Some(scored), .. }))) if scored.logprob.is_finite() => Ok(()),
-        Ok(Some((_, Event::Failed { message, .. }))) => {
-            Err(model_rejected(format!("the model generated no token: {message}")))
+        Ok(Some((_, Event::Failed { why, .. }))) => {
+            Err(model_rejected(format!("the model generated no token: {why}")))
         }
         Ok(_) => Err(model_rejected(
             "the model's first token has no finite probability; its weights are damaged: download them again",

@@ -12,6 +12,7 @@ pub mod cpu;
 use crate::batch::Batch;
 use crate::load_error::LoadError;
 use crate::weights::Storage;
+use coterie_api::launch::Activations;
 
 /// The form of one attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +46,7 @@ pub struct Choice {
 }
 
 /// A device.
-pub trait Backend: Storage {
+pub trait Backend: Storage<Matrix: Send + Sync> {
     /// Activations `[rows, width]`.
     type Tensor;
     /// One layer's cached keys and values, in blocks.
@@ -92,10 +93,19 @@ pub trait Backend: Storage {
         &self,
         x: &Self::Tensor,
         offsets: &[u32],
-        w: [&[Self::Matrix]; N],
+        w: [&[&Self::Matrix]; N],
     ) -> [Self::Tensor; N];
     /// `out[t] = Σ_j weights[t, j] · x[rows[t, j]]`, j from 0 to `per_token`.
     fn combine(&self, x: &Self::Tensor, rows: &[u32], weights: &[f32], per_token: usize) -> Self::Tensor;
+
+    /// Values of a row of `x`.
+    fn width(&self, x: &Self::Tensor) -> usize;
+    /// Appends every row of `x` to host memory as [`activations::encode`](crate::moe::activations::encode) has it.
+    fn encode(&self, activations: Activations, x: &Self::Tensor, out: &mut Vec<u8>);
+    /// The rows of `width` values that were encoded as `bytes`.
+    fn decode(&self, activations: Activations, bytes: &[u8], width: usize) -> Self::Tensor;
+    /// Memory of a matrix, bytes.
+    fn bytes(matrix: &Self::Matrix) -> usize;
 
     /// Column and value of a row's largest value; the lowest on a tie; a NaN only if all are.
     fn argmax(&self, x: &Self::Tensor, row: usize) -> (u32, f32);

@@ -39,7 +39,7 @@ pub fn generate(
     let chosen = sampler.sample(logits, row, sampling, &sequence.seen, constraint.as_deref_mut(), generated);
     if let Err(why) = chosen.and_then(|token| take(sequence, token, logits, row, events)) {
         sequence.ended = true;
-        events.push(Event::Failed { id, message: why.to_string() });
+        events.push(Event::Failed { id, why });
     }
 }
 

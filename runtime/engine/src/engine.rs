@@ -6,7 +6,8 @@ use crate::block_pool::{BLOCK_SIZE, blocks_for};
 use crate::emit;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
-use crate::model::{self, Model};
+use crate::model::{self, Model, Source};
+use crate::moe::share::Share;
 use crate::request::{Event, Rejected, Request, RequestId};
 use crate::sampler::Sampler;
 use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
@@ -14,6 +15,7 @@ use crate::sequence::Sequence;
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Rows that one step computes unless told otherwise.
 pub const STEP_TOKENS: usize = 512;
@@ -111,13 +113,15 @@ pub struct Engine {
 impl Engine {
     /// Loads the model folder `dir`; `progress` is told the share of the weights that is loaded, 0 to 1.
     pub fn load(dir: &Path, options: &EngineOptions, progress: &dyn Fn(f32)) -> Result<Engine, LoadError> {
-        Engine::load_with(dir, options, |_| {}, progress)
+        Engine::load_with(dir, options, None, |_| {}, progress)
     }
 
-    /// Like [`load`](Engine::load), with the limits that follow from the options changed by `adjust`.
+    /// Like [`load`](Engine::load), with one rank's share of the experts, if there are several, and with the limits
+    /// that follow from the options changed by `adjust`.
     pub fn load_with(
         dir: &Path,
         options: &EngineOptions,
+        share: Option<Share<'_>>,
         adjust: impl FnOnce(&mut Limits),
         progress: &dyn Fn(f32),
     ) -> Result<Engine, LoadError> {
@@ -127,12 +131,12 @@ impl Engine {
         let config = Config::read(dir)?;
         let mut limits = limits(options, &config)?;
         adjust(&mut limits);
+        let stop_tokens = config.stop_tokens.clone();
         let checkpoint = Checkpoint::open(dir)?;
-        let backend = Cpu::new(options.threads);
-        let model =
-            model::load(backend, &checkpoint, &config, options.quantization, limits.blocks, progress)?;
+        let source = Arc::new(Source { checkpoint, config, quantization: options.quantization });
+        let model = model::load(&source, Cpu::new, options.threads, limits.blocks, share, progress)?;
         progress(1.0);
-        Ok(Engine::new(model, limits, config.stop_tokens))
+        Ok(Engine::new(model, limits, stop_tokens))
     }
 
     /// An engine on a model whose cache has `limits.blocks` blocks.

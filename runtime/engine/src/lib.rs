@@ -34,4 +34,5 @@ pub use engine::{Engine, EngineOptions, Load};
 pub use inspect::inspect;
 pub use load_error::LoadError;
 pub use request::{Event, Finish, Rejected, Request, RequestId, Sampling, TokenLogprobs};
+pub use sampler::NoToken;
 pub use scheduler::Counts;

@@ -201,6 +201,17 @@ pub enum LoadError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// An expert map of another model.
+    #[error(
+        "the expert map speaks of {} layers of {} experts, this model has {} layers of {}; write a map for this model",
+        found[0], found[1], expected[0], expected[1]
+    )]
+    ExpertMap {
+        /// Layers and experts of the map.
+        found: [usize; 2],
+        /// Layers with experts and experts of the model.
+        expected: [usize; 2],
+    },
     /// A GPU was asked for.
     #[error("this build has no CUDA backend; use --device cpu")]
     NoGpu,
@@ -224,6 +235,7 @@ impl LoadError {
             | LoadError::ZeroOption { .. }
             | LoadError::CacheTooSmall { .. }
             | LoadError::CacheTooLarge { .. }
+            | LoadError::ExpertMap { .. }
             | LoadError::NoGpu => TerminationReason::LaunchRejected,
             LoadError::Read { .. } | LoadError::NoMemory { .. } => TerminationReason::Failed,
             _ => TerminationReason::ModelRejected,

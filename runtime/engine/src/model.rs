@@ -8,11 +8,14 @@ use crate::backend::Backend;
 use crate::batch::Batch;
 use crate::load_error::LoadError;
 use crate::model::config::{Config, Family};
+use crate::moe::host::Host;
+use crate::moe::share::Share;
 use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
 use crate::weights::{Loader, Role, Storage};
 use coterie_api::launch::Quantization;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What the engine sees of a model, whatever its family and device.
 pub trait Model {
@@ -47,24 +50,52 @@ pub trait Layer<B: Backend> {
     fn forward(&mut self, backend: &B, batch: &B::Batch<'_>, x: &mut B::Tensor);
 }
 
-/// Loads the model that `config` describes onto `backend`, with a cache of `blocks` blocks.
+/// What a model is loaded from.
+pub struct Source {
+    /// The weights.
+    pub checkpoint: Checkpoint,
+    /// config.json.
+    pub config: Config,
+    /// How the weights are to be held.
+    pub quantization: Quantization,
+}
+
+/// Loads a model onto a backend of `threads` threads, with a cache of `blocks` blocks; of its experts, one rank's
+/// share if there are several. Every call of `backend` makes one for a thread of its own.
 pub fn load<B>(
-    backend: B,
-    checkpoint: &Checkpoint,
-    config: &Config,
-    quantization: Quantization,
+    source: &Arc<Source>,
+    backend: fn(usize) -> B,
+    threads: usize,
     blocks: usize,
+    share: Option<Share<'_>>,
     progress: &dyn Fn(f32),
 ) -> Result<Box<dyn Model>, LoadError>
 where
     B: Backend + 'static,
     B::Rope: Clone,
 {
-    let loader = Loader::new(checkpoint, &backend, quantization, progress);
+    let Source { checkpoint, config, .. } = &**source;
+    let device = backend(threads);
+    let mut loader = Loader::new(checkpoint, &device, source.quantization, progress);
+    if let Some(share) = &share {
+        share.check(config.layers, config.experts)?;
+        loader = loader.only(share.map, share.rank);
+    }
     match config.family {
         Family::Mixtral => {
             let weights = DecoderWeights::load(&loader, config, mixtral::load_layer)?;
-            Ok(Box::new(mixtral::build(backend, config, weights, blocks)?))
+            let ranks = share.map(|share| {
+                let layers = weights.layers.iter().map(|layer| layer.experts().clone()).collect();
+                let source = source.clone();
+                let load = move |backend: &B, layer, expert| {
+                    let Source { checkpoint, config, quantization } = &*source;
+                    let loader = Loader::new(checkpoint, backend, *quantization, &|_| {});
+                    mixtral::load_expert(&loader, config, layer, expert)
+                };
+                let (hidden, activations) = (config.hidden, share.activations);
+                share.open(Host::new(hidden, activations, layers, backend, Box::new(load)))
+            });
+            Ok(Box::new(mixtral::build(device, config, weights, blocks, ranks)?))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out: a [`Request`] of token ids, [`Event`]s of token ids.
 
 use crate::constraint::Constraint;
+use crate::sampler::NoToken;
 use thiserror::Error;
 
 /// Names one request for as long as the engine lives; never reused.
@@ -144,8 +145,8 @@ pub enum Event {
     Failed {
         /// Whose.
         id: RequestId,
-        /// One sentence for the client.
-        message: String,
+        /// Whose fault it was; reads as a sentence for the client.
+        why: NoToken,
     },
 }
 

@@ -10,6 +10,8 @@ mod unique;
 
 use crate::load_error::LoadError;
 use crate::weights::shard::{Checkpoint, TensorView};
+use crate::weights::tally::Tally;
+use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::Quantization;
 use std::cell::Cell;
 
@@ -43,6 +45,8 @@ pub struct Loader<'a, S: Storage> {
     checkpoint: &'a Checkpoint,
     storage: &'a S,
     quantization: Quantization,
+    /// The map and the rank whose experts are wanted; all are without one.
+    share: Option<(&'a ExpertMap, usize)>,
     progress: &'a dyn Fn(f32),
     /// Bytes of the checkpoint's data, and how many of them are loaded.
     total: usize,
@@ -59,7 +63,31 @@ impl<'a, S: Storage> Loader<'a, S> {
     ) -> Self {
         let total = checkpoint.shards().iter().map(|s| s.bytes().len() - s.header_bytes().len()).sum();
         progress(0.0);
-        Loader { checkpoint, storage, quantization, progress, total, loaded: Cell::new(0) }
+        Loader { checkpoint, storage, quantization, share: None, progress, total, loaded: Cell::new(0) }
+    }
+
+    /// The same, for the experts only that `map` gives to `rank`.
+    pub fn only(self, map: &'a ExpertMap, rank: usize) -> Self {
+        Loader { share: Some((map, rank)), ..self }
+    }
+
+    /// Whether that expert is to be loaded.
+    pub fn wants(&self, layer: usize, expert: usize) -> bool {
+        self.share.is_none_or(|(map, rank)| map.holds(layer, rank, expert))
+    }
+
+    /// Checks what `load` names, so that it can be loaded later, and holds nothing of it; counts as loaded.
+    pub fn skip<T>(
+        &self,
+        load: impl FnOnce(&Loader<'_, Tally>) -> Result<T, LoadError>,
+    ) -> Result<(), LoadError> {
+        let tally = Tally::default();
+        let Loader { checkpoint, quantization, share, progress, total, .. } = *self;
+        let loaded = Cell::new(self.loaded.get());
+        let counting = Loader { checkpoint, storage: &tally, quantization, share, progress, total, loaded };
+        load(&counting)?;
+        self.loaded.set(counting.loaded.get());
+        Ok(())
     }
 
     /// Is there a tensor of this name?

@@ -155,7 +155,7 @@ fn engine(dir: &Path, quantization: Quantization, scene: &Scene, threads: usize)
         limits.step_tokens = scene.step_tokens;
         limits.mixed_prompt_tokens = scene.mixed_prompt_tokens;
     };
-    Engine::load_with(dir, &options, adjust, &|_| {}).unwrap()
+    Engine::load_with(dir, &options, None, adjust, &|_| {}).unwrap()
 }
 
 /// Plays a scene; the answers by arrival, and whether each came to its end.
@@ -209,7 +209,7 @@ fn note(event: Event, ids: &BTreeMap<RequestId, usize>, answers: &mut [(Answer, 
             answer.finish = finish;
             *done = finish.is_some();
         }
-        Event::Failed { message, .. } => panic!("{message}"),
+        Event::Failed { why, .. } => panic!("{why}"),
     }
 }
 

@@ -105,7 +105,7 @@ fn answers(case: &Path, quantization: Quantization, prompts: &[Vec<u32>], max_to
                 said.greedy_rows.push(row(&logprobs.unwrap(), vocabulary));
             }
             Event::Started { .. } => {}
-            Event::Failed { message, .. } => panic!("{message}"),
+            Event::Failed { why, .. } => panic!("{why}"),
         }
     }
     said

@@ -80,7 +80,7 @@ fn say(engine: &mut Engine, requests: Vec<(Vec<u32>, usize)>, top: usize) -> Vec
                     said[ids.iter().position(|i| *i == id).unwrap()].answer.extend(logprobs);
                 }
                 Event::Started { .. } => {}
-                Event::Failed { message, .. } => panic!("{message}"),
+                Event::Failed { why, .. } => panic!("{why}"),
             }
         }
     }
@@ -88,7 +88,7 @@ fn say(engine: &mut Engine, requests: Vec<(Vec<u32>, usize)>, top: usize) -> Vec
 }
 
 #[test]
-#[ignore = "needs the talking model"]
+#[ignore = "needs the talking model; `cargo xtask test` makes it and runs this"]
 fn it_says_what_the_reference_says() {
     let golden = golden();
     let requests = golden.iter().map(|p| (p.tokens.clone(), p.greedy.len())).collect();
@@ -111,7 +111,7 @@ fn it_says_what_the_reference_says() {
 }
 
 #[test]
-#[ignore = "needs the talking model"]
+#[ignore = "needs the talking model; `cargo xtask test` makes it and runs this"]
 fn int8_stays_near_bf16() {
     let texts: Vec<_> = golden().into_iter().map(|p| ([p.tokens, p.greedy].concat(), 0)).collect();
     let (mut divergences, mut same) = (Vec::new(), 0);

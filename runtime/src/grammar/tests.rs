@@ -1,5 +1,8 @@
 //! Over two small vocabularies: bytes, and bytes with longer tokens that cross every border of a grammar.
 
+#[path = "../../tests/http/model.rs"]
+#[allow(dead_code)]
+mod folder;
 mod forms;
 mod hostile;
 mod schemas;
@@ -8,6 +11,7 @@ use super::{Format, GrammarError, Grammars};
 use crate::served_model::TextSide;
 use crate::tokenizer::Tokenizer;
 use coterie_engine::{Constraint, TokenMask};
+use folder::letter;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -50,16 +54,6 @@ fn grammars(longer: &[&str]) -> Arc<Grammars> {
 
 fn vocabulary(longer: &[&str]) -> usize {
     LONGER as usize + longer.len() + 5
-}
-
-/// The character by which a byte-level vocabulary spells `byte`.
-fn letter(byte: u8) -> char {
-    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    if printable(byte) {
-        return byte as char;
-    }
-    let before = (0..byte).filter(|b| !printable(*b)).count() as u32;
-    char::from_u32(256 + before).unwrap()
 }
 
 /// The tokens that may come next.

@@ -18,13 +18,21 @@ pub enum Outcome {
     Cancelled,
     /// The request was refused before it ran.
     Rejected,
+    /// It could not be kept to the form that it asked for: a grammar that gives up half way.
+    FormLost,
     /// The engine could not finish it.
     Failed,
 }
 
 impl Outcome {
-    const ALL: [Outcome; 5] =
-        [Outcome::Stop, Outcome::Length, Outcome::Cancelled, Outcome::Rejected, Outcome::Failed];
+    const ALL: [Outcome; 6] = [
+        Outcome::Stop,
+        Outcome::Length,
+        Outcome::Cancelled,
+        Outcome::Rejected,
+        Outcome::FormLost,
+        Outcome::Failed,
+    ];
 
     /// The value of the label `outcome`.
     pub fn name(self) -> &'static str {
@@ -33,6 +41,7 @@ impl Outcome {
             Outcome::Length => "length",
             Outcome::Cancelled => "cancelled",
             Outcome::Rejected => "rejected",
+            Outcome::FormLost => "form_lost",
             Outcome::Failed => "failed",
         }
     }
@@ -43,7 +52,7 @@ impl Outcome {
             Outcome::Stop => Some("stop"),
             Outcome::Length => Some("length"),
             Outcome::Cancelled => Some("abort"),
-            Outcome::Rejected => None,
+            Outcome::Rejected | Outcome::FormLost => None,
             Outcome::Failed => Some("error"),
         }
     }

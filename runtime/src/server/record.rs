@@ -144,7 +144,8 @@ fn worst(generation: &Generation) -> Outcome {
         Outcome::Length => 1,
         Outcome::Cancelled => 2,
         Outcome::Rejected => 3,
-        Outcome::Failed => 4,
+        Outcome::FormLost => 4,
+        Outcome::Failed => 5,
     };
     outcomes.max_by_key(badness).unwrap_or(Outcome::Cancelled)
 }

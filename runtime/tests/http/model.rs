@@ -57,7 +57,7 @@ pub fn write(dir: &Path) {
 }
 
 /// The character by which a byte-level vocabulary spells `byte`.
-fn letter(byte: u8) -> char {
+pub fn letter(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
         return byte as char;

@@ -9,7 +9,7 @@
 //! A prompt that came before in the same scope is in the cache, but for its last token.
 
 use crate::model::{END, TURN};
-use coterie_engine::{Event, Finish, Load, Rejected, Request, RequestId, TokenLogprobs, TokenMask};
+use coterie_engine::{Event, Finish, Load, NoToken, Rejected, Request, RequestId, TokenLogprobs, TokenMask};
 use coterie_runtime::engine_thread::TokenSource;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -72,7 +72,7 @@ impl Script {
         match act {
             Act::Panic => panic!("the script says so"),
             Act::Fail => {
-                events.push(Event::Failed { id, message: "the script lets this one fail".into() });
+                events.push(Event::Failed { id, why: NoToken::NotNumbers });
                 return true;
             }
             Act::Say | Act::Again => {}
@@ -101,8 +101,8 @@ impl Script {
         };
         let token = match constrained(request, wished) {
             Ok(token) => token,
-            Err(message) => {
-                events.push(Event::Failed { id, message });
+            Err(why) => {
+                events.push(Event::Failed { id, why });
                 return true;
             }
         };
@@ -141,15 +141,15 @@ fn chance(step: u64, id: RequestId) -> bool {
 }
 
 /// The token that comes where `wished` should.
-fn constrained(request: &mut Request, wished: u32) -> Result<u32, String> {
+fn constrained(request: &mut Request, wished: u32) -> Result<u32, NoToken> {
     let Some(constraint) = &mut request.constraint else { return Ok(wished) };
     let mut mask = TokenMask::default();
     mask.reset(VOCABULARY);
-    constraint.allow(&mut mask)?;
-    let first = || (0..VOCABULARY as u32).find(|token| mask.allows(*token)).ok_or("nothing is allowed");
+    constraint.allow(&mut mask).map_err(NoToken::Constraint)?;
+    let first = || (0..VOCABULARY as u32).find(|token| mask.allows(*token)).ok_or(NoToken::NothingAllowed);
     let token = if mask.allows(wished) { wished } else { first()? };
     if !request.stop_tokens.contains(&token) {
-        constraint.accept(token)?;
+        constraint.accept(token).map_err(NoToken::Constraint)?;
     }
     Ok(token)
 }

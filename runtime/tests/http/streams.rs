@@ -48,10 +48,8 @@ async fn a_request_that_fails_says_so_and_others_go_on() {
     let reply = server.chat(user("fail:", json!({}))).await;
     assert_eq!(reply.status, 500);
     let error = &reply.json()["error"];
-    assert_eq!(
-        (&error["type"], &error["message"]),
-        (&json!("server_error"), &json!("the script lets this one fail"))
-    );
+    assert_eq!(error["type"], "server_error");
+    assert!(error["message"].as_str().unwrap().contains("is not a number"), "{error}");
 
     let streamed = server.chat(user("fail:", json!({"stream": true}))).await;
     assert_eq!(streamed.status, 200);

@@ -9,6 +9,7 @@ mod client;
 mod clients;
 mod commands;
 mod folder;
+mod memory;
 #[path = "../http/model.rs"]
 #[allow(dead_code)]
 mod model;

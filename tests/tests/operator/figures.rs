@@ -27,7 +27,7 @@ const FOREIGN_PODS: usize = 1000;
 const IDLE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-#[ignore = "figures for docs/bench, not a check"]
+#[ignore = "prints figures for docs/bench, checks nothing; run it by name with --ignored --nocapture"]
 async fn figures() -> Result<()> {
     let _lease = LEASE_IN_USE.lock().await;
     let world = World::with_node("figures").await?;

@@ -4,11 +4,12 @@ use crate::backend::{AttentionShape, Backend, Choice};
 use crate::batch::Batch;
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
+use crate::moe::activations;
 use crate::weights::quantize::{to_bf16, to_f32, to_int8};
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use crate::weights::{Role, Storage};
-use coterie_api::launch::Quantization;
+use coterie_api::launch::{Activations, Quantization};
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::moe::Job;
 use coterie_kernels::cpu::pool::Pool;
@@ -296,7 +297,7 @@ impl Backend for Cpu {
         &self,
         x: &CpuTensor,
         offsets: &[u32],
-        w: [&[CpuMatrix]; N],
+        w: [&[&CpuMatrix]; N],
     ) -> [CpuTensor; N] {
         let mut outs = w.map(|w| self.tensor(x.rows, w[0].outputs));
         let mut jobs = Vec::with_capacity(N * offsets.len());
@@ -320,6 +321,35 @@ impl Backend for Cpu {
         let mut out = self.tensor(rows.len() / per_token, x.width);
         moe::combine(&self.pool, out.values_mut(), x.values(), rows, weights, per_token, x.width);
         out
+    }
+
+    fn width(&self, x: &CpuTensor) -> usize {
+        x.width
+    }
+
+    fn encode(&self, activations: Activations, x: &CpuTensor, out: &mut Vec<u8>) {
+        out.reserve(x.rows * activations::row_bytes(activations, x.width));
+        for row in x.values().chunks_exact(x.width) {
+            activations::encode(activations, row, out);
+        }
+    }
+
+    fn decode(&self, activations: Activations, bytes: &[u8], width: usize) -> CpuTensor {
+        let row = activations::row_bytes(activations, width);
+        let mut out = self.tensor(bytes.len() / row, width);
+        for (out, bytes) in out.values_mut().chunks_exact_mut(width).zip(bytes.chunks_exact(row)) {
+            activations::decode(activations, bytes, out);
+        }
+        out
+    }
+
+    fn bytes(matrix: &CpuMatrix) -> usize {
+        match &matrix.held {
+            Held::Mapped(view) => view.bytes().len(),
+            Held::Bf16(values) => size_of_val(&values[..]),
+            Held::F32(values) => size_of_val(&values[..]),
+            Held::Int8(_) => Int8::bytes_for(matrix.outputs, matrix.inputs),
+        }
     }
 
     fn argmax(&self, x: &CpuTensor, row: usize) -> (u32, f32) {

@@ -6,9 +6,13 @@ use crate::load_error::LoadError;
 use crate::model::attention::{Attention, Projections};
 use crate::model::config::Config;
 use crate::model::{Decoder, DecoderWeights, Layer};
+use crate::moe::Moe;
+use crate::moe::expert::{Expert, LayerExperts};
 use crate::moe::gate::Gate;
-use crate::moe::{Experts, Moe};
+use crate::moe::ranks::{LayerRanks, Ranks};
 use crate::weights::{Loader, Role, Storage};
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// One layer's weights.
 pub struct LayerWeights<S: Storage> {
@@ -16,6 +20,13 @@ pub struct LayerWeights<S: Storage> {
     projections: Projections<S>,
     moe_norm: S::Vector,
     moe: Moe<S>,
+}
+
+impl<S: Storage> LayerWeights<S> {
+    /// Its experts.
+    pub fn experts(&self) -> &Arc<LayerExperts<S>> {
+        &self.moe.experts
+    }
 }
 
 /// The form of a layer's attention.
@@ -45,15 +56,15 @@ pub fn load_layer<S: Storage>(
             &attention_shape(config),
         )?,
         moe_norm: norm("post_attention_layernorm")?,
-        moe: load_moe(loader, config, &layer)?,
+        moe: load_moe(loader, config, l)?,
     })
 }
 
-fn load_moe<S: Storage>(loader: &Loader<'_, S>, config: &Config, layer: &str) -> Result<Moe<S>, LoadError> {
-    let fused = format!("{layer}.mlp.experts.gate_up_proj");
-    let (block, experts) = match loader.has(&fused) {
-        true => ("mlp", load_fused(loader, config, layer)?),
-        false => ("block_sparse_moe", load_separate(loader, config, layer)?),
+fn load_moe<S: Storage>(loader: &Loader<'_, S>, config: &Config, l: usize) -> Result<Moe<S>, LoadError> {
+    let layer = format!("model.layers.{l}");
+    let block = match loader.has(&format!("{layer}.mlp.experts.gate_up_proj")) {
+        true => "mlp",
+        false => "block_sparse_moe",
     };
     let gate = Gate {
         weight: loader.matrix(
@@ -64,57 +75,57 @@ fn load_moe<S: Storage>(loader: &Loader<'_, S>, config: &Config, layer: &str) ->
         experts_per_token: config.experts_per_token,
         renormalise: true,
     };
-    Ok(Moe { gate, experts })
-}
-
-/// One tensor for each matrix of each expert: what HuggingFace checkpoints hold.
-fn load_separate<S: Storage>(
-    loader: &Loader<'_, S>,
-    config: &Config,
-    layer: &str,
-) -> Result<Experts<S>, LoadError> {
-    let Config { hidden, intermediate, experts, .. } = *config;
-    let stack = |name: &str, shape: [usize; 2]| -> Result<Vec<S::Matrix>, LoadError> {
-        let tensor = |e| format!("{layer}.block_sparse_moe.experts.{e}.{name}.weight");
-        (0..experts).map(|e| loader.matrix(&tensor(e), shape, Role::Expert)).collect()
+    let expert = |e| match loader.wants(l, e) {
+        true => load_expert(loader, config, l, e).map(Some),
+        false => loader.skip(|loader| load_expert(loader, config, l, e)).map(|()| None),
     };
-    Ok(Experts {
-        w1: stack("w1", [intermediate, hidden])?,
-        w2: stack("w2", [hidden, intermediate])?,
-        w3: stack("w3", [intermediate, hidden])?,
-    })
+    let experts = (0..config.experts).map(expert).collect::<Result<_, _>>()?;
+    Ok(Moe { gate, experts: Arc::new(LayerExperts::new(experts)) })
 }
 
-/// One tensor for all experts, w1 above w3: how newer code holds them in memory.
-fn load_fused<S: Storage>(
+/// Layer `l`'s expert `e`: one tensor for each of its matrices, as HuggingFace checkpoints have it, or part of one
+/// tensor for all experts, w1 above w3, as newer code holds them in memory.
+pub fn load_expert<S: Storage>(
     loader: &Loader<'_, S>,
     config: &Config,
-    layer: &str,
-) -> Result<Experts<S>, LoadError> {
+    l: usize,
+    e: usize,
+) -> Result<Expert<S>, LoadError> {
     let Config { hidden, intermediate, experts, .. } = *config;
+    let layer = format!("model.layers.{l}");
+    let fused = format!("{layer}.mlp.experts.gate_up_proj");
+    if !loader.has(&fused) {
+        let matrix = |name: &str, shape| {
+            loader.matrix(&format!("{layer}.block_sparse_moe.experts.{e}.{name}.weight"), shape, Role::Expert)
+        };
+        return Ok(Expert {
+            w1: matrix("w1", [intermediate, hidden])?,
+            w2: matrix("w2", [hidden, intermediate])?,
+            w3: matrix("w3", [intermediate, hidden])?,
+        });
+    }
     let both = loader
-        .tensor(&format!("{layer}.mlp.experts.gate_up_proj"), &[experts, 2 * intermediate, hidden])?
+        .tensor(&fused, &[experts, 2 * intermediate, hidden])?
         .rows(0..experts, &[experts * 2 * intermediate, hidden]);
     let down = loader.tensor(&format!("{layer}.mlp.experts.down_proj"), &[experts, hidden, intermediate])?;
     let half = |number: usize| {
         let rows = number * intermediate..(number + 1) * intermediate;
         loader.hold(both.rows(rows, &[intermediate, hidden]), Role::Expert)
     };
-    Ok(Experts {
-        w1: (0..experts).map(|e| half(2 * e)).collect(),
-        w2: (0..experts)
-            .map(|e| loader.hold(down.rows(e..e + 1, &[hidden, intermediate]), Role::Expert))
-            .collect(),
-        w3: (0..experts).map(|e| half(2 * e + 1)).collect(),
+    Ok(Expert {
+        w1: half(2 * e),
+        w2: loader.hold(down.rows(e..e + 1, &[hidden, intermediate]), Role::Expert),
+        w3: half(2 * e + 1),
     })
 }
 
-/// Weights with a cache of `blocks` blocks a layer.
+/// Weights with a cache of `blocks` blocks a layer; `ranks` where the experts are spread over several.
 pub fn build<B>(
     backend: B,
     config: &Config,
     weights: DecoderWeights<B, LayerWeights<B>>,
     blocks: usize,
+    ranks: Option<Rc<Ranks>>,
 ) -> Result<Decoder<B>, LoadError>
 where
     B: Backend + 'static,
@@ -123,11 +134,12 @@ where
     let (shape, eps) = (attention_shape(config), config.rms_norm_eps);
     let rope = backend.rope(config.rope_theta, config.head_dim);
     let DecoderWeights { embedding, layers, norm, head } = weights;
-    let layers = layers.into_iter().map(|weights| {
+    let layers = layers.into_iter().enumerate().map(|(l, weights)| {
         let LayerWeights { attention_norm, projections, moe_norm, moe } = weights;
         let cache = backend.kv_blocks(&shape, blocks)?;
         let attention = Attention { projections, shape, rope: rope.clone(), cache };
-        let layer = MixtralLayer { attention_norm, attention, moe_norm, moe, eps };
+        let ranks = ranks.clone().map(|ranks| LayerRanks { layer: l as u16, ranks });
+        let layer = MixtralLayer { attention_norm, attention, moe_norm, moe, ranks, eps };
         Ok(Box::new(layer) as Box<dyn Layer<B>>)
     });
     let layers = layers.collect::<Result<_, LoadError>>()?;
@@ -139,6 +151,7 @@ struct MixtralLayer<B: Backend> {
     attention: Attention<B>,
     moe_norm: B::Vector,
     moe: Moe<B>,
+    ranks: Option<LayerRanks>,
     eps: f32,
 }
 
@@ -149,7 +162,7 @@ impl<B: Backend> Layer<B> for MixtralLayer<B> {
         backend.add(x, &attended);
 
         let h = backend.rms_norm(x, &self.moe_norm, self.eps);
-        let answer = self.moe.forward(backend, &h);
+        let answer = self.moe.forward(backend, &h, self.ranks.as_ref());
         backend.add(x, &answer);
     }
 }

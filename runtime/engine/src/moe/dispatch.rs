@@ -1,6 +1,7 @@
 //! Dispatch: tokens sorted by the experts that they go to. Pure arithmetic on the gate's choice.
 
 use crate::backend::Choice;
+use std::ops::Range;
 
 /// Who goes where. A *send* is one token at one of its experts; sends are sorted by expert, then by token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,16 @@ impl Dispatch {
         }
         Dispatch { offsets, tokens, sends }
     }
+
+    /// The sends of expert `expert`.
+    pub fn sends_of(&self, expert: usize) -> Range<usize> {
+        self.offsets[expert] as usize..self.offsets[expert + 1] as usize
+    }
+
+    /// The experts that get something, in order, each with its sends.
+    pub fn used(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        (0..self.offsets.len() - 1).map(|e| (e, self.sends_of(e))).filter(|(_, sends)| !sends.is_empty())
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +59,7 @@ mod tests {
         assert_eq!(dispatch.offsets, [0, 2, 2, 4, 6]);
         assert_eq!(dispatch.tokens, [0, 1, 0, 2, 1, 2]);
         assert_eq!(dispatch.sends, [2, 0, 1, 4, 3, 5]);
+        assert_eq!(dispatch.used().collect::<Vec<_>>(), [(0, 0..2), (2, 2..4), (3, 4..6)]);
     }
 
     proptest! {

@@ -29,8 +29,10 @@ pub struct Parcel {
 pub enum Route {
     /// To a living rank that holds it.
     To(u16),
-    /// To a living rank that does not hold it yet and is to take it over; that may be the asking one.
+    /// To a living rank that does not hold it yet and is to take it over.
     Adopt(u16),
+    /// It is held here by now: this rank took it over.
+    Here,
     /// Nowhere yet: wait, and ask again. Whoever answers this waits a moment itself.
     Nowhere,
 }
@@ -146,7 +148,8 @@ pub fn check(parcel: &Parcel, shape: &ExpertShape, row_bytes: usize) -> Result<(
     let mut before = None;
     let mut expected = 0;
     for &(expert, sends) in &parcel.experts {
-        if usize::from(expert) >= shape.experts || before.is_some_and(|before| before >= expert) || sends == 0 {
+        if usize::from(expert) >= shape.experts || before.is_some_and(|before| before >= expert) || sends == 0
+        {
             return Err(BadParcel::Expert(expert));
         }
         before = Some(expert);
@@ -195,7 +198,10 @@ mod tests {
         assert_eq!(refused(|p| p.experts[1].0 = 4), BadParcel::Expert(4));
         assert_eq!(refused(|p| p.experts[1].0 = 0), BadParcel::Expert(0));
         assert_eq!(refused(|p| p.experts[0].1 = 0), BadParcel::Expert(0));
-        assert_eq!(refused(|p| p.experts[0].1 = u32::MAX), BadParcel::Sends { found: 3, expected: (1 << 32) + 1 });
+        assert_eq!(
+            refused(|p| p.experts[0].1 = u32::MAX),
+            BadParcel::Sends { found: 3, expected: (1 << 32) + 1 }
+        );
         assert_eq!(refused(|p| p.sends[2] = 2), BadParcel::Row { row: 2, rows: 2 });
         assert_eq!(refused(|p| p.rows.truncate(11)), BadParcel::Bytes { rows: 2, found: 11, expected: 12 });
     }

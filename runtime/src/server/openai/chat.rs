@@ -97,13 +97,13 @@ impl Endpoint for Chat {
         };
         let tool_format = model.text.chat_template.as_ref().ok_or_else(no_template)?.tool_format();
         let prompt = model.encode_chat(request.conversation).await.ok_or_else(no_template)?;
-        let prompt = prompt.map_err(|why| ApiError::not_encoded(why, "messages"))?;
+        let prompt = prompt.map_err(|why| ApiError::not_encoded(why, Self::PROMPT))?;
         let reading =
             Reading { tool_use: &request.tool_use, tool_format, side: &model.text, prompt: &prompt.text };
         let rest = model.engine.context_length().saturating_sub(prompt.tokens.len()).max(1);
         let engine_request = coterie_engine::Request {
             top_logprobs: request.top_logprobs,
-            ..coterie_engine::Request::new(prompt.tokens.clone(), request.max_tokens.unwrap_or(rest))
+            ..coterie_engine::Request::new(prompt.tokens, request.max_tokens.unwrap_or(rest))
         };
 
         let Settings { n, streamed, .. } = request.settings;
@@ -115,8 +115,7 @@ impl Endpoint for Chat {
         };
         let choices = (0..n).map(|_| reading.output()).collect();
         let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
-        let wanted = request.settings.wanted(&[engine_request], model);
-        let mut wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "messages"))?;
+        let mut wanted = request.settings.wanted(&[engine_request], Self::PROMPT, model)?;
         wanted.shown.marks = reading.shown();
         let tool_form = reading
             .grammar()

@@ -100,7 +100,7 @@ impl Endpoint for Completions {
         let mut prompts = Vec::with_capacity(request.prompts.len());
         for prompt in std::mem::take(&mut request.prompts) {
             let encoded = prompt.encoded(model).await;
-            prompts.push(encoded.map_err(|why| ApiError::not_encoded(why, "prompt"))?);
+            prompts.push(encoded.map_err(|why| ApiError::not_encoded(why, Self::PROMPT))?);
         }
         let context = model.engine.context_length();
         let engine_requests: Vec<_> =
@@ -111,8 +111,7 @@ impl Endpoint for Completions {
         let echo = request.echo.then(|| Echo::new(prompts, n));
         let with_logprobs = request.logprobs.is_some();
         let answer = CompletionAnswer::new(served_name, model.text.clone(), with_logprobs, echo, choices);
-        let wanted = request.settings.wanted(&engine_requests, model);
-        let wanted = wanted.map_err(|rule| ApiError::rejected(&rule, "prompt"))?;
+        let wanted = request.settings.wanted(&engine_requests, Self::PROMPT, model)?;
         Ok(Asked { wanted, answer, tool_form: None, streamed })
     }
 }

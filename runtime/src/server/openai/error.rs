@@ -227,6 +227,7 @@ impl ApiError {
                 Some("request_failed"),
                 message,
             ),
+            Broken::Form(message) => ApiError::refused(Some("form_not_followed"), message),
             Broken::Cut(cut) => ApiError::cut(cut),
         }
     }

@@ -77,13 +77,14 @@ impl Settings {
     }
 
     /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are. A prompt that
-    /// the engine would refuse for its length is refused before there are `n` copies of it.
-    pub fn wanted(self, prompts: &[Request], model: &ServedModel) -> Result<Wanted, Rejected> {
+    /// the engine would refuse for its length is refused before there are `n` copies of it; it came in `param`.
+    pub fn wanted(self, prompts: &[Request], param: &str, model: &ServedModel) -> Result<Wanted, ApiError> {
         let context = model.engine.context_length();
         for Request { prompt, max_tokens, .. } in prompts {
             let (prompt, max_tokens) = (prompt.len(), *max_tokens);
             if prompt.saturating_add(max_tokens) > context {
-                return Err(Rejected::TooLong { prompt, max_tokens, context });
+                let rule = Rejected::TooLong { prompt, max_tokens, context };
+                return Err(ApiError::rejected(&rule, param));
             }
         }
         let choice = |prompt: &Request, index: usize| {

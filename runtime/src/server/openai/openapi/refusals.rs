@@ -31,7 +31,9 @@ pub(super) fn text_refusal(status: u16, meaning: &str) -> Value {
 
 fn meaning(status: u16) -> &'static str {
     match status {
-        400 => "A parameter is wrong, unknown or missing; `param` names it.",
+        400 => {
+            "A parameter is wrong, unknown or missing; `param` names it. Or the answer could not be kept to the form that was asked for."
+        }
         404 => "Another model is served.",
         405 => "The path does not take this method.",
         408 => "The body did not come in time.",

@@ -1,0 +1,52 @@
+//! One expert, and the experts of a layer that are held here.
+
+use crate::backend::Backend;
+use crate::weights::Storage;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An expert computes `w2 · (silu(w1 · x) ⊙ (w3 · x))`.
+pub struct Expert<S: Storage> {
+    /// `[intermediate, hidden]`
+    pub w1: S::Matrix,
+    /// `[hidden, intermediate]`
+    pub w2: S::Matrix,
+    /// `[intermediate, hidden]`
+    pub w3: S::Matrix,
+}
+
+/// Rows `offsets[i]..offsets[i + 1]` of `x` go through expert i of those given, of which there must be one.
+pub fn compute<B: Backend>(backend: &B, experts: &[&Expert<B>], x: &B::Tensor, offsets: &[u32]) -> B::Tensor {
+    let matrices = |pick: fn(&Expert<B>) -> &B::Matrix| experts.iter().map(|e| pick(e)).collect::<Vec<_>>();
+    let (w1, w2, w3) = (matrices(|e| &e.w1), matrices(|e| &e.w2), matrices(|e| &e.w3));
+    let [gate, up] = backend.grouped_matmul(x, offsets, [&w1, &w3]);
+    let inner = backend.silu_mul(&gate, &up);
+    let [out] = backend.grouped_matmul(&inner, offsets, [&w2]);
+    out
+}
+
+/// Entry e is expert e, if it is held.
+pub type Held<S> = Arc<Vec<Option<Arc<Expert<S>>>>>;
+
+/// The experts of one layer. Who computes looks once and keeps what it saw; loading and releasing replace the whole
+/// list, so nobody waits for anybody.
+pub struct LayerExperts<S: Storage>(Mutex<Held<S>>);
+
+impl<S: Storage> LayerExperts<S> {
+    /// Entry e is expert e, if it is held.
+    pub fn new(experts: Vec<Option<Expert<S>>>) -> Self {
+        LayerExperts(Mutex::new(Arc::new(experts.into_iter().map(|expert| expert.map(Arc::new)).collect())))
+    }
+
+    /// What is held now.
+    pub fn now(&self) -> Held<S> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Holds an expert, or no longer.
+    pub fn put(&self, number: usize, expert: Option<Arc<Expert<S>>>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Vec::clone(&held);
+        next[number] = expert;
+        *held = Arc::new(next);
+    }
+}
