@@ -8,7 +8,7 @@
 //!   keeper (files)  loader (experts of new maps)          the same again
 //! ```
 //!
-//! Pure, with time as an argument: [`frame`], [`parcel_frame`], [`hello`] (what goes over a connection), [`placed`],
+//! Pure, with time as an argument: [`frame`], [`limits`], [`parcel_frame`], [`hello`] (what goes over a connection), [`placed`],
 //! [`lives`], [`routing`], [`map_life`], [`usual`] (what is decided). The rest waits for sockets, files and each other:
 //! [`wire`] is one connection, [`tls`] protects it, [`link`] is the way to one other rank, [`inbound`] what others ask,
 //! [`desk`] computes it, [`sender`] is what the engine uses, [`keeper`] follows the operator's files.
@@ -23,6 +23,7 @@ pub mod frame;
 pub mod hello;
 mod inbound;
 mod keeper;
+pub mod limits;
 mod link;
 pub mod lives;
 pub mod map_life;
@@ -37,28 +38,31 @@ pub mod tls;
 pub mod usual;
 pub mod wire;
 
-pub use counts::Counts;
+pub use counts::ExchangeCounts;
 pub use sender::TcpExchange;
 
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::expert_report::ExpertReport;
-use coterie_api::launch::Activations;
+use coterie_api::launch::{Activations, Quantization};
+use coterie_api::peers::Peers;
 use coterie_engine::moe::activations::row_bytes;
 use coterie_engine::moe::exchange::ExpertHost;
 use desk::Desk;
-use files::Watched;
-use frame::Limits;
 use hello::Terms;
 use inbound::Inbound;
 use keeper::Keeper;
-use link::Link;
+use limits::Limits;
 use placed::Placed;
+use sender::Links;
 use shared::{Beginning, Shared};
+use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tls::Guard;
 
 /// What one rank's exchange is told.
 #[derive(Clone, Debug)]
@@ -73,8 +77,10 @@ pub struct ExchangeOptions {
     pub tls: Option<PathBuf>,
     /// How rows travel.
     pub activations: Activations,
-    /// Hash of the model folder and of how the weights are held.
+    /// Digest of the model folder.
     pub model: [u8; 32],
+    /// How the weights are held.
+    pub quantization: Quantization,
     /// Rows of one step at most.
     pub step_rows: usize,
     /// Threads that compute other ranks' parcels; 0 takes all cores.
@@ -90,8 +96,14 @@ pub struct ExchangeOptions {
 #[derive(Clone, Default)]
 pub struct Window {
     /// What is counted.
-    pub counts: Counts,
+    pub counts: ExchangeCounts,
     shared: Arc<OnceLock<Arc<Shared>>>,
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window").field("open", &self.shared.get().is_some()).finish_non_exhaustive()
+    }
 }
 
 impl Window {
@@ -112,72 +124,98 @@ impl Window {
     }
 }
 
-/// Starts the exchange of a rank that holds what `map` gives it: others are answered on `listener`, `window` is opened,
-/// and the engine is given its side. The threads end when that is dropped.
-pub fn start(
-    options: &ExchangeOptions,
+/// An exchange that was found possible before the model is loaded: files are readable, the port is ours.
+pub struct Prepared {
+    options: ExchangeOptions,
     map: ExpertMap,
+    guard: Guard,
     listener: TcpListener,
-    host: Arc<dyn ExpertHost>,
-    window: &Window,
-) -> Result<TcpExchange, String> {
-    let shape = host.shape();
-    if (map.layers(), map.experts()) != (shape.layers, shape.experts) {
-        return Err(format!(
-            "the expert map is for {} layers of {} experts, the model has {} of {}",
-            map.layers(),
-            map.experts(),
-            shape.layers,
-            shape.experts
-        ));
+}
+
+impl Prepared {
+    /// Reads the files and listens on `address`; who connects waits until the exchange is [opened](Prepared::open).
+    pub fn new(options: ExchangeOptions, address: SocketAddr) -> Result<Prepared, String> {
+        let map = files::read(&options.map)?;
+        let listener = TcpListener::bind(address).map_err(|error| {
+            format!("cannot listen on {address} for the exchange: {error}; stop what uses the port, or choose another")
+        })?;
+        Prepared::with(options, map, listener)
     }
-    let guard = tls::Guard::new(options.tls.as_deref())?;
-    if !guard.is_on() {
-        tracing::warn!("the exchange is neither encrypted nor protected; give every rank --exchange-tls to change that");
+
+    fn with(options: ExchangeOptions, map: ExpertMap, listener: TcpListener) -> Result<Prepared, String> {
+        files::read::<Peers>(&options.peers)?;
+        let guard = Guard::new(options.tls.as_deref())?;
+        if !guard.is_on() {
+            tracing::warn!("the exchange is neither encrypted nor protected; --exchange-tls changes that");
+        }
+        Ok(Prepared { options, map, guard, listener })
     }
-    let limits = Limits { shape, row_bytes: row_bytes(options.activations, shape.hidden), step_rows: options.step_rows };
-    let terms = Terms {
-        model: options.model,
-        shape,
-        activations: options.activations,
-        step_rows: u32::try_from(options.step_rows).map_err(|_| "a step has too many rows".to_owned())?,
-    };
-    let shared = Arc::new(Shared::new(Beginning {
-        own: options.rank,
-        terms,
-        limits,
-        host,
-        guard,
-        counts: window.counts.clone(),
-        adopt_limit: options.adopt_limit,
-        since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        map: Placed::new(map),
-        peer_wait: options.peer_wait,
-    }));
-    let desk = Arc::new(Desk::default());
-    let inbound = Inbound::new(shared.clone(), desk.clone());
-    let links = sender::Links::default();
-    let address = listener.local_addr().map_err(|error| format!("the exchange's port: {error}"))?;
-    let (map, peers) = (Watched::new(&options.map), Watched::new(&options.peers));
-    let mut keeper = Keeper::new(shared.clone(), links.clone(), map, peers);
-    // From here on whatever fails ends what was started.
-    let running =
-        Running { shared: shared.clone(), desk: desk.clone(), inbound: inbound.clone(), links: links.clone(), address };
-    keeper.look()?;
-    let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        let started = Builder::new().name(name.to_owned()).spawn(body);
-        started.map(drop).map_err(|error| format!("no thread for the exchange: {error}"))
-    };
-    let (computing, threads) = (shared.clone(), options.threads);
-    thread("exchange-desk", Box::new(move || desk.work(&computing.host, threads, &computing.counts)))?;
-    thread("exchange-accept", Box::new(move || inbound.accept(&listener)))?;
-    thread("exchange-keeper", Box::new(move || keeper.keep()))?;
-    let loading = shared.clone();
-    thread("exchange-loader", Box::new(move || keeper::load(&loading)))?;
-    // A process loads one model.
-    let _ = window.shared.set(shared.clone());
-    tracing::info!(%address, rank = options.rank, tls = shared.guard.is_on(), "the exchange is open");
-    Ok(TcpExchange::new(shared, links, running))
+
+    /// This rank's number.
+    pub fn rank(&self) -> u16 {
+        self.options.rank
+    }
+
+    /// How rows travel.
+    pub fn activations(&self) -> Activations {
+        self.options.activations
+    }
+
+    /// The map whose experts this rank is to load.
+    pub fn map(&self) -> &ExpertMap {
+        &self.map
+    }
+
+    /// Starts the exchange of a rank whose `host` holds what the map gives it. `window` shows it, the engine is given
+    /// its side; the threads end when that is dropped. Fails if the system has no thread left.
+    pub fn open(self, host: Arc<dyn ExpertHost>, window: &Window) -> io::Result<TcpExchange> {
+        let Prepared { options, map, guard, listener } = self;
+        let address = listener.local_addr()?;
+        let (shape, activations, step_rows) = (host.shape(), options.activations, options.step_rows);
+        let shared = Arc::new(Shared::new(Beginning {
+            own: options.rank,
+            terms: Terms {
+                model: options.model,
+                quantization: options.quantization,
+                shape,
+                activations,
+                step_rows: u32::try_from(step_rows).unwrap_or(u32::MAX),
+            },
+            limits: Limits { shape, row_bytes: row_bytes(activations, shape.hidden), step_rows },
+            host,
+            guard,
+            counts: window.counts.clone(),
+            adopt_limit: options.adopt_limit,
+            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            map: Placed::new(map),
+            peer_wait: options.peer_wait,
+        }));
+        let desk = Arc::new(Desk::default());
+        let inbound = Inbound::new(shared.clone(), desk.clone());
+        let links = Links::default();
+        // From here on whatever fails ends what was started.
+        let running = Running {
+            shared: shared.clone(),
+            desk: desk.clone(),
+            inbound: inbound.clone(),
+            links: links.clone(),
+            address,
+        };
+        let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            Builder::new().name(name.to_owned()).spawn(body).map(drop)
+        };
+        let (computing, threads) = (shared.clone(), options.threads);
+        thread("exchange-desk", Box::new(move || desk.work(&computing.host, threads, &computing.counts)))?;
+        thread("exchange-in", Box::new(move || inbound.accept(&listener)))?;
+        let keeper = Keeper::new(shared.clone(), links.clone(), &options.map, &options.peers);
+        thread("exchange-keep", Box::new(move || keeper.keep()))?;
+        let loading = shared.clone();
+        thread("exchange-load", Box::new(move || keeper::load(&loading)))?;
+        // A process loads one model.
+        let _ = window.shared.set(shared.clone());
+        tracing::info!(%address, rank = options.rank, tls = shared.guard.is_on(), "the exchange is open");
+        Ok(TcpExchange::new(shared, links, running))
+    }
 }
 
 /// Ends all threads when it is dropped.
@@ -185,7 +223,7 @@ struct Running {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
     inbound: Arc<Inbound>,
-    links: sender::Links,
+    links: Links,
     address: SocketAddr,
 }
 
@@ -195,11 +233,15 @@ impl Drop for Running {
         self.desk.close();
         self.inbound.close();
         let links = std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner));
-        links.values().for_each(|link: &Arc<Link>| link.forget());
+        links.values().for_each(|link| link.forget());
         // Whoever waits for a connection gets this one.
         let mut own = self.address;
         if own.ip().is_unspecified() {
-            own.set_ip(if own.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+            own.set_ip(if own.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
         }
         drop(TcpStream::connect_timeout(&own, Duration::from_millis(200)));
     }

@@ -6,13 +6,13 @@ use prometheus_client::metrics::gauge::Gauge;
 
 /// Seconds; a parcel and its answer, from an empty one on one machine to a long prompt's over a slow network.
 const ROUND_TRIP: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_15, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 10.0,
+    0.000_05, 0.000_1, 0.000_15, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
 ];
 
 /// What the exchange counts.
 #[derive(Clone, Debug)]
-pub struct Counts {
+pub struct ExchangeCounts {
     pub(crate) round_trip: Histogram,
     pub(crate) rows_sent: Counter,
     pub(crate) bytes_sent: Counter,
@@ -29,9 +29,9 @@ pub struct Counts {
     pub(crate) map_routing: Gauge,
 }
 
-impl Default for Counts {
+impl Default for ExchangeCounts {
     fn default() -> Self {
-        Counts {
+        ExchangeCounts {
             round_trip: Histogram::of_seconds(ROUND_TRIP),
             rows_sent: Counter::default(),
             bytes_sent: Counter::default(),

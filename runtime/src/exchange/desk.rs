@@ -4,7 +4,7 @@
 //! One thread, because a worker stays on its thread and has a pool of its own: one for each connection would be as
 //! many pools as there are ranks.
 
-use super::counts::Counts;
+use super::counts::ExchangeCounts;
 use coterie_engine::moe::exchange::{ExpertHost, ExpertWorker, Parcel};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,10 +75,11 @@ impl Desk {
     }
 
     /// Computes what is ordered with `threads` threads, until the desk is closed.
-    pub fn work(&self, host: &Arc<dyn ExpertHost>, threads: usize, counts: &Counts) {
+    pub fn work(&self, host: &Arc<dyn ExpertHost>, threads: usize, counts: &ExchangeCounts) {
         let mut worker = host.worker(threads);
         while let Some(mut orders) = self.next() {
-            let mut answers: Vec<Vec<u8>> = orders.iter_mut().map(|order| std::mem::take(&mut order.answer)).collect();
+            let mut answers: Vec<Vec<u8>> =
+                orders.iter_mut().map(|order| std::mem::take(&mut order.answer)).collect();
             let outcomes = compute(worker.as_mut(), &orders, &mut answers).unwrap_or_else(|| {
                 worker = host.worker(threads);
                 vec![Outcome::Failed; orders.len()]
@@ -100,9 +101,10 @@ impl Desk {
                 return None;
             }
             if let Some(layer) = queue.orders.front().map(|order| order.parcel.layer) {
-                let (taken, left) = queue.orders.drain(..).partition(|order| order.parcel.layer == layer);
+                let (taken, left): (VecDeque<Order>, _) =
+                    queue.orders.drain(..).partition(|order| order.parcel.layer == layer);
                 queue.orders = left;
-                return Some(taken);
+                return Some(taken.into());
             }
             queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -133,7 +135,7 @@ mod tests {
     fn what_waits_for_one_layer_is_computed_together_and_all_get_their_own_answers() {
         let host = Arc::new(FakeHost::holding(&[(0, 0), (0, 1), (1, 1)]));
         let desk = Desk::default();
-        let counts = Counts::default();
+        let counts = ExchangeCounts::default();
         let waiting: Vec<(Parcel, Receiver<Done>)> = [(0, 1), (1, 1), (0, 0), (0, 1)]
             .into_iter()
             .map(|(layer, expert)| parcel(layer, &[expert], 2))
@@ -164,7 +166,7 @@ mod tests {
         let (bad, good) = (order(&desk, parcel(1, &[0], 1)), order(&desk, parcel(0, &[0], 1)));
         std::thread::scope(|scope| {
             let as_trait: Arc<dyn ExpertHost> = host.clone();
-            scope.spawn(|| desk.work(&{ as_trait }, 1, &Counts::default()));
+            scope.spawn(|| desk.work(&{ as_trait }, 1, &ExchangeCounts::default()));
             assert_eq!(bad.recv_timeout(Duration::from_secs(20)).unwrap().outcome, Outcome::Failed);
             assert_eq!(good.recv_timeout(Duration::from_secs(20)).unwrap().outcome, Outcome::Computed);
             desk.close();

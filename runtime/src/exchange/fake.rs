@@ -50,8 +50,8 @@ impl FakeHost {
     pub fn wait_computing(&self) {
         let state = self.0.state.lock().unwrap();
         let limit = Duration::from_secs(20);
-        let (_, timeout) = self.0.changed.wait_timeout_while(state, limit, |state| state.computing == 0).unwrap();
-        assert!(!timeout.timed_out(), "nobody computes");
+        let waited = self.0.changed.wait_timeout_while(state, limit, |state| state.computing == 0).unwrap();
+        assert!(!waited.1.timed_out(), "nobody computes");
     }
 
     pub fn fail_loads(&self, fails: bool) {

@@ -1,6 +1,5 @@
 //! The files by which the operator tells a rank where experts and ranks are.
 
-use coterie_api::expert_map::ExpertMap;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Read;
@@ -35,8 +34,8 @@ impl Watched {
     }
 }
 
-/// The expert map in `path`.
-pub fn read_map(path: &Path) -> Result<ExpertMap, String> {
+/// What the JSON file at `path` says.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     parse(path, &read_bounded(path, FILE)?)
 }
 

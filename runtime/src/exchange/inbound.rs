@@ -1,8 +1,9 @@
 //! What other ranks ask of this one: a thread for each connection, which reads, has computed, and writes.
 
 use super::desk::{Desk, Done, Order, Outcome};
-use super::frame::{HEADER, HELLO, Header, Kind, Limits, PULSE};
+use super::frame::{HEADER, HELLO, Header, Kind, PULSE};
 use super::hello::{Hello, Role, Versions};
+use super::limits::Limits;
 use super::link::HANDSHAKE;
 use super::parcel_frame;
 use super::shared::Shared;
@@ -10,7 +11,7 @@ use super::wire::{Broken, Closer, Wait, Wire, until};
 use coterie_engine::moe::exchange::Parcel;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,16 +31,24 @@ pub struct Inbound {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
     strangers: AtomicUsize,
-    known: Mutex<HashMap<(u16, Role), Closer>>,
+    known: Mutex<HashMap<(u16, Role), Known>>,
+    met: AtomicU64,
     /// The last complaint, so that one who comes again and again is logged once.
     complaint: Mutex<String>,
+}
+
+/// A connection, and its number among all.
+struct Known {
+    number: u64,
+    closer: Closer,
 }
 
 impl Inbound {
     /// Nobody yet.
     pub fn new(shared: Arc<Shared>, desk: Arc<Desk>) -> Arc<Inbound> {
-        let (strangers, known, complaint) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Inbound { shared, desk, strangers, known, complaint })
+        let (strangers, met) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let (known, complaint) = (Mutex::default(), Mutex::default());
+        Arc::new(Inbound { shared, desk, strangers, met, known, complaint })
     }
 
     /// Takes connections until the end.
@@ -59,7 +68,7 @@ impl Inbound {
     /// Ends every connection.
     pub fn close(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.drain().for_each(|(_, closer)| closer.close());
+        known.drain().for_each(|(_, known)| known.closer.close());
     }
 
     fn admit(self: &Arc<Inbound>, socket: TcpStream, from: SocketAddr) {
@@ -72,7 +81,11 @@ impl Inbound {
         let started = thread.spawn(move || {
             let met = inbound.meet(socket);
             inbound.strangers.fetch_sub(1, Ordering::Relaxed);
-            let ended = met.and_then(|(wire, theirs)| inbound.serve(wire, &theirs));
+            let ended = met.and_then(|(wire, theirs, number)| {
+                let ended = inbound.serve(wire, theirs.role);
+                inbound.forget((theirs.from, theirs.role), number);
+                ended
+            });
             if let Err(broken) = ended {
                 inbound.complain(from, &broken);
             }
@@ -83,8 +96,8 @@ impl Inbound {
         }
     }
 
-    /// Finds out who calls and whether we go together.
-    fn meet(&self, socket: TcpStream) -> Result<(Wire, Hello), Broken> {
+    /// Finds out who calls and whether we go together. The number of the connection.
+    fn meet(&self, socket: TcpStream) -> Result<(Wire, Hello, u64), Broken> {
         let shared = &self.shared;
         let mut wait = until(Instant::now() + HANDSHAKE, || shared.ended());
         let mut wire = shared.guard.server(socket, &mut wait)?;
@@ -100,17 +113,29 @@ impl Inbound {
         }
         let closer = wire.closer().map_err(Broken::Io)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = known.insert((theirs.from, theirs.role), closer) {
-            before.close();
+        let number = self.met.fetch_add(1, Ordering::Relaxed);
+        if let Some(before) = known.insert((theirs.from, theirs.role), Known { number, closer }) {
+            before.closer.close();
         }
         drop(known);
         let header = Header { kind: Kind::Welcome, payload: HELLO as u32, ..Header::default() };
-        wire.write(&header.encode(), &ours.encode(), &mut wait)?;
-        Ok((wire, theirs))
+        if let Err(broken) = wire.write(&header.encode(), &ours.encode(), &mut wait) {
+            self.forget((theirs.from, theirs.role), number);
+            return Err(broken);
+        }
+        Ok((wire, theirs, number))
     }
 
-    fn serve(&self, wire: Wire, theirs: &Hello) -> Result<(), Broken> {
-        match theirs.role {
+    /// The connection is over.
+    fn forget(&self, of: (u16, Role), number: u64) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(&of).is_some_and(|known| known.number == number) {
+            known.remove(&of);
+        }
+    }
+
+    fn serve(&self, wire: Wire, role: Role) -> Result<(), Broken> {
+        match role {
             Role::Pulse => self.pulses(wire),
             Role::Parcels => self.parcels(wire),
         }
@@ -155,9 +180,7 @@ impl Inbound {
     /// Takes over what a parcel asks for. What cannot be is found missing when it is computed.
     fn adopt(&self, parcel: &Parcel) {
         for &(expert, _) in &parcel.experts {
-            if let Err(error) = self.shared.adopt(parcel.layer, expert) {
-                tracing::error!(layer = parcel.layer, expert, error, "an expert of a lost rank could not be taken over");
-            }
+            self.shared.adopt(parcel.layer, expert);
         }
     }
 

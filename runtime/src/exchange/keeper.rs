@@ -7,6 +7,8 @@ use super::sender::Links;
 use super::shared::{Shared, Trouble};
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::peers::Peers;
+use std::collections::btree_map::Entry;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,17 +28,17 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Of files that were not looked at yet.
-    pub fn new(shared: Arc<Shared>, links: Links, map: Watched, peers: Watched) -> Keeper {
-        Keeper { shared, links, map, peers }
+    /// Of the files `map` and `peers`.
+    pub fn new(shared: Arc<Shared>, links: Links, map: &Path, peers: &Path) -> Keeper {
+        Keeper { shared, links, map: Watched::new(map), peers: Watched::new(peers) }
     }
 
     /// Until the end.
     pub fn keep(mut self) {
-        let mut looked = Instant::now();
+        let mut looked = None;
         while !self.shared.ended() {
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
+            if looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK_EVERY) {
+                looked = Some(Instant::now());
                 let trouble = self.look().err();
                 self.shared.trouble(Trouble::Files, trouble);
             }
@@ -47,7 +49,7 @@ impl Keeper {
     }
 
     /// Takes over what is new in the files. A file that is of no use hides no other; the first is told of.
-    pub fn look(&mut self) -> Result<(), String> {
+    fn look(&mut self) -> Result<(), String> {
         let peers = self.peers();
         let map = self.map();
         let guard = self.shared.guard.refresh().map(|new| {
@@ -80,9 +82,9 @@ impl Keeper {
             stays
         });
         for rank in others {
-            if !links.contains_key(&rank) {
+            if let Entry::Vacant(place) = links.entry(rank) {
                 let link = Link::start(&self.shared, rank);
-                links.insert(rank, link.map_err(|error| format!("no thread for rank {rank}: {error}"))?);
+                place.insert(link.map_err(|error| format!("no thread for rank {rank}: {error}"))?);
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! The way to one other rank: two connections with one fate. On one this rank's engine sends parcels; on the other a
 //! thread of the link's own sends signs of life, and ends both when none come back.
 
-use super::frame::{HEADER, HELLO, Header, Kind, Limits, PULSE, REASON};
+use super::frame::{HEADER, HELLO, Header, Kind, PULSE, REASON};
 use super::hello::{Hello, Role, Versions};
+use super::limits::Limits;
 use super::shared::Shared;
 use super::wire::{Broken, Closer, Wire, until};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -30,7 +31,7 @@ pub struct Link {
 
 #[derive(Default)]
 struct Now {
-    /// Counts the pairs of connections.
+    /// ExchangeCounts the pairs of connections.
     generation: u64,
     /// For the engine's thread to take.
     fresh: Option<Wire>,

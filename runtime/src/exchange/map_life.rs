@@ -37,7 +37,9 @@ pub enum NotTaken {
         expected: (usize, usize),
     },
     /// Not newer than what is known.
-    #[error("version {found} is not newer than {known}, and other than that; a changed map needs a new version")]
+    #[error(
+        "version {found} is not newer than {known}, and other than that; a changed map needs a new version"
+    )]
     NotNewer {
         /// Of the map.
         found: u64,
@@ -63,7 +65,11 @@ impl Maps {
         let (found, known) = (map.version(), self.newest.version());
         let shape = |map: &Placed| (map.layers(), map.experts());
         if shape(&map) != shape(&self.newest) {
-            return Err(NotTaken::Shape { version: found, found: shape(&map), expected: shape(&self.newest) });
+            return Err(NotTaken::Shape {
+                version: found,
+                found: shape(&map),
+                expected: shape(&self.newest),
+            });
         }
         if **self.newest == *map {
             return Ok(false);

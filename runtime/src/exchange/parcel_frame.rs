@@ -6,7 +6,8 @@
 //! rows × row                           as they are: bf16, or an f32 scale and int8
 //! ```
 
-use super::frame::{BadFrame, Fields, Header, Kind, Limits};
+use super::frame::{BadFrame, Fields, Header, Kind};
+use super::limits::Limits;
 use coterie_engine::moe::exchange::{self, Parcel};
 
 /// Bytes of an expert and its number of sends.
@@ -74,11 +75,8 @@ mod tests {
     use coterie_engine::moe::exchange::ExpertShape;
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits {
-        shape: ExpertShape { layers: 3, experts: 6, hidden: 2 },
-        row_bytes: 4,
-        step_rows: 5,
-    };
+    const LIMITS: Limits =
+        Limits { shape: ExpertShape { layers: 3, experts: 6, hidden: 2 }, row_bytes: 4, step_rows: 5 };
 
     fn read_all(mut bytes: &[u8]) -> Result<Parcel, BadFrame> {
         let cut = || BadFrame::Payload("cut".to_owned());

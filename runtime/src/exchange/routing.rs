@@ -110,7 +110,12 @@ mod tests {
         for &rank in alive {
             lives.reached(rank, Versions::default(), at);
         }
-        World { map: Placed::new(ExpertMap::new(1, 4, vec![layer]).unwrap()), lives, lacking: Lacking::default(), at }
+        World {
+            map: Placed::new(ExpertMap::new(1, 4, vec![layer]).unwrap()),
+            lives,
+            lacking: Lacking::default(),
+            at,
+        }
     }
 
     impl World {
@@ -197,7 +202,10 @@ mod tests {
                             assert!(rank == 0 || ranks.contains(&rank));
                             assert!(!holders.iter().any(|holder| ranks.contains(holder)));
                         }
-                        Route::Nowhere => assert!(now == world.at && holders.iter().any(|h| !ranks.contains(h))),
+                        Route::Here => panic!("nothing is loaded here"),
+                        Route::Nowhere => {
+                            assert!(now == world.at && holders.iter().any(|h| !ranks.contains(h)))
+                        }
                     }
                 }
             }

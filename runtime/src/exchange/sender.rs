@@ -1,6 +1,7 @@
 //! The engine's side: sends its parcels and waits for the answers, on connections that the links made.
 
-use super::frame::{BadFrame, Header, Kind, Limits};
+use super::frame::{BadFrame, Header, Kind};
+use super::limits::Limits;
 use super::link::{Link, SLOW_PAUSE};
 use super::parcel_frame;
 use super::shared::Shared;
@@ -84,11 +85,23 @@ impl TcpExchange {
 
 impl Exchange for TcpExchange {
     fn route(&mut self, layer: usize, expert: usize) -> Route {
-        let route = self.shared.route(layer, expert);
-        if route == Route::Nowhere {
-            self.shared.wait(NOWHERE);
+        let own = self.shared.own;
+        loop {
+            let route = self.shared.route(layer, expert);
+            if route == Route::Adopt(own) {
+                let (layer, expert) = (layer as u16, expert as u16);
+                if self.shared.adopt(layer, expert) {
+                    return Route::Here;
+                }
+                // Then it is somebody else's turn.
+                self.shared.lacks(own, layer, [expert].into_iter());
+                continue;
+            }
+            if route == Route::Nowhere {
+                self.shared.wait(NOWHERE);
+            }
+            return route;
         }
-        route
     }
 
     fn send(&mut self, rank: u16, parcel: &Parcel) {
@@ -102,7 +115,8 @@ impl Exchange for TcpExchange {
         let (experts, sends) = (parcel.experts.clone(), parcel.sends.len() as u32);
         let sent = Sent { at: Instant::now(), layer: parcel.layer, adopt: parcel.adopt, experts, sends };
         parcel_frame::encode(parcel, way.sequence, &mut self.head);
-        let written = wire.write(&self.head, &parcel.rows, &mut sent.patience(&self.shared, rank, &way.usual));
+        let written =
+            wire.write(&self.head, &parcel.rows, &mut sent.patience(&self.shared, rank, &way.usual));
         match written {
             Ok(()) => {
                 way.sent = Some(sent);

@@ -1,10 +1,12 @@
 //! What the threads of the exchange share: the maps, who lives, what was taken over.
 
-use super::counts::Counts;
-use super::frame::Limits;
+mod holding;
+
+use super::counts::ExchangeCounts;
 use super::hello::{Terms, Versions};
+use super::limits::Limits;
 use super::lives::Lives;
-use super::map_life::{Maps, SETTLED};
+use super::map_life::Maps;
 use super::placed::Placed;
 use super::routing::{Lacking, View};
 use super::tls::Guard;
@@ -23,7 +25,7 @@ pub struct Shared {
     pub limits: Limits,
     pub host: Arc<dyn ExpertHost>,
     pub guard: Guard,
-    pub counts: Counts,
+    pub counts: ExchangeCounts,
     pub adopt_limit: usize,
     /// Seconds since 1970.
     pub since: u64,
@@ -60,7 +62,7 @@ pub struct Beginning {
     pub limits: Limits,
     pub host: Arc<dyn ExpertHost>,
     pub guard: Guard,
-    pub counts: Counts,
+    pub counts: ExchangeCounts,
     pub adopt_limit: usize,
     pub since: u64,
     /// The map whose experts are loaded.
@@ -70,7 +72,8 @@ pub struct Beginning {
 
 impl Shared {
     pub fn new(beginning: Beginning) -> Shared {
-        let Beginning { own, terms, limits, host, guard, counts, adopt_limit, since, map, peer_wait } = beginning;
+        let Beginning { own, terms, limits, host, guard, counts, adopt_limit, since, map, peer_wait } =
+            beginning;
         let state = State {
             maps: Maps::new(Arc::new(map)),
             lives: Lives::new(peer_wait),
@@ -110,18 +113,9 @@ impl Shared {
 
     // --- where tokens go
 
-    /// Where the tokens of an expert go that is not held here.
+    /// Where the tokens of an expert go that is not held here; to be taken over by this rank itself, perhaps.
     pub fn route(&self, layer: usize, expert: usize) -> Route {
-        let now = Instant::now();
-        let mut state = self.state();
-        let route = state.view(self, now).route(layer, expert);
-        if route == Route::Adopt(self.own) {
-            // Whoever loads it does so at once. If it asks again, that failed, and others are to try.
-            let key = (layer as u16, expert as u16);
-            state.lacking.note(self.own, key.0, key.1, now);
-            state.adopted.insert(key, now);
-        }
-        route
+        self.state().view(self, Instant::now()).route(layer, expert)
     }
 
     /// `rank` does not hold these experts.
@@ -221,74 +215,6 @@ impl Shared {
         }
     }
 
-    // --- experts held here
-
-    /// Takes an expert over, which takes as long as it takes to read; says why not.
-    pub fn adopt(&self, layer: u16, expert: u16) -> Result<(), String> {
-        let key = (layer, expert);
-        let (wide_layer, wide_expert) = (usize::from(layer), usize::from(expert));
-        let room = {
-            let mut state = self.state();
-            let own = state.maps.is_own(self.own, wide_layer, wide_expert);
-            let room = own || state.adopted.contains_key(&key) || state.adopted.len() < self.adopt_limit;
-            if room && !own {
-                state.adopted.insert(key, Instant::now());
-            }
-            room
-        };
-        if !room {
-            return Err(format!("{} experts were taken over, and no more may be", self.adopt_limit));
-        }
-        let began = Instant::now();
-        let loaded = self.load(wide_layer, wide_expert);
-        match &loaded {
-            Ok(true) => tracing::warn!(layer, expert, seconds = began.elapsed().as_secs_f64(), "took over an expert of a lost rank"),
-            Ok(false) => {}
-            Err(_) => drop(self.state().adopted.remove(&key)),
-        }
-        loaded.map(drop)
-    }
-
-    /// Loads an expert if it is not held, one at a time. Says whether it was loaded.
-    pub fn load(&self, layer: usize, expert: usize) -> Result<bool, String> {
-        let _turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.host.holds(layer, expert) {
-            return Ok(false);
-        }
-        self.host.load(layer, expert).map(|()| true).map_err(|error| error.to_string())
-    }
-
-    /// Lets go what is not this rank's own and not needed any more, and counts what is held.
-    pub fn release(&self) {
-        let held = self.host.held();
-        self.counts.held.set(held.iter().map(Vec::len).sum::<usize>() as i64);
-        let maps = self.maps();
-        let foreign: Vec<(u16, u16)> = foreign(&held, &maps, self.own).collect();
-        self.counts.adopted.set(foreign.len() as i64);
-        let now = Instant::now();
-        let mut state = self.state();
-        let State { maps, lives, adopted, .. } = &mut *state;
-        adopted.retain(|(layer, expert), asked| {
-            let kept = !maps.is_own(self.own, usize::from(*layer), usize::from(*expert));
-            kept && (now.saturating_duration_since(*asked) < SETTLED || foreign.contains(&(*layer, *expert)))
-        });
-        for &(layer, expert) in &foreign {
-            let asked = adopted.get(&(layer, expert));
-            let needed = asked.is_some_and(|asked| now.saturating_duration_since(*asked) < SETTLED);
-            let (wide_layer, wide_expert) = (usize::from(layer), usize::from(expert));
-            if !needed && maps.may_release(self.own, wide_layer, wide_expert, lives, now) {
-                self.host.release(wide_layer, wide_expert);
-                adopted.remove(&(layer, expert));
-                tracing::info!(layer, expert, "let go an expert that others hold");
-            }
-        }
-        let versions = maps.versions();
-        self.counts.peers_alive.set(lives.living().count() as i64);
-        self.counts.map_read.set(versions.read as i64);
-        self.counts.map_loaded.set(versions.loaded as i64);
-        self.counts.map_routing.set(versions.routing as i64);
-    }
-
     // --- for people and the operator
 
     /// Something is wrong, or no longer. Said once in the log.
@@ -316,7 +242,7 @@ impl Shared {
             loaded_version: versions.loaded,
             routing_version: versions.routing,
             trouble: (!trouble.is_empty()).then(|| trouble.join("; ")),
-            adopted: foreign(&held, &state.maps, self.own).count() as u32,
+            adopted: holding::foreign(&held, &state.maps, self.own).count() as u32,
             peers: state.lives.report(),
             tokens: self.host.tokens(),
             held: held.iter().map(Vec::len).sum::<usize>() as u32,
@@ -336,12 +262,4 @@ impl State {
             now,
         }
     }
-}
-
-/// The experts that are held and that no map in use gives this rank.
-fn foreign<'a>(held: &'a [Vec<u16>], maps: &'a Maps, own: u16) -> impl Iterator<Item = (u16, u16)> + 'a {
-    held.iter().enumerate().flat_map(move |(layer, experts)| {
-        let foreign = experts.iter().filter(move |expert| !maps.is_own(own, layer, usize::from(**expert)));
-        foreign.map(move |expert| (layer as u16, *expert))
-    })
 }

@@ -11,6 +11,7 @@ mod ranks;
 use super::fake::parcel;
 use super::hello::Role;
 use coterie_api::expert_map::ExpertMap;
+use coterie_api::expert_report::PeerState;
 use ranks::{Made, STRANGER, World};
 
 /// Experts 0 and 1 on rank 0; 2 on rank 1; 3 on ranks 1 and 2, and 2 on rank 2 as well.
@@ -46,7 +47,8 @@ fn ranks_compute_each_others_experts() {
 fn ranks_that_do_not_go_together_do_not_exchange() {
     let made = Made { models: Some(vec![[7; 32], [8; 32], [7; 32]]), ..Made::default() };
     let mut world = World::new(&map(), made);
-    world.until(0, |report| report.peers[0].why.is_some() && report.peers[1].why.is_none());
+    world.until_state(0, 2, PeerState::Alive);
+    world.until(0, |report| report.peers[0].why.is_some());
     let report = world.rank(0).window.report().unwrap();
     let why = report.peers[0].why.clone().unwrap();
     assert!(why.contains("rank 1 has a model") && why.contains("rank 0 has 070707"), "{why}");

@@ -107,7 +107,8 @@ impl Guard {
         }
         // The verifier has checked who signed it; the name is ours to check on this side.
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
-        let certificate = certificate.ok_or_else(|| Broken::Io(io::Error::other("no certificate was shown")))?;
+        let certificate =
+            certificate.ok_or_else(|| Broken::Io(io::Error::other("no certificate was shown")))?;
         ParsedCertificate::try_from(certificate)
             .and_then(|parsed| verify_server_name(&parsed, &name))
             .map_err(|error| Broken::Io(io::Error::other(error)))?;
@@ -127,7 +128,10 @@ impl Files {
 
     fn sides(&self, folder: &Path) -> Result<Sides, String> {
         let wrong = |file: &str, error: &dyn std::fmt::Display| {
-            format!("{} is of no use: {error}; the operator makes it, look at its log", folder.join(file).display())
+            format!(
+                "{} is of no use: {error}; the operator makes it, look at its log",
+                folder.join(file).display()
+            )
         };
         let certificates = |file: &str, pem: &[u8]| -> Result<Vec<CertificateDer<'static>>, String> {
             let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();

@@ -27,7 +27,8 @@ impl Usual {
     /// to the next smaller one is assumed to be usual.
     pub fn limit(&self, sends: u32) -> Duration {
         let class = class(sends);
-        let smaller = (0..=class).rev().find_map(|at| self.0[at].map(|mean| mean * f64::from(1_u32 << (class - at))));
+        let smaller =
+            (0..=class).rev().find_map(|at| self.0[at].map(|mean| mean * f64::from(1_u32 << (class - at))));
         let larger = || self.0[class..].iter().find_map(|mean| *mean);
         let usual = smaller.or_else(larger).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         usual.map_or(UNKNOWN, |usual| usual.saturating_mul(TIMES).max(LEAST))

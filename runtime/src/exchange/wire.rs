@@ -3,8 +3,9 @@
 //! Reads and writes block, but never for longer than [`TICK`] without asking whether to go on; another thread that
 //! shuts the socket down ends them at once.
 
-use super::frame::{BadFrame, HEADER, Header, Kind, Limits, REASON};
+use super::frame::{BadFrame, HEADER, Header, Kind, REASON};
 use super::hello::Versions;
+use super::limits::Limits;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -133,6 +134,13 @@ impl Wire {
         let bytes = versions.encode();
         let header = Header { kind: Kind::Pulse, payload: bytes.len() as u32, ..Header::default() };
         self.write(&header.encode(), &bytes, wait)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A closer somewhere else must not keep it open.
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 

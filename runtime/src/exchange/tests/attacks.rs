@@ -4,8 +4,8 @@ use super::super::fake::parcel;
 use super::super::frame::{BadFrame, Header, Kind};
 use super::super::hello::Role;
 use super::super::parcel_frame;
-use super::ranks::{LIMIT, Made, STRANGER, World, ask};
 use super::map;
+use super::ranks::{LIMIT, Made, STRANGER, World, ask};
 use coterie_engine::moe::exchange::Parcel;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -94,7 +94,8 @@ fn who_says_nothing_is_not_waited_for() {
 #[test]
 fn many_strangers_do_not_keep_the_ranks_apart_for_long() {
     let mut world = World::new(&map(), Made::default());
-    let strangers: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(world.address(1)).ok()).collect();
+    let strangers: Vec<TcpStream> =
+        (0..200).filter_map(|_| TcpStream::connect(world.address(1)).ok()).collect();
     world.until_all_alive();
     world.forward(0, 0, &[2], 1);
     drop(strangers);

@@ -35,9 +35,12 @@ impl Authority {
     /// A certificate for `name`, where `trusted` authorities are trusted.
     pub fn write_for(&self, folder: &Path, name: &str, trusted: &[&Authority]) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let certificate =
+            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let authorities: String = trusted.iter().map(|authority| authority.pem.as_str()).collect();
-        for (file, text) in [("ca.crt", authorities), ("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem())] {
+        for (file, text) in
+            [("ca.crt", authorities), ("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem())]
+        {
             std::fs::write(folder.join(file), text).unwrap();
         }
     }

@@ -2,9 +2,9 @@
 //! and who comes back is used again.
 
 use super::super::fake::FakeHost;
+use super::map;
 use super::proxy::Mode;
 use super::ranks::{LIMIT, Made, World};
-use super::map;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::expert_report::PeerState;
 use coterie_engine::moe::exchange::ExpertHost;

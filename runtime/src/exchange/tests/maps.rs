@@ -21,7 +21,9 @@ fn a_new_map_is_loaded_then_used_by_all_and_no_answer_is_missed() {
         }
     }
     assert_eq!(missed, 0);
-    assert!(world.rank(0).host.holds(1, 3) && world.rank(1).host.holds(0, 1) && world.rank(2).host.holds(0, 0));
+    assert!(
+        world.rank(0).host.holds(1, 3) && world.rank(1).host.holds(0, 1) && world.rank(2).host.holds(0, 0)
+    );
     let report = world.rank(1).window.report().unwrap();
     assert_eq!((report.read_version, report.loaded_version, report.trouble), (2, 2, None));
     // What version 2 no longer gives is kept until its holders have settled.
@@ -34,7 +36,9 @@ fn a_map_whose_experts_cannot_be_loaded_is_told_of_and_the_old_one_goes_on() {
     world.until_all_alive();
     world.rank(1).host.fail_loads(true);
     world.write_map(&at(2, vec![vec![0, 3], vec![1, 2], vec![0, 2]]));
-    world.until(1, |report| report.trouble.as_ref().is_some_and(|trouble| trouble.contains("version 2 cannot be loaded")));
+    world.until(1, |report| {
+        report.trouble.as_ref().is_some_and(|trouble| trouble.contains("version 2 cannot be loaded"))
+    });
     world.until(0, |report| report.loaded_version == 2);
     assert_eq!(world.forward(0, 0, &[2, 3], 2), 0);
     let report = world.rank(0).window.report().unwrap();
@@ -51,7 +55,10 @@ fn a_file_that_is_of_no_use_changes_nothing() {
     for (text, said) in [
         ("{", "is of no use"),
         (r#"{"version":2,"experts":4,"layers":[[[0,1,2,3]]]}"#, "is for (1, 4) layers and experts"),
-        (r#"{"version":1,"experts":4,"layers":[[[0,1,2,3]],[[0,1,2,3]]]}"#, "a changed map needs a new version"),
+        (
+            r#"{"version":1,"experts":4,"layers":[[[0,1,2,3]],[[0,1,2,3]]]}"#,
+            "a changed map needs a new version",
+        ),
     ] {
         std::fs::write(world.dir.path().join("map.json"), text).unwrap();
         world.until(0, |report| report.trouble.as_ref().is_some_and(|trouble| trouble.contains(said)));

@@ -78,7 +78,9 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8) {
     loop {
         let read = match (from.read(&mut bytes), now(mode)) {
             (_, Mode::Over | Mode::Cut) => break,
-            (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+            (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                continue;
+            }
             (Err(_) | Ok(0), _) => break,
             (Ok(count), _) => count,
         };

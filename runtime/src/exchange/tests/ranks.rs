@@ -4,12 +4,12 @@ use super::super::fake::{FakeHost, SHAPE, answer_to, parcel};
 use super::super::frame::{HEADER, HELLO, Header, Kind};
 use super::super::hello::{Hello, Role, Terms, Versions};
 use super::super::parcel_frame;
-use super::super::{ExchangeOptions, TcpExchange, Window, start};
+use super::super::{ExchangeOptions, Prepared, TcpExchange, Window};
 use super::certificates::Authority;
 use super::proxy::Proxy;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::expert_report::{ExpertReport, PeerState};
-use coterie_api::launch::Activations;
+use coterie_api::launch::{Activations, Quantization};
 use coterie_api::peers::{Peer, Peers};
 use coterie_engine::moe::exchange::{Exchange, ExpertHost, Parcel, Route};
 use std::io::{Read, Write};
@@ -97,7 +97,8 @@ impl World {
     }
 
     fn start(&mut self, rank: usize, map: &ExpertMap, listener: TcpListener) {
-        let held = (0..SHAPE.layers).flat_map(|layer| map.held(layer, rank).iter().map(move |e| (layer, *e as usize)));
+        let held = (0..SHAPE.layers)
+            .flat_map(|layer| map.held(layer, rank).iter().map(move |e| (layer, *e as usize)));
         let host = FakeHost::holding(&held.collect::<Vec<_>>());
         let window = Window::default();
         let dir = self.dir.path();
@@ -108,13 +109,15 @@ impl World {
             tls: self.made.tls.then(|| dir.to_owned()),
             activations: Activations::Bf16,
             model: self.made.models.as_ref().map_or([1; 32], |models| models[rank]),
+            quantization: Quantization::None,
             step_rows: STEP_ROWS,
             threads: 1,
             peer_wait: self.made.peer_wait,
             adopt_limit: self.made.adopt_limit,
         };
         let as_trait: Arc<dyn ExpertHost> = Arc::new(host.clone());
-        let exchange = start(&options, map.clone(), listener, as_trait, &window).unwrap();
+        let prepared = Prepared::with(options, map.clone(), listener).unwrap();
+        let exchange = prepared.open(as_trait, &window).unwrap();
         self.ranks[rank] = Some(Rank { exchange, host, window });
     }
 
@@ -170,15 +173,20 @@ impl World {
     /// no answer.
     #[track_caller]
     pub fn forward(&mut self, rank: usize, layer: u16, experts: &[u16], rows: u32) -> usize {
-        forward(self.ranks[rank].as_mut().unwrap(), rank as u16, layer, experts, rows)
+        forward(self.ranks[rank].as_mut().unwrap(), layer, experts, rows)
     }
 
     /// The same on a thread of its own, while `meanwhile` happens to the world.
-    pub fn forward_while(&mut self, rank: usize, experts: &[u16], meanwhile: impl FnOnce(&mut World)) -> usize {
+    pub fn forward_while(
+        &mut self,
+        rank: usize,
+        experts: &[u16],
+        meanwhile: impl FnOnce(&mut World),
+    ) -> usize {
         let mut own = self.ranks[rank].take().unwrap();
         let experts = experts.to_vec();
         let thread = std::thread::spawn(move || {
-            let missed = forward(&mut own, rank as u16, 1, &experts, 3);
+            let missed = forward(&mut own, 1, &experts, 3);
             (own, missed)
         });
         meanwhile(self);
@@ -191,8 +199,9 @@ impl World {
     pub fn call(&self, to: usize, from: u16, role: Role) -> Option<TcpStream> {
         let mut socket = TcpStream::connect(self.addresses[to]).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
+        let (quantization, activations) = (Quantization::None, Activations::Bf16);
         let terms =
-            Terms { model: [1; 32], shape: SHAPE, activations: Activations::Bf16, step_rows: STEP_ROWS as u32 };
+            Terms { model: [1; 32], quantization, shape: SHAPE, activations, step_rows: STEP_ROWS as u32 };
         let hello = Hello { role, from, to: to as u16, terms, versions: Versions::default() };
         let header = Header { kind: Kind::Hello, payload: HELLO as u32, ..Header::default() };
         socket.write_all(&[&header.encode()[..], &hello.encode()].concat()).unwrap();
@@ -206,7 +215,7 @@ impl World {
     }
 }
 
-fn forward(rank: &mut Rank, own: u16, layer: u16, experts: &[u16], rows: u32) -> usize {
+fn forward(rank: &mut Rank, layer: u16, experts: &[u16], rows: u32) -> usize {
     let deadline = Instant::now() + LIMIT;
     let mut left = experts.to_vec();
     let mut missed = 0;
@@ -219,12 +228,9 @@ fn forward(rank: &mut Rank, own: u16, layer: u16, experts: &[u16], rows: u32) ->
             }
             let (to, adopt) = match rank.exchange.route(layer.into(), expert.into()) {
                 Route::To(to) => (to, false),
-                Route::Adopt(to) if to == own => {
-                    let _ = rank.host.load(layer.into(), expert.into());
-                    return !rank.host.holds(layer.into(), expert.into());
-                }
                 Route::Adopt(to) => (to, true),
-                Route::Nowhere => return true,
+                // Looked at again: it must be held.
+                Route::Here | Route::Nowhere => return true,
             };
             match parcels.iter_mut().find(|(rank, ..)| *rank == to) {
                 Some((_, adopts, experts)) if *adopts == adopt => experts.push(expert),
