@@ -83,6 +83,12 @@ impl Simple {
 
     /// Answers one request.
     pub fn run(&self, request: &Request) -> Result<Answer, NoToken> {
+        self.run_beside(request, &[], 0.0)
+    }
+
+    /// Answers one request like somebody who sums in another order and answered `other`: where logits that differ by
+    /// no more than `tolerance` would have led to their token, it is taken, and the answer goes on from there.
+    pub fn run_beside(&self, request: &Request, other: &[u32], tolerance: f32) -> Result<Answer, NoToken> {
         let (mut tokens, mut answer) = (request.prompt.clone(), Answer::default());
         let (mut sampler, mut seen) = (Sampler::default(), Seen::of(request));
         let mut constraint = request.constraint.clone();
@@ -96,7 +102,15 @@ impl Simple {
         while answer.tokens.len() < request.max_tokens {
             let last = tokens.len() - 1;
             let (sampling, generated) = (&request.sampling, answer.tokens.len());
-            let token = sampler.sample(&rows, last, sampling, &seen, constraint.as_deref_mut(), generated)?;
+            let mut sample = |rows: &Rows| {
+                sampler.sample(rows, last, sampling, &seen, constraint.as_deref_mut(), generated)
+            };
+            let mut token = sample(&rows)?;
+            if let Some(&other) = other.get(generated).filter(|other| **other != token)
+                && sample(&rows.nudged(last, token, other, tolerance))? == other
+            {
+                token = other;
+            }
             seen.push(token);
             answer.logprobs.extend(request.top_logprobs.map(|top| rows.score(last, token, top)));
             tokens.push(token);
@@ -204,6 +218,14 @@ impl Simple {
 pub struct Rows(pub Vec<Vec<f32>>);
 
 impl Rows {
+    /// The same, but in one row a token lower and another higher, together by `tolerance`.
+    fn nudged(&self, row: usize, lower: u32, higher: u32, tolerance: f32) -> Rows {
+        let mut rows = self.0.clone();
+        rows[row][lower as usize] -= tolerance / 2.0;
+        rows[row][higher as usize] += tolerance / 2.0;
+        Rows(rows)
+    }
+
     fn score(&self, row: usize, token: u32, top: usize) -> TokenLogprobs {
         let (logprob, top) = self.log_softmax_top(row, token, top);
         TokenLogprobs { token, logprob, top }

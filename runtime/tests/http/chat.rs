@@ -87,8 +87,8 @@ async fn a_stop_string_ends_the_answer_before_it_and_the_work() {
     assert_eq!(text, "Hello");
     let cancelled = || server.seen.lock().unwrap().cancelled.len() == 2;
     crate::server::eventually("both are cancelled in the engine", cancelled).await;
-    assert_eq!(server.metric("coterie_requests_total{outcome=\"stop\"}").await, 2.0);
-    assert_eq!(server.metric("coterie_requests_total{outcome=\"cancelled\"}").await, 0.0);
+    server.counts("coterie_requests_total{outcome=\"stop\"}", 2.0).await;
+    server.counts("coterie_requests_total{outcome=\"cancelled\"}", 0.0).await;
 }
 
 #[tokio::test]

@@ -30,13 +30,13 @@ async fn until_the_model_is_loaded_it_says_that_it_loads() {
         sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(server.get("/ready").await.body, "the model is being loaded: 50 % of its weights\n");
-    assert_eq!(server.metric("coterie_weights_loaded_ratio").await, 0.5);
+    server.counts("coterie_weights_loaded_ratio", 0.5).await;
 
     go.send(()).unwrap();
     server.until_ready().await;
     // Ready means that a token was generated.
     assert_eq!(server.seen.lock().unwrap().requests.len(), 1);
-    assert_eq!(server.metric("coterie_generation_tokens_total").await, 1.0);
+    server.counts("coterie_generation_tokens_total", 1.0).await;
     assert_eq!(server.get("/v1/models").await.json()["data"][0]["id"], "scripted");
 }
 

@@ -41,19 +41,19 @@ async fn every_answer_is_observed_once_however_it_ends() {
     server.chat(user("say:x", json!({"n": 2}))).await; // twice x and the stop token
     server.chat(user("fail:", json!({}))).await;
 
-    assert_eq!(server.metric(&by_reason("stop")).await, 4.0);
-    assert_eq!(server.metric(&by_reason("length")).await, 1.0);
-    assert_eq!(server.metric(&by_reason("error")).await, 1.0);
-    assert_eq!(server.metric(&lengths).await, 4.0 + 2.0 + 3.0 + 2.0 * 2.0);
+    server.counts(&by_reason("stop"), 4.0).await;
+    server.counts(&by_reason("length"), 1.0).await;
+    server.counts(&by_reason("error"), 1.0).await;
+    server.counts(&lengths, 4.0 + 2.0 + 3.0 + 2.0 * 2.0).await;
     for name in
         ["request_time_seconds", "prefill_time_seconds", "decode_time_seconds", "request_prompt_tokens"]
     {
-        assert_eq!(server.metric(&format!("coterie_{name}_count")).await, 5.0, "{name}");
+        server.counts(&format!("coterie_{name}_count"), 5.0).await;
     }
     // The first token that the process generated was for nobody.
-    assert_eq!(server.metric("coterie_queue_time_seconds_count").await, 6.0);
-    assert_eq!(server.metric("coterie_time_to_first_token_seconds_count").await, 6.0);
+    server.counts("coterie_queue_time_seconds_count", 6.0).await;
+    server.counts("coterie_time_to_first_token_seconds_count", 6.0).await;
     let steps = server.metric("coterie_step_time_seconds_count").await;
-    assert_eq!(server.metric("coterie_step_tokens_count").await, steps);
-    assert_eq!(server.metric("coterie_step_requests_count").await, steps);
+    server.counts("coterie_step_tokens_count", steps).await;
+    server.counts("coterie_step_requests_count", steps).await;
 }

@@ -135,6 +135,19 @@ impl Server {
         line.unwrap_or("0").parse().unwrap()
     }
 
+    /// Waits until a metric has this value: a client may have its last token before the step that made it is counted.
+    pub async fn counts(&self, name: &str, expected: f64) {
+        let mut value = self.metric(name).await;
+        for _ in 0..1000 {
+            if value == expected {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+            value = self.metric(name).await;
+        }
+        panic!("{name} is {value}, not {expected}");
+    }
+
     pub fn ask(&self, asked: Asked) {
         self.asked.send_replace(asked);
     }

@@ -21,7 +21,7 @@ const SMALL: usize = 64 << 10;
 const ROOM: usize = 64 << 20;
 /// Bytes of a permit.
 const UNIT: usize = 64 << 10;
-/// Of a body that is too large so much more is read and thrown away: a client that is still sending would not see
+/// Of a body that is refused so much more is read and thrown away: a client that is still sending would not see
 /// our answer but a broken connection.
 const THROWN_AWAY: usize = 64 << 20;
 const THROWING_TIME: Duration = Duration::from_secs(5);
@@ -54,30 +54,31 @@ impl Deref for Whole {
 /// The whole body.
 pub(super) async fn read(body: Body, front: &Front) -> Result<Whole, ApiError> {
     let mut stream = body.into_data_stream();
-    let whole = timeout(front.limits.body, collect(&mut stream, &front.bodies)).await;
-    match whole.unwrap_or_else(|_| Err(ApiError::too_slow()))? {
-        Some(whole) if values(&whole) > MOST_VALUES => Err(ApiError::too_many_values(MOST_VALUES)),
-        Some(whole) => Ok(whole),
-        None => {
+    let Ok(whole) = timeout(front.limits.body, collect(&mut stream, &front.bodies)).await else {
+        return Err(ApiError::too_slow());
+    };
+    match whole {
+        Ok(whole) if values(&whole) > MOST_VALUES => Err(ApiError::too_many_values(MOST_VALUES)),
+        Ok(whole) => Ok(whole),
+        Err(refused) => {
             let _ = timeout(THROWING_TIME, throw_away(&mut stream)).await;
-            Err(ApiError::too_large(LIMIT))
+            Err(refused)
         }
     }
 }
 
-/// `None` if there is more than [`LIMIT`].
-async fn collect(stream: &mut BodyDataStream, room: &BodyRoom) -> Result<Option<Whole>, ApiError> {
+async fn collect(stream: &mut BodyDataStream, room: &BodyRoom) -> Result<Whole, ApiError> {
     let mut whole = Whole::default();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|_| ApiError::body_broke())?;
         let length = whole.bytes.len() + chunk.len();
         if length > LIMIT {
-            return Ok(None);
+            return Err(ApiError::too_large(LIMIT));
         }
         whole.make_room(length, room)?;
         whole.bytes.extend_from_slice(&chunk);
     }
-    Ok(Some(whole))
+    Ok(whole)
 }
 
 impl Whole {
