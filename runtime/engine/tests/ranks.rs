@@ -68,7 +68,9 @@ impl Exchange for Wire {
         let host = {
             let mut net = self.net.borrow_mut();
             net.parcels += 1;
-            if net.dead[usize::from(rank)] || (net.lose_every > 0 && net.parcels % net.lose_every == 0) {
+            if net.dead[usize::from(rank)]
+                || (net.lose_every > 0 && net.parcels.is_multiple_of(net.lose_every))
+            {
                 net.lost += 1;
                 self.answers.push((rank, None));
                 return;
