@@ -63,6 +63,18 @@ pub const DRAIN_SECONDS_LIMIT: u32 = 86_400;
         json_path = ".status.readyOfDesired",
         description = "Replicas that answer, of those asked for"
     ),
+    printcolumn(
+        name = "Ranks",
+        type_ = "integer",
+        json_path = ".status.ranks",
+        description = "Ranks of one replica"
+    ),
+    printcolumn(
+        name = "Experts",
+        type_ = "string",
+        json_path = ".status.experts.balance",
+        description = "Balance: tokens of the busiest rank over the mean of all; of the replica with the worst"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Model",

@@ -10,7 +10,7 @@ use coterie_api::deployment::status::WeightsStatus;
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use coterie_api::launch::Inspection;
 use coterie_operator_core::model_config::{self, ModelSizes};
-use coterie_operator_core::observed::{Settings, observe_nodes};
+use coterie_operator_core::observed::{ObservedCertificates, ObservedExperts, Settings, observe_nodes};
 use coterie_operator_core::plan::capacity::choose_device;
 use coterie_operator_core::plan::inspection::source_hash;
 use coterie_operator_core::{Action, Applied, Deployment, Observed, Plan};
@@ -73,6 +73,7 @@ pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -
     let observed = Observed {
         nodes: observe_nodes(&nodes, &[]),
         settings: Settings { runtime_image, ..Settings::default() },
+        certificates: ObservedCertificates::Missing,
         ..Observed::default()
     };
     let (inspection, estimate) = match model {
@@ -100,7 +101,11 @@ impl Planned {
         let weights = WeightsStatus { source_hash: source_hash(&deployment), inspection };
         observed.status.weights = Some(weights);
         let now = Timestamp::now();
-        let plan = coterie_operator_core::plan(&deployment, &observed, now);
+        let first = coterie_operator_core::plan(&deployment, &observed, now);
+        share_files(&deployment, &mut observed, &first);
+        let mut plan = coterie_operator_core::plan(&deployment, &observed, now);
+        let is_new = |action: &Action| !first.actions.iter().any(|first| first.object() == action.object());
+        plan.actions = first.actions.iter().cloned().chain(plan.actions.into_iter().filter(is_new)).collect();
         let status = coterie_operator_core::status(&deployment, &observed, &plan, &Applied::default(), now);
         Self { deployment, observed, plan, status, estimate }
     }
@@ -117,13 +122,28 @@ impl Planned {
             write!(text, "---\n# {}\n", action.object())?;
             match action {
                 Action::ApplyService(service) => text += &yaml(service)?,
+                Action::CreateConfigMap(map) => text += &yaml(map)?,
+                Action::ChangeCertificates(_) => text += "# made by the operator when it runs\n",
                 Action::CreatePod(pod) => text += &yaml(pod)?,
-                Action::DeletePod(deletion) => {
-                    bail!("a plan for an empty cluster deletes pod {}", deletion.name)
-                }
+                other => bail!("a plan for an empty cluster changes {}", other.object()),
             }
         }
         Ok(text)
+    }
+}
+
+/// The ranks of a replica of several wait for the files that they share: lets them be there.
+fn share_files(deployment: &Deployment, observed: &mut Observed, first: &Plan) {
+    for action in &first.actions {
+        match action {
+            Action::CreateConfigMap(map) => {
+                observed.experts.extend(ObservedExperts::of(map.as_ref().clone(), &deployment.uid));
+            }
+            Action::ChangeCertificates(_) => {
+                observed.certificates = ObservedCertificates::Ours { valid: None, next: None };
+            }
+            _ => {}
+        }
     }
 }
 

@@ -27,6 +27,9 @@ pub struct ModelDeploymentStatus {
     /// Ready and asked for, e.g. `1/2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_of_desired: Option<String>,
+    /// Ranks of one replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<i32>,
     /// Label selector of the pods, for autoscalers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -48,6 +51,9 @@ pub struct ModelDeploymentStatus {
     /// Where the replacement of pods stands.
     #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
+    /// Where the experts are and how they are loaded; only of replicas of several ranks.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsStatus>,
     /// The last time that a rank ended or was lost without being asked to.
     #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
@@ -148,11 +154,83 @@ pub struct RolloutStatus {
     /// Replicas of that revision that are ready.
     pub updated: i32,
     /// What happens next: Complete, Create, Surge, WaitForReady, Drain, WaitForDrain,
-    /// WaitForInspection, ScaleDown, BackOff or Blocked.
+    /// WaitForInspection, ScaleDown, HandOver, BackOff or Blocked.
     pub step: String,
     /// Why it does not go on by itself, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_reason: Option<String>,
+}
+
+/// Where the experts are and how they are loaded. The maps are in ConfigMaps named NAME-REPLICA-experts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertsStatus {
+    /// The balance of the replica that has the worst, e.g. `1.08`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// Each replica of the current revision, the first hundred.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["replica"]))]
+    pub replicas: Vec<ReplicaExpertsStatus>,
+}
+
+/// The experts of one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaExpertsStatus {
+    /// Number of the replica.
+    pub replica: i32,
+    /// Version of its expert map.
+    pub version: i64,
+    /// Ranks that have a share in that map.
+    pub ranks: i32,
+    /// Ranks that report to hold what that map gives them.
+    pub loaded: i32,
+    /// Ranks that report to send tokens by that map.
+    pub routing: i32,
+    /// Slots beyond one for every expert, all layers together.
+    pub copies: i32,
+    /// Tokens of the busiest rank over the mean of all, in the last stretch of time with requests, e.g. `1.08`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// Experts, all layers together, that the map gives to no rank that is ready.
+    pub lost: i32,
+    /// Experts, all layers together, that ranks took over from lost ones.
+    pub adopted: i32,
+    /// What keeps a rank from loading what the map gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// How the present map came about, if it is not the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_move: Option<ExpertMove>,
+}
+
+/// A change of the expert map.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertMove {
+    /// When it began.
+    #[schemars(schema_with = "schema::time")]
+    pub time: Time,
+    /// Slots that had to be loaded.
+    pub slots: i32,
+    /// Why, for people.
+    pub why: String,
+    /// What became of it.
+    pub outcome: MoveOutcome,
+    /// The balance before it, if it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance_before: Option<String>,
+}
+
+/// What became of a change of the expert map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum MoveOutcome {
+    /// Ranks load, or do not send tokens by the new map yet.
+    Moving,
+    /// A rank cannot load what it is to hold; tokens go by the map before.
+    Troubled,
+    /// Every ready rank sends tokens by it.
+    Done,
 }
 
 /// A pod that ended without being asked to.

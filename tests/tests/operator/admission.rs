@@ -274,7 +274,7 @@ async fn table_shows_the_columns() -> Result<()> {
         let shown = columns.iter().filter(|column| (column["priority"].as_i64() == Some(1)) == wide);
         shown.filter_map(|column| column["name"].as_str()).collect()
     };
-    assert_eq!(names(false), ["Name", "Ready", "Reason", "Replicas", "Age"]);
+    assert_eq!(names(false), ["Name", "Ready", "Reason", "Replicas", "Ranks", "Experts", "Age"]);
     assert_eq!(names(true), ["Model", "Quantization", "Context", "Digest"]);
     Ok(())
 }
