@@ -43,6 +43,10 @@ pub mod reason {
     pub const MODEL_REJECTED: &str = "ModelRejected";
     /// Valid: `model.contextLength` is longer than the model was made for.
     pub const CONTEXT_TOO_LONG: &str = "ContextTooLong";
+    /// Valid: `ranks` is more than the model has experts.
+    pub const TOO_MANY_RANKS: &str = "TooManyRanks";
+    /// Valid: `experts.redundant` is more than the other ranks can hold once each.
+    pub const TOO_MANY_COPIES: &str = "TooManyCopies";
 
     /// Placed: every wanted rank has a node.
     pub const PLACED: &str = "Placed";
@@ -82,6 +86,8 @@ pub mod reason {
     pub const NO_RANK_READY: &str = "NoRankReady";
     /// Serving, RolledOut: a Service of a needed name belongs to somebody else.
     pub const SERVICE_NAME_TAKEN: &str = "ServiceNameTaken";
+    /// RolledOut: the Secret of the exchange's name belongs to somebody else.
+    pub const SECRET_NAME_TAKEN: &str = "SecretNameTaken";
 
     /// RolledOut: all replicas run the current revision.
     pub const COMPLETE: &str = "Complete";
@@ -91,6 +97,12 @@ pub mod reason {
     pub const HELD: &str = "Held";
     /// RolledOut: a pod failed again; its replacement waits for its back-off.
     pub const BACKING_OFF: &str = "BackingOff";
+    /// No condition, only an Event: experts are moved between ranks; the message says how many and why.
+    pub const EXPERTS_MOVING: &str = "ExpertsMoving";
+    /// No condition, only an Event: every rank goes by the new expert map.
+    pub const EXPERTS_MOVED: &str = "ExpertsMoved";
+    /// No condition, only an Event: no ready rank was given some experts; the others take them over.
+    pub const EXPERTS_LOST: &str = "ExpertsLost";
     /// No condition, only an Event: the API server refused the status; the message is its answer.
     pub const STATUS_REFUSED: &str = "StatusRefused";
     /// RolledOut: the API server refused an object; the message is its answer.

@@ -63,6 +63,18 @@ pub const DRAIN_SECONDS_LIMIT: u32 = 86_400;
         json_path = ".status.readyOfDesired",
         description = "Replicas that answer, of those asked for"
     ),
+    printcolumn(
+        name = "Ranks",
+        type_ = "integer",
+        json_path = ".status.ranks",
+        description = "Ranks of one replica"
+    ),
+    printcolumn(
+        name = "Experts",
+        type_ = "string",
+        json_path = ".status.experts.balance",
+        description = "Balance: tokens of the busiest rank over the mean of all; of the replica with the worst"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Model",
@@ -93,7 +105,9 @@ pub const DRAIN_SECONDS_LIMIT: u32 = 86_400;
         description = "Digest of the weights"
     ),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("the name becomes part of Service and pod names: use at most 40 lower-case letters, digits and dashes, starting with a letter")
+        .message("the name becomes part of Service and pod names: use at most 40 lower-case letters, digits and dashes, starting with a letter"),
+    validation = Rule::new("!has(self.spec.ranks) || self.spec.ranks > 1 || !has(self.spec.experts) || self.spec.experts.redundant == 0")
+        .message("experts.redundant asks for copies on other ranks, and ranks is 1: set ranks to 2 or more, or leave experts.redundant out")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentSpec {
@@ -107,7 +121,8 @@ pub struct ModelDeploymentSpec {
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
     /// Pods of one replica: each serves requests and holds a share of the experts. A change between two numbers above
-    /// 1 leaves the ranks that stay running. Default: 1.
+    /// 1 leaves the ranks that stay running. Default: 1 where a node can hold a whole replica, else the fewest that the
+    /// nodes can hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub ranks: Option<u32>,
@@ -245,24 +260,19 @@ pub struct ClaimSource {
 }
 
 /// What a rank computes on.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.device != 'Cpu' || self.perRank == 1")
+#[x_kube(validation = Rule::new("self.device != 'Cpu' || !has(self.perRank) || self.perRank == 1")
     .message("perRank counts GPUs: leave it out with device Cpu, or set device to Gpu"))]
 pub struct AcceleratorSpec {
     /// Auto takes GPUs where nodes have them and the runtime can use them, else the CPU.
     #[serde(default)]
     pub device: DeviceChoice,
-    /// GPUs of one rank; only counts when the device is a GPU.
-    #[serde(default = "one_gpu")]
+    /// GPUs of one rank, which hold its weights and its KV cache between them; only counts when the device is a GPU.
+    /// Default: the fewest that are enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
-    pub per_rank: u32,
-}
-
-impl Default for AcceleratorSpec {
-    fn default() -> Self {
-        Self { device: DeviceChoice::Auto, per_rank: one_gpu() }
-    }
+    pub per_rank: Option<u32>,
 }
 
 /// What to compute on, or to leave it to the operator.
@@ -359,10 +369,6 @@ impl Resources {
 }
 
 fn one_replica() -> i32 {
-    1
-}
-
-fn one_gpu() -> u32 {
     1
 }
 

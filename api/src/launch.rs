@@ -214,14 +214,25 @@ pub struct Inspection {
     pub context_length: u32,
     /// Weights in memory, bytes.
     pub weight_bytes: WeightBytes,
+    /// Those of them that are experts, which the ranks of a replica share; every rank has the others. Absent in what
+    /// an older runtime found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert_bytes: Option<WeightBytes>,
     /// KV cache, bytes per token of context.
     pub kv_bytes_per_token: u64,
+    /// State of one request that does not grow with its length (linear attention, windows), bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub state_bytes: u64,
     /// Memory beside weights and KV cache (activations, tokenizer, the process itself), bytes.
     pub working_bytes: u64,
     /// `sha256:…` over the folder's files: names, sizes, and contents as documented by `coterie inspect --help`.
     pub digest: String,
     /// Devices that this build of the runtime can serve the model on.
     pub devices: Vec<Device>,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Why a runtime process ended without doing its work.
@@ -280,6 +291,14 @@ mod tests {
             "--rank 1 --expert-map /e/map.json --peers /e/peers.json --exchange-port 8081 --exchange-tls /tls \
              --activations bf16"
         ));
+    }
+
+    #[test]
+    fn what_an_older_runtime_found_is_still_read_and_written_alike() {
+        let older = r#"{"architecture":"A","parameters":9,"activeParameters":3,"layers":1,"experts":8,"expertsPerToken":2,"contextLength":64,"weightBytes":{"none":18,"int8":10},"kvBytesPerToken":4,"workingBytes":5,"digest":"sha256:0","devices":["Cpu"]}"#;
+        let read: Inspection = serde_json::from_str(older).unwrap();
+        assert_eq!((read.expert_bytes, read.state_bytes), (None, 0));
+        assert_eq!(serde_json::to_string(&read).unwrap(), older);
     }
 
     #[test]

@@ -27,6 +27,19 @@ pub const ROLE_INSPECT: &str = "inspect";
 pub const ANNOTATION_RESTART: &str = "coterie.dev/restart";
 /// Annotation on an applied object: the hash of what was applied, so that an unchanged object is not written again.
 pub const ANNOTATION_APPLIED: &str = "coterie.dev/applied";
+/// Annotation on a pod of a replica of several ranks: which expert map and peers its mounted files hold. A change makes
+/// the kubelet deliver them at once.
+pub const ANNOTATION_EXPERTS: &str = "coterie.dev/experts";
+/// Annotation on such a pod: which certificates its mounted files hold.
+pub const ANNOTATION_CERTIFICATES: &str = "coterie.dev/exchange-certificates";
+/// Annotation on the ConfigMap of an expert map: when and why it followed the one before, JSON.
+pub const ANNOTATION_MOVED: &str = "coterie.dev/moved";
+/// Annotation on the ConfigMap of an expert map: the redundant slots a layer that it was made for.
+pub const ANNOTATION_REDUNDANT: &str = "coterie.dev/redundant";
+/// Annotation on the Secret of the exchange: from when to when its certificate is valid, `from/to` in RFC 3339.
+pub const ANNOTATION_VALID: &str = "coterie.dev/valid";
+/// Annotation on the Secret of the exchange: the same of the certificate that comes next, once there is one.
+pub const ANNOTATION_NEXT_VALID: &str = "coterie.dev/next-valid";
 
 /// Name of the rank's container in its pod.
 pub const CONTAINER_RANK: &str = "rank";
@@ -50,6 +63,16 @@ pub const PEERS_FILE: &str = "peers.json";
 pub const EXPERT_TABLE_FILE: &str = "map.txt";
 /// Where the Secret with the certificates of the exchange is mounted in a rank.
 pub const EXCHANGE_TLS_MOUNT: &str = "/etc/coterie/exchange-tls";
+/// Key, and name of the file, of the authorities' certificates, PEM: which certificates are trusted.
+pub const TLS_AUTHORITY_FILE: &str = "ca.crt";
+/// Key, and name of the file, of the ranks' certificate, PEM.
+pub const TLS_CERTIFICATE_FILE: &str = "tls.crt";
+/// Key, and name of the file, of its private key, PEM.
+pub const TLS_KEY_FILE: &str = "tls.key";
+/// Key of the certificate that comes next; not mounted.
+pub const TLS_NEXT_CERTIFICATE: &str = "next.crt";
+/// Key of its private key; not mounted.
+pub const TLS_NEXT_KEY: &str = "next.key";
 /// The name that every exchange certificate of every ModelDeployment is made out to: who has one signed by the
 /// ModelDeployment's own authority is one of its ranks, whatever its address.
 pub const EXCHANGE_TLS_NAME: &str = "rank.exchange.coterie.dev";
@@ -59,3 +82,5 @@ pub const SERVICE_PORT: u16 = 80;
 pub const MODEL_MOUNT: &str = "/model";
 /// The resource name under which nodes offer NVIDIA GPUs.
 pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
+/// Label of a node, as NVIDIA's GPU feature discovery sets it: memory of one of its GPUs, MiB.
+pub const LABEL_GPU_MEMORY: &str = "nvidia.com/gpu.memory";

@@ -1,15 +1,18 @@
 //! Does a plan's actions, one after the other.
 
+mod experts;
+
+use crate::certificates::{self, ChangeError};
 use crate::controller::Context;
 use crate::error::{Error, is_refusal, words};
 use crate::written::Write;
 use coterie_api::name::FIELD_MANAGER;
-use coterie_operator_core::plan::PodDeletion;
+use coterie_operator_core::plan::{Annotation, Deletion};
 use coterie_operator_core::status::Refusal;
 use coterie_operator_core::{Action, Applied, Deployment};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use serde_json::json;
 
@@ -26,7 +29,19 @@ pub async fn apply(
         let object = action.object();
         let done = match action {
             Action::ApplyService(service) => apply_service(context, deployment, &service).await,
+            Action::CreateConfigMap(map) => experts::create(context, deployment, &map).await,
+            Action::ApplyConfigMap(map) => experts::apply(context, deployment, &map).await,
+            Action::DeleteConfigMap(deletion) => experts::delete(context, deployment, &deletion).await,
+            Action::ChangeCertificates(change) => {
+                certificates::change(context, deployment, &change).await.map_err(|error| match error {
+                    ChangeError::Refused(words) => Failure::Refused(words),
+                    ChangeError::Failed(cause) => {
+                        Failure::Failed(Error::Certificates { name: change.name.clone(), cause })
+                    }
+                })
+            }
             Action::CreatePod(pod) => create_pod(context, deployment, &pod).await,
+            Action::Annotate(annotation) => annotate_pod(context, deployment, &annotation).await,
             Action::DeletePod(deletion) => delete_pod(context, deployment, &deletion).await,
         };
         match done {
@@ -93,27 +108,55 @@ async fn create_pod(context: &Context, deployment: &Deployment, pod: &Pod) -> Re
         Ok(created) => created,
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             let Some(found) = pods.get_opt(name).await.map_err(failed)? else { return Ok(()) };
-            let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
-            if !owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == deployment.uid) {
-                return Err(Failure::Refused(format!(
-                    "a pod named {name} is there already and belongs to somebody else: delete or rename it"
-                )));
-            }
+            ours(&found.metadata, deployment, "pod")?;
             found
         }
         Err(error) => return Err(failed(error)),
     };
     tracing::info!(pod = name, "created");
     let version = created.metadata.resource_version.as_deref();
-    context.note(deployment, context.observer.pod_created(version));
+    context.note(deployment, context.observer.pod_written(version));
     Ok(())
 }
 
-async fn delete_pod(
+/// Refuses what has a name of ours and is not controlled by the ModelDeployment.
+fn ours(metadata: &ObjectMeta, deployment: &Deployment, kind: &str) -> Result<(), Failure> {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    if owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == deployment.uid) {
+        return Ok(());
+    }
+    let name = metadata.name.as_deref().unwrap_or_default();
+    Err(Failure::Refused(format!(
+        "a {kind} named {name} is there already and belongs to somebody else: delete or rename it"
+    )))
+}
+
+async fn annotate_pod(
     context: &Context,
     deployment: &Deployment,
-    deletion: &PodDeletion,
+    annotation: &Annotation,
 ) -> Result<(), Failure> {
+    let pods: Api<Pod> = Api::namespaced(context.operator.client.clone(), &deployment.namespace);
+    let patch = json!({"metadata": {
+        "resourceVersion": annotation.resource_version,
+        "annotations": annotation.annotations,
+    }});
+    context.operator.metrics.wrote("patch", "Pod");
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match pods.patch(&annotation.pod, &params, &Patch::Merge(patch)).await {
+        Ok(patched) => {
+            tracing::debug!(pod = annotation.pod, "told of new files");
+            let version = patched.metadata.resource_version.as_deref();
+            context.note(deployment, context.observer.pod_written(version));
+            Ok(())
+        }
+        // Gone, or changed since it was seen: the watch tells, and a new plan is made.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(Failure::of_write(error, || format!("Pod {}", annotation.pod))),
+    }
+}
+
+async fn delete_pod(context: &Context, deployment: &Deployment, deletion: &Deletion) -> Result<(), Failure> {
     let pods: Api<Pod> = Api::namespaced(context.operator.client.clone(), &deployment.namespace);
     let preconditions = Preconditions {
         uid: Some(deletion.uid.clone()),
@@ -121,6 +164,7 @@ async fn delete_pod(
     };
     context.operator.metrics.wrote("delete", "Pod");
     let params = DeleteParams::default().preconditions(preconditions);
+    let params = if deletion.at_once { params.grace_period(0) } else { params };
     match pods.delete(&deletion.name, &params).await {
         Ok(_) => {
             tracing::info!(pod = deletion.name, why = deletion.why, "deleted");

@@ -3,6 +3,7 @@
 use crate::Operator;
 use crate::apply::apply;
 use crate::backoff::Backoff;
+use crate::certificates::Certificates;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::queue::Queue;
@@ -44,6 +45,8 @@ pub struct Context {
     pub written: Written,
     /// Sends Events.
     pub reporter: Reporter,
+    /// Knows the certificates of the exchange.
+    pub certificates: Certificates,
     backoff: Backoff,
     resync: Duration,
     permits: Semaphore,
@@ -68,10 +71,11 @@ async fn reconcile(object: &ModelDeployment, context: &Context) -> Result<Action
             return Ok(Action::requeue(context.resync));
         }
     };
-    let observed = context.observer.observe(object, &deployment).await?; //    client: claim
+    let certificates = &context.certificates;
+    let observed = context.observer.observe(object, &deployment, certificates).await?; // client: claim, Secret
     let mut plan = plan(&deployment, &observed, now); //                       no client
     let actions = std::mem::take(&mut plan.actions);
-    let applied = apply(context, &deployment, actions).await?; //              client: Services, Pods
+    let applied = apply(context, &deployment, actions).await?; //              client: Services, ConfigMaps, Secrets, Pods
     let status = status(&deployment, &observed, &plan, &applied, now); //      no client
     report(context, object, status).await?; //                                 client: status, Events
     if let Some(refusal) = applied.refusals.first() {
@@ -92,6 +96,7 @@ pub async fn run(operator: &Operator, shutdown: impl Future<Output = ()>) -> Res
         operator: operator.clone(),
         observer,
         written: Written::default(),
+        certificates: Certificates::default(),
         backoff: Backoff::default(),
         resync: Duration::from_secs(operator.options.resync_seconds),
         permits: Semaphore::new(usize::from(CONCURRENCY)),

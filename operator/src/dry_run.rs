@@ -1,12 +1,19 @@
 //! The plan for a ModelDeployment without a cluster, by the very functions that the operator runs.
 
+mod report;
+mod table;
+
+pub use report::Report;
+
 use anyhow::{Context, Result, bail};
-use coterie_api::deployment::ModelDeployment;
 use coterie_api::deployment::status::WeightsStatus;
+use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use coterie_api::launch::Inspection;
-use coterie_operator_core::observed::{Settings, observe_nodes};
+use coterie_operator_core::model_config::{self, ModelSizes};
+use coterie_operator_core::observed::{ObservedCertificates, ObservedExperts, Settings, observe_nodes};
+use coterie_operator_core::plan::capacity::choose_device;
 use coterie_operator_core::plan::inspection::source_hash;
-use coterie_operator_core::{Action, Applied, Observed};
+use coterie_operator_core::{Action, Applied, Deployment, Observed, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
@@ -32,10 +39,26 @@ impl Input {
     }
 }
 
-/// What status would say and the objects that would be made, as YAML documents.
-///
-/// `nodes` is a list or several documents; the inspection is the JSON of `coterie inspect`. Nothing runs on the nodes.
-pub fn plan(spec: &Input, inspection: &Input, nodes: &Input, runtime_image: String) -> Result<String> {
+/// What is known of the model.
+pub enum Model {
+    /// What `coterie inspect --output json` printed.
+    Inspection(Input),
+    /// Its config.json: an estimate is made from it.
+    Config(Input),
+}
+
+/// What the operator would make of a ModelDeployment on nodes where nothing runs.
+pub struct Planned {
+    deployment: Deployment,
+    observed: Observed,
+    plan: Plan,
+    status: ModelDeploymentStatus,
+    /// What the model's config says, if that is all that is known.
+    estimate: Option<ModelSizes>,
+}
+
+/// Plans; `nodes` is a list or several documents.
+pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -> Result<Planned> {
     let mut object: ModelDeployment =
         serde_saphyr::from_str(&spec.text).with_context(|| spec.is_no("ModelDeployment"))?;
     // What an API server would have added.
@@ -44,33 +67,84 @@ pub fn plan(spec: &Input, inspection: &Input, nodes: &Input, runtime_image: Stri
     metadata.uid.get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".to_owned());
     metadata.generation.get_or_insert(1);
     object.status = None;
-    let inspection: Inspection = serde_json::from_str(&inspection.text)
-        .with_context(|| inspection.is_no("output of coterie inspect --output json"))?;
+    let deployment = coterie_operator_core::validate(&object).with_context(|| spec.name.clone())?;
     let nodes =
         read_nodes(&nodes.text).with_context(|| nodes.is_no("output of kubectl get nodes -o yaml"))?;
-
-    let deployment = coterie_operator_core::validate(&object).with_context(|| spec.name.clone())?;
-    let mut observed = Observed {
+    let observed = Observed {
         nodes: observe_nodes(&nodes, &[]),
         settings: Settings { runtime_image, ..Settings::default() },
+        certificates: ObservedCertificates::Missing,
         ..Observed::default()
     };
-    observed.status.weights = Some(WeightsStatus { source_hash: source_hash(&deployment), inspection });
-    let now = Timestamp::now();
-    let plan = coterie_operator_core::plan(&deployment, &observed, now);
-    let status = coterie_operator_core::status(&deployment, &observed, &plan, &Applied::default(), now);
+    let (inspection, estimate) = match model {
+        Model::Inspection(found) => {
+            let inspection = serde_json::from_str(&found.text)
+                .with_context(|| found.is_no("output of coterie inspect --output json"))?;
+            (inspection, None)
+        }
+        Model::Config(config) => {
+            let sizes = model_config::read(&config.text).with_context(|| config.name.clone())?;
+            let device = choose_device(&deployment, &sizes.devices(), &observed.nodes);
+            (sizes.inspection(device), Some(sizes))
+        }
+    };
+    Ok(Planned::of(deployment, observed, inspection, estimate))
+}
 
-    let mut text = String::from("# What status would say at first\n");
-    text += &yaml(&status)?;
-    for action in &plan.actions {
-        write!(text, "---\n# {}\n", action.object())?;
+impl Planned {
+    fn of(
+        deployment: Deployment,
+        mut observed: Observed,
+        inspection: Inspection,
+        estimate: Option<ModelSizes>,
+    ) -> Self {
+        let weights = WeightsStatus { source_hash: source_hash(&deployment), inspection };
+        observed.status.weights = Some(weights);
+        let now = Timestamp::now();
+        let first = coterie_operator_core::plan(&deployment, &observed, now);
+        share_files(&deployment, &mut observed, &first);
+        let mut plan = coterie_operator_core::plan(&deployment, &observed, now);
+        let is_new = |action: &Action| !first.actions.iter().any(|first| first.object() == action.object());
+        plan.actions = first.actions.iter().cloned().chain(plan.actions.into_iter().filter(is_new)).collect();
+        let status = coterie_operator_core::status(&deployment, &observed, &plan, &Applied::default(), now);
+        Self { deployment, observed, plan, status, estimate }
+    }
+
+    /// What status would say and the objects that would be made, as YAML documents.
+    pub fn yaml(&self) -> Result<String> {
+        let mut text = String::new();
+        for note in self.report()?.notes {
+            writeln!(text, "# {note}")?;
+        }
+        text += "# What status would say at first\n";
+        text += &yaml(&self.status)?;
+        for action in &self.plan.actions {
+            write!(text, "---\n# {}\n", action.object())?;
+            match action {
+                Action::ApplyService(service) => text += &yaml(service)?,
+                Action::CreateConfigMap(map) => text += &yaml(map)?,
+                Action::ChangeCertificates(_) => text += "# made by the operator when it runs\n",
+                Action::CreatePod(pod) => text += &yaml(pod)?,
+                other => bail!("a plan for an empty cluster changes {}", other.object()),
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// The ranks of a replica of several wait for the files that they share: lets them be there.
+fn share_files(deployment: &Deployment, observed: &mut Observed, first: &Plan) {
+    for action in &first.actions {
         match action {
-            Action::ApplyService(service) => text += &yaml(service)?,
-            Action::CreatePod(pod) => text += &yaml(pod)?,
-            Action::DeletePod(deletion) => bail!("a plan for an empty cluster deletes pod {}", deletion.name),
+            Action::CreateConfigMap(map) => {
+                observed.experts.extend(ObservedExperts::of(map.as_ref().clone(), &deployment.uid));
+            }
+            Action::ChangeCertificates(_) => {
+                observed.certificates = ObservedCertificates::Ours { valid: None, next: None };
+            }
+            _ => {}
         }
     }
-    Ok(text)
 }
 
 /// One YAML document.
@@ -123,13 +197,11 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
 ";
 
     fn planned(nodes: &str) -> String {
-        plan(
-            &deployment(DEPLOYMENT),
-            &inspection(INSPECTION),
-            &named("nodes.yaml", nodes),
-            "coterie:1".to_owned(),
-        )
-        .unwrap()
+        let nodes = named("nodes.yaml", nodes);
+        plan(&deployment(DEPLOYMENT), &inspection(INSPECTION), &nodes, "coterie:1".to_owned())
+            .unwrap()
+            .yaml()
+            .unwrap()
     }
 
     fn named(name: &str, text: &str) -> Input {
@@ -140,8 +212,8 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
         named("smol.yaml", text)
     }
 
-    fn inspection(text: &str) -> Input {
-        named("found.json", text)
+    fn inspection(text: &str) -> Model {
+        Model::Inspection(named("found.json", text))
     }
 
     #[test]
@@ -172,7 +244,7 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
         let error = |spec: &str, found: &str, nodes: &str| {
             let result =
                 plan(&deployment(spec), &inspection(found), &named("nodes.yaml", nodes), String::new());
-            format!("{:#}", result.unwrap_err())
+            format!("{:#}", result.err().unwrap())
         };
         let told = error("spec: {}", INSPECTION, SMALL);
         assert!(told.starts_with("smol.yaml is no ModelDeployment: "), "{told}");
@@ -182,6 +254,10 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
         assert!(told.starts_with("found.json is no output of coterie inspect"), "{told}");
         let told = error(DEPLOYMENT, INSPECTION, "kind: Node\nmetadata: 3");
         assert!(told.starts_with("nodes.yaml is no output of kubectl get nodes"), "{told}");
+        let config = Model::Config(named("config.json", r#"{"architectures": ["MixtralForCausalLM"]}"#));
+        let nodes = named("nodes.yaml", SMALL);
+        let told = plan(&deployment(DEPLOYMENT), &config, &nodes, String::new()).err().unwrap();
+        assert_eq!(format!("{told:#}"), "config.json: hidden_size is missing");
     }
 
     #[test]

@@ -14,6 +14,14 @@ pub enum Error {
         /// What went wrong.
         cause: Box<kube::Error>,
     },
+    /// The certificates of the exchange could not be made or written.
+    #[error("Secret {name} could not be changed: {cause}; it is tried again")]
+    Certificates {
+        /// The Secret.
+        name: String,
+        /// What went wrong.
+        cause: String,
+    },
     /// The API server did not answer a delete, or not as it should.
     #[error("{object} could not be deleted: {}; it is tried again", words(cause))]
     Delete {
@@ -53,6 +61,14 @@ pub enum Error {
         /// What went wrong.
         cause: Box<kube::Error>,
     },
+    /// The Secret of the exchange could not be looked up.
+    #[error("Secret {name} could not be read: {}; it is tried again", words(cause))]
+    ReadSecret {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        cause: Box<kube::Error>,
+    },
     /// The API server refused objects; the status says which and why.
     #[error("the API server refused {0}; the status says why, and it is tried again")]
     Refused(String),
@@ -74,11 +90,13 @@ impl Error {
     pub fn variant(&self) -> &'static str {
         match self {
             Error::Apply { .. } => "Apply",
+            Error::Certificates { .. } => "Certificates",
             Error::Delete { .. } => "Delete",
             Error::LeadershipLost => "LeadershipLost",
             Error::Listen { .. } => "Listen",
             Error::Option { .. } => "Option",
             Error::ReadClaim { .. } => "ReadClaim",
+            Error::ReadSecret { .. } => "ReadSecret",
             Error::Refused(_) => "Refused",
             Error::Timeout => "Timeout",
             Error::WriteStatus { .. } => "WriteStatus",

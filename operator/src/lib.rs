@@ -2,11 +2,12 @@
 //!
 //! `controller` holds the reconcile, whose decisions are all made in `coterie-operator-core`; `observe` fills what they
 //! are made from, `apply` and `report` write what came of them. Nothing else talks to the API server, but for `leader`
-//! with its Lease and `definition`, which looks at the CRD.
+//! with its Lease, `certificates` with its Secrets and `definition`, which looks at the CRD. `reports` asks ranks.
 
 mod apply;
 mod backoff;
 mod book;
+mod certificates;
 mod controller;
 mod definition;
 pub mod dry_run;
@@ -20,6 +21,7 @@ pub mod options;
 mod queue;
 mod readable;
 mod report;
+mod reports;
 mod watch;
 mod written;
 

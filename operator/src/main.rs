@@ -1,8 +1,8 @@
 //! `coterie-operator`: run | crds | plan.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use coterie_operator::dry_run::{self, Input};
+use coterie_operator::dry_run::{self, Input, Model};
 use coterie_operator::{Options, chain, run};
 use kube::Client;
 use std::path::PathBuf;
@@ -30,21 +30,36 @@ enum Command {
     },
     /// Print the CustomResourceDefinitions as YAML
     Crds,
-    /// Print what the operator would make of a ModelDeployment, without a cluster
+    /// Print what the operator would make of a ModelDeployment, without a cluster. Exits 0 if it fits the nodes, 3 if
+    /// it does not
     Plan {
         /// The ModelDeployment, YAML
         #[arg(short, long)]
         file: PathBuf,
         /// What `coterie inspect --output json` printed for its weights
+        #[arg(long, conflicts_with = "model_config", required_unless_present = "model_config")]
+        inspection: Option<PathBuf>,
+        /// The model's config.json, for an estimate without its weights
         #[arg(long)]
-        inspection: PathBuf,
+        model_config: Option<PathBuf>,
         /// The nodes, as `kubectl get nodes -o yaml` prints them
         #[arg(long)]
         nodes: PathBuf,
+        /// table: what ranks need and nodes have, for people; json: the same, for programs; yaml: the status and the
+        /// objects that would be made
+        #[arg(short, long, default_value = "table")]
+        output: PlanOutput,
         /// Image of the pods that serve the model
         #[arg(long, env = "RUNTIME_IMAGE", default_value = "coterie")]
         runtime_image: String,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PlanOutput {
+    Table,
+    Json,
+    Yaml,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -53,9 +68,12 @@ enum LogFormat {
     Text,
 }
 
+/// What is asked for does not fit the nodes; 1 is an error, 2 a wrong command line.
+const DOES_NOT_FIT: u8 = 3;
+
 fn main() -> ExitCode {
     match command() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("coterie-operator: {error:#}");
             ExitCode::FAILURE
@@ -63,27 +81,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn command() -> Result<()> {
+fn command() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Run { options, log_format } => {
             log(log_format);
             // The work is small and waits for the network: two threads keep the memory small too.
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            runtime.block_on(run_until_told(*options))
+            runtime.block_on(run_until_told(*options))?;
         }
-        Command::Crds => {
-            print!("{}", dry_run::yaml(&coterie_operator_core::crd())?);
-            Ok(())
-        }
-        Command::Plan { file, inspection, nodes, runtime_image } => {
-            let [file, inspection, nodes] =
-                [Input::read(file)?, Input::read(inspection)?, Input::read(nodes)?];
-            let text = dry_run::plan(&file, &inspection, &nodes, runtime_image)?;
-            print!("{text}");
-            Ok(())
+        Command::Crds => print!("{}", dry_run::yaml(&coterie_operator_core::crd())?),
+        Command::Plan { file, inspection, model_config, nodes, output, runtime_image } => {
+            let model = match (inspection, model_config) {
+                (Some(path), _) => Model::Inspection(Input::read(path)?),
+                (None, Some(path)) => Model::Config(Input::read(path)?),
+                (None, None) => bail!("give --inspection or --model-config"),
+            };
+            let planned = dry_run::plan(&Input::read(file)?, &model, &Input::read(nodes)?, runtime_image)?;
+            let report = planned.report()?;
+            match output {
+                PlanOutput::Table => print!("{}", report.table()),
+                PlanOutput::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+                PlanOutput::Yaml => print!("{}", planned.yaml()?),
+            }
+            if !report.fits {
+                return Ok(ExitCode::from(DOES_NOT_FIT));
+            }
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run_until_told(options: Options) -> Result<()> {

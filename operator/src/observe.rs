@@ -1,4 +1,5 @@
-//! What the operator sees: four watches, each reduced to what decisions need, and a look-up of claims.
+//! What the operator sees: five watches, each reduced to what decisions need, a look-up of claims and Secrets, and what
+//! ranks report.
 //!
 //! The whole cluster's pods are watched, because what is free on a node depends on all of them; of a foreign pod only
 //! its node and its requests are kept.
@@ -7,23 +8,29 @@ mod reduced;
 
 use crate::Operator;
 use crate::book::{Book, Change, Key};
+use crate::certificates::Certificates;
 use crate::error::Error;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::readable::{Guarded, readable};
+use crate::reports::Reports;
 use crate::watch::{Progress, follow};
 use crate::written::Write;
 use coterie_api::deployment::ModelDeployment;
+use coterie_api::name::LABEL_DEPLOYMENT;
 use coterie_operator_core::objects::service_names;
-use coterie_operator_core::observed::{ClaimState, ObservedNode, ObservedService, Settings, observe_nodes};
+use coterie_operator_core::observed::{
+    ClaimState, ObservedCertificates, ObservedExperts, ObservedNode, ObservedService, Settings, observe_nodes,
+};
 use coterie_operator_core::validate::Source;
 use coterie_operator_core::{Deployment, Observed};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
-use reduced::{PodSeen, strip_node, strip_service};
+pub use reduced::OwnPod;
+use reduced::{PodSeen, labelled, strip_config_map, strip_node, strip_service};
 use std::sync::Arc;
 
 /// Everything that is seen.
@@ -34,6 +41,8 @@ pub struct Observer {
     pods: Book<PodSeen>,
     nodes: Book<Node>,
     services: Book<Service>,
+    config_maps: Book<ConfigMap>,
+    reports: Arc<Reports>,
     progress: Progresses,
 }
 
@@ -44,6 +53,7 @@ struct Progresses {
     pods: Arc<Progress>,
     nodes: Arc<Progress>,
     services: Arc<Progress>,
+    config_maps: Arc<Progress>,
 }
 
 impl Observer {
@@ -54,6 +64,7 @@ impl Observer {
         queue: Queue,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
         let Operator { client, options, health, .. } = operator;
+        let load_window = settings.load_window;
         let (deployments, mut writer) = store::<ModelDeployment>();
         let observer = Arc::new(Self {
             client: client.clone(),
@@ -62,12 +73,15 @@ impl Observer {
             pods: Book::default(),
             nodes: Book::default(),
             services: Book::default(),
+            config_maps: Book::default(),
+            reports: Arc::new(Reports::new(load_window)),
             progress: Progresses::default(),
         });
         let (seen, progress) = (observer.clone(), &observer.progress);
         let triggers = queue.clone();
         let deployments = follow(
             scoped::<Guarded>(client, options),
+            None,
             "watch of ModelDeployments",
             progress.deployments.clone(),
             health.clone(),
@@ -88,6 +102,7 @@ impl Observer {
         let (seen, triggers) = (observer.clone(), queue.clone());
         let pods = follow(
             Api::all(client.clone()),
+            None,
             "watch of Pods",
             progress.pods.clone(),
             health.clone(),
@@ -99,6 +114,7 @@ impl Observer {
         let (seen, triggers) = (observer.clone(), queue.clone());
         let nodes = follow(
             Api::all(client.clone()),
+            None,
             "watch of Nodes",
             progress.nodes.clone(),
             health.clone(),
@@ -108,9 +124,10 @@ impl Observer {
                 Change::One { .. } | Change::All => triggers.nodes_changed(),
             },
         );
-        let (seen, triggers) = (observer.clone(), queue);
+        let (seen, triggers) = (observer.clone(), queue.clone());
         let services = follow(
             scoped(client, options),
+            None,
             "watch of Services",
             progress.services.clone(),
             health.clone(),
@@ -119,8 +136,22 @@ impl Observer {
                 seen.tell_of_services(&triggers, change);
             },
         );
+        let (seen, triggers) = (observer.clone(), queue.clone());
+        let config_maps = follow(
+            scoped(client, options),
+            Some(LABEL_DEPLOYMENT),
+            "watch of ConfigMaps",
+            progress.config_maps.clone(),
+            health.clone(),
+            move |event| {
+                let change = seen.config_maps.take(event, strip_config_map);
+                seen.tell_of_config_maps(&triggers, change);
+            },
+        );
+        let (seen, reports) = (observer.clone(), observer.reports.clone());
+        let asked = async move { reports.follow(|| seen.own_pods(), &queue).await };
         let follow = async move {
-            futures::join!(deployments, pods, nodes, services);
+            futures::join!(deployments, pods, nodes, services, config_maps, asked);
         };
         (observer, follow)
     }
@@ -133,7 +164,9 @@ impl Observer {
     /// Returns when every watch has listed everything once.
     pub async fn wait_until_complete(&self) {
         let watches = &self.progress;
-        for watch in [&watches.deployments, &watches.pods, &watches.nodes, &watches.services] {
+        let kinds =
+            [&watches.deployments, &watches.pods, &watches.nodes, &watches.services, &watches.config_maps];
+        for watch in kinds {
             watch.first_list().await;
         }
     }
@@ -143,11 +176,21 @@ impl Observer {
         &self,
         object: &ModelDeployment,
         deployment: &Deployment,
+        certificates: &Certificates,
     ) -> Result<Observed, Error> {
         let mut pods = Vec::new();
+        let status = object.status.clone().unwrap_or_default();
+        let ranks = deployment.ranks.map_or(status.ranks.unwrap_or(1), u32::cast_signed);
         let mut observed = Observed {
             claim: self.look_up_claim(deployment).await?,
-            status: object.status.clone().unwrap_or_default(),
+            experts: self.experts_of(deployment),
+            certificates: if ranks > 1 {
+                certificates.look(&self.client, deployment).await?
+            } else {
+                ObservedCertificates::NotLooked
+            },
+            loads: self.reports.loads_of(&deployment.namespace, &deployment.name),
+            status,
             settings: self.settings.clone(),
             services: self.services_of(deployment),
             nodes: self.nodes(),
@@ -165,6 +208,7 @@ impl Observer {
         });
         // The book has no order; a plan must not depend on that.
         pods.sort_by(|a, b| a.name.cmp(&b.name));
+        observed.reports = self.reports.of(&pods);
         observed.pods = pods;
         Ok(observed)
     }
@@ -175,6 +219,10 @@ impl Observer {
             Write::Status(mark) => self.progress.deployments.has_reached(mark),
             Write::Pod(mark) => self.progress.pods.has_reached(mark),
             Write::Service(mark) => self.progress.services.has_reached(mark),
+            Write::ConfigMap(mark) => self.progress.config_maps.has_reached(mark),
+            Write::ConfigMapDeletion { key, uid } => {
+                self.config_maps.get(key).is_none_or(|map| map.metadata.uid.as_ref() != Some(uid))
+            }
             Write::Deletion { key, uid } => self
                 .pods
                 .get(key)
@@ -189,13 +237,18 @@ impl Observer {
     }
 
     /// The point at which the watch shows a pod of this version.
-    pub fn pod_created(&self, version: Option<&str>) -> Write {
+    pub fn pod_written(&self, version: Option<&str>) -> Write {
         Write::Pod(self.progress.pods.mark(version))
     }
 
     /// The point at which the watch shows a Service of this version.
     pub fn service_applied(&self, version: Option<&str>) -> Write {
         Write::Service(self.progress.services.mark(version))
+    }
+
+    /// The point at which the watch shows a ConfigMap of this version.
+    pub fn config_map_written(&self, version: Option<&str>) -> Write {
+        Write::ConfigMap(self.progress.config_maps.mark(version))
     }
 
     async fn look_up_claim(&self, deployment: &Deployment) -> Result<Option<ClaimState>, Error> {
@@ -210,6 +263,25 @@ impl Observer {
         let names = service_names(&deployment.name).into_iter();
         let found = names.filter_map(|name| self.services.get(&(deployment.namespace.clone(), name)));
         found.map(|service| ObservedService::of(service, &deployment.uid)).collect()
+    }
+
+    fn experts_of(&self, deployment: &Deployment) -> Vec<ObservedExperts> {
+        let mut found: Vec<ConfigMap> = self.config_maps.each(|all| {
+            let own = all.filter(|((namespace, _), map)| {
+                *namespace == deployment.namespace && labelled(map) == Some(&deployment.name)
+            });
+            own.map(|(_, map)| map.clone()).collect()
+        });
+        found.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        found.into_iter().filter_map(|map| ObservedExperts::of(map, &deployment.uid)).collect()
+    }
+
+    /// Namespace, and what is kept, of all pods of ModelDeployments.
+    fn own_pods(&self) -> Vec<(String, Arc<OwnPod>)> {
+        self.pods.each(|all| {
+            let own = all.filter_map(|((namespace, _), seen)| Some((namespace.clone(), seen.own.clone()?)));
+            own.collect()
+        })
     }
 
     fn nodes(&self) -> Vec<ObservedNode> {
@@ -232,6 +304,18 @@ impl Observer {
                 }
                 if before.as_ref().map(|seen| &seen.uses) != after.as_ref().map(|seen| &seen.uses) {
                     queue.room_changed();
+                }
+            }
+        }
+    }
+
+    fn tell_of_config_maps(&self, queue: &Queue, change: Change<ConfigMap>) {
+        match change {
+            Change::None => {}
+            Change::All => queue.all(&self.deployments),
+            Change::One { key: (namespace, _), before, after } => {
+                if let Some(deployment) = after.as_ref().or(before.as_ref()).and_then(labelled) {
+                    queue.one(&namespace, deployment);
                 }
             }
         }

@@ -4,6 +4,10 @@ use crate::error::Error;
 use clap::Args;
 use coterie_api::deployment::PullPolicy;
 use coterie_operator_core::observed::Settings;
+use jiff::SignedDuration;
+
+/// Shorter lives would end before their change is heard of.
+const CERTIFICATE_SECONDS_LEAST: u32 = 10;
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +37,13 @@ pub struct Options {
     /// Look at every ModelDeployment again after this many seconds, even if nothing seems to have changed
     #[arg(long, default_value_t = 600)]
     pub resync_seconds: u64,
+    /// How long the certificate is valid by which ranks of one replica trust each other, seconds; another takes its place
+    /// at two thirds of that
+    #[arg(long, default_value_t = 30 * 86_400)]
+    pub certificate_seconds: u32,
+    /// The load on experts is counted over so many seconds
+    #[arg(long, default_value_t = 60)]
+    pub expert_window_seconds: u32,
     /// Act at once without a Lease: for tests and one-off runs, never beside another operator
     #[arg(long)]
     pub no_leader_election: bool,
@@ -48,7 +59,19 @@ impl Options {
             value: self.image_pull_policy.clone(),
             remedy: "write Always, IfNotPresent or Never",
         })?;
-        Ok(Settings { runtime_image: self.runtime_image.clone(), image_pull_policy: Some(policy) })
+        if self.certificate_seconds < CERTIFICATE_SECONDS_LEAST {
+            return Err(Error::Option {
+                option: "certificate-seconds",
+                value: self.certificate_seconds.to_string(),
+                remedy: "nodes need time to hear of the next certificate; set 10 or more",
+            });
+        }
+        Ok(Settings {
+            runtime_image: self.runtime_image.clone(),
+            image_pull_policy: Some(policy),
+            certificate_life: SignedDuration::from_secs(self.certificate_seconds.into()),
+            load_window: SignedDuration::from_secs(self.expert_window_seconds.into()),
+        })
     }
 }
 

@@ -86,9 +86,10 @@ impl Point {
     }
 }
 
-/// Watches `api` until dropped. `take` gets every event, in order; only then `progress` is moved on.
+/// Watches what of `api` has the label `label`, or all, until dropped. `take` gets every event, in order; only then `progress` is moved on.
 pub async fn follow<K>(
     api: Api<K>,
+    label: Option<&str>,
     part: &'static str,
     progress: Arc<Progress>,
     health: Arc<Health>,
@@ -96,7 +97,8 @@ pub async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let events = watcher(api, Config::default()).inspect_err(|error| {
+    let config = label.map_or_else(Config::default, |label| Config::default().labels(label));
+    let events = watcher(api, config).inspect_err(|error| {
         let error = chain(error);
         tracing::warn!(error, part, "a watch failed and is tried again");
         health.failed(part, error);

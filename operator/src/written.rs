@@ -18,10 +18,19 @@ use tokio::time::Instant;
 pub enum Write {
     /// The status of the ModelDeployment.
     Status(Mark),
-    /// A pod was created.
+    /// A pod was created or annotated.
     Pod(Mark),
     /// A Service was applied.
     Service(Mark),
+    /// A ConfigMap was created or applied.
+    ConfigMap(Mark),
+    /// A ConfigMap was deleted.
+    ConfigMapDeletion {
+        /// Namespace and name.
+        key: Key,
+        /// Which one of that name.
+        uid: String,
+    },
     /// A pod was asked to end.
     Deletion {
         /// Namespace and name.

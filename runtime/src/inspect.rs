@@ -53,6 +53,17 @@ fn text(inspection: &Inspection, chat: bool, available: Option<u64>) -> String {
             inspection.layers, inspection.experts, inspection.experts_per_token
         ),
     );
+    if let Some(experts) = inspection.expert_bytes {
+        let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / GIB);
+        line(
+            "experts",
+            format!(
+                "{} of the weights as None, {} as Int8: what several ranks share",
+                gib(experts.none),
+                gib(experts.int8)
+            ),
+        );
+    }
     line("context", format!("{} tokens", inspection.context_length));
     line("chat template", if chat { "yes" } else { "no; only /v1/completions can be used" }.to_owned());
     line(
@@ -104,7 +115,9 @@ mod tests {
             experts_per_token: 2,
             context_length: 2048,
             weight_bytes: WeightBytes { none: 4 << 30, int8: 2 << 30 },
+            expert_bytes: Some(WeightBytes { none: 3 << 30, int8: 3 << 29 }),
             kv_bytes_per_token: 1 << 20,
+            state_bytes: 0,
             working_bytes: 1 << 30,
             digest: "sha256:ab".into(),
             devices: vec![Device::Cpu],
@@ -115,6 +128,7 @@ mod tests {
     fn the_text_says_what_fits_here() {
         let found = text(&inspection(), true, Some(4 << 30));
         assert!(found.contains("parameters    0.66 B (0.21 B active a token)"), "{found}");
+        assert!(found.contains("experts       3.00 GiB of the weights as None, 1.50 GiB as Int8"), "{found}");
         assert!(found.contains("as None       4.00 GiB of weights: too much for the 4.00 GiB"), "{found}");
         assert!(
             found.contains("as Int8       2.00 GiB of weights: fits here with a context of 1024 tokens"),

@@ -24,7 +24,9 @@ pub fn inspection() -> Inspection {
         experts_per_token: 2,
         context_length: 2048,
         weight_bytes: WeightBytes { none: 100_000_000, int8: 60_000_000 },
+        expert_bytes: None,
         kv_bytes_per_token: 1024,
+        state_bytes: 0,
         working_bytes: 50_000_000,
         digest: "sha256:0123456789abcdef".to_owned(),
         devices: vec![Device::Cpu],
@@ -98,12 +100,19 @@ impl Kubelet {
 
     /// The rank runs and its readiness probe succeeds.
     pub async fn ready(&self, pod: &str) -> Result<()> {
-        self.running(pod, true, json!({"running": {"startedAt": now()}}), json!({}), 0).await
+        self.ready_at(pod, "10.0.0.1").await
+    }
+
+    /// The same at an address of the test's choice.
+    pub async fn ready_at(&self, pod: &str, ip: &str) -> Result<()> {
+        let running = json!({"running": {"startedAt": now()}});
+        self.running(pod, ip, true, running, json!({}), 0).await
     }
 
     /// The rank runs and is not ready.
     pub async fn starting(&self, pod: &str) -> Result<()> {
-        self.running(pod, false, json!({"running": {"startedAt": now()}}), json!({}), 0).await
+        let running = json!({"running": {"startedAt": now()}});
+        self.running(pod, "10.0.0.1", false, running, json!({}), 0).await
     }
 
     /// The rank's process has ended `restarts` times and waits for its next try.
@@ -113,7 +122,7 @@ impl Kubelet {
             "exitCode": 1, "reason": "Error", "message": serde_json::to_string(termination)?,
             "startedAt": now(), "finishedAt": now()
         }});
-        self.running(pod, false, waiting, ended, restarts).await
+        self.running(pod, "10.0.0.1", false, waiting, ended, restarts).await
     }
 
     /// The whole pod failed, e.g. it was evicted.
@@ -157,7 +166,15 @@ impl Kubelet {
         }
     }
 
-    async fn running(&self, pod: &str, ready: bool, state: Value, last: Value, restarts: i32) -> Result<()> {
+    async fn running(
+        &self,
+        pod: &str,
+        ip: &str,
+        ready: bool,
+        state: Value,
+        last: Value,
+        restarts: i32,
+    ) -> Result<()> {
         let condition = |kind: &str, status: bool| json!({"type": kind, "status": if status { "True" } else { "False" }, "lastTransitionTime": now()});
         let conditions =
             [condition("PodScheduled", true), condition("ContainersReady", ready), condition("Ready", ready)];
@@ -167,7 +184,7 @@ impl Kubelet {
         });
         let status = json!({
             "phase": "Running", "conditions": conditions, "containerStatuses": [container],
-            "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "startTime": now()
+            "podIP": ip, "podIPs": [{"ip": ip}], "startTime": now()
         });
         self.say(pod, status).await
     }

@@ -168,6 +168,8 @@ impl World {
             identity: format!("operator-of-{}", self.namespace),
             pod_uid: None,
             resync_seconds: 600,
+            certificate_seconds: 30 * 86_400,
+            expert_window_seconds: 60,
             no_leader_election: true,
         }
     }

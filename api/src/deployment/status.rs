@@ -27,6 +27,9 @@ pub struct ModelDeploymentStatus {
     /// Ready and asked for, e.g. `1/2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_of_desired: Option<String>,
+    /// Ranks of one replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<i32>,
     /// Label selector of the pods, for autoscalers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -48,6 +51,9 @@ pub struct ModelDeploymentStatus {
     /// Where the replacement of pods stands.
     #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
+    /// Where the experts are and how they are loaded; only of replicas of several ranks.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsStatus>,
     /// The last time that a rank ended or was lost without being asked to.
     #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
@@ -64,22 +70,48 @@ pub struct CapacityStatus {
     pub basis: String,
     /// What the ranks compute on.
     pub device: Device,
-    /// Memory of one rank as chosen: weights, KV cache of one longest request, working memory, 5 % headroom.
+    /// Pods of one replica.
+    #[serde(default = "one_rank")]
+    pub ranks: u32,
+    /// GPUs of one rank; absent on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus_per_rank: Option<u32>,
+    /// Memory of one rank as chosen, all its GPUs together: the parts and 5 % headroom.
     pub needed: u64,
+    /// What that is for; absent where an older operator wrote this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<CapacityParts>,
     /// Memory of one rank for every quantization, best quality first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<CapacityOption>,
     /// The memory limit of the template, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Memory for pods of the largest node that the template may use, when empty; 0 without such a node.
+    /// Memory for pods, or of the GPUs, of the largest node that the template may use, when empty; 0 without such a
+    /// node.
     pub largest_node: u64,
-    /// Largest memory that is free on one such node; only while a rank waits for room.
+    /// Largest such memory that is free on one such node; only while a rank waits for room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free: Option<u64>,
-    /// What could be asked for instead, when what is asked for does not fit.
+    /// What could be asked for instead, or which nodes are missing, when what is asked for does not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_fit: Option<String>,
+}
+
+/// What the memory of one rank is for. Bytes, without headroom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacityParts {
+    /// Weights that every rank has: attention, embeddings, gates, shared experts.
+    pub weights: u64,
+    /// Its share of the experts.
+    pub experts: u64,
+    /// KV cache of one longest request.
+    pub kv_cache: u64,
+    /// State of one request that does not grow with its length.
+    pub state: u64,
+    /// Everything else: activations, tokenizer, the process itself; on every GPU of its own.
+    pub working: u64,
 }
 
 /// One quantization and its price.
@@ -90,8 +122,15 @@ pub struct CapacityOption {
     pub quantization: Quantization,
     /// Memory of one rank, bytes.
     pub needed: u64,
-    /// Within the memory limit, and within some node when that is empty.
+    /// All ranks of a replica are within the memory limit, and within the nodes when those are empty.
     pub fits: bool,
+    /// Longest context with which they would be, tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longest_context: Option<u32>,
+}
+
+fn one_rank() -> u32 {
+    1
 }
 
 /// What `coterie inspect` found, kept so that a restarted operator does not look again.
@@ -115,11 +154,83 @@ pub struct RolloutStatus {
     /// Replicas of that revision that are ready.
     pub updated: i32,
     /// What happens next: Complete, Create, Surge, WaitForReady, Drain, WaitForDrain,
-    /// WaitForInspection, ScaleDown, BackOff or Blocked.
+    /// WaitForInspection, ScaleDown, HandOver, BackOff or Blocked.
     pub step: String,
     /// Why it does not go on by itself, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_reason: Option<String>,
+}
+
+/// Where the experts are and how they are loaded. The maps are in ConfigMaps named NAME-REPLICA-experts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertsStatus {
+    /// The balance of the replica that has the worst, e.g. `1.08`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// Each replica of the current revision, the first hundred.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["replica"]))]
+    pub replicas: Vec<ReplicaExpertsStatus>,
+}
+
+/// The experts of one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaExpertsStatus {
+    /// Number of the replica.
+    pub replica: i32,
+    /// Version of its expert map.
+    pub version: i64,
+    /// Ranks that have a share in that map.
+    pub ranks: i32,
+    /// Ranks that report to hold what that map gives them.
+    pub loaded: i32,
+    /// Ranks that report to send tokens by that map.
+    pub routing: i32,
+    /// Slots beyond one for every expert, all layers together.
+    pub copies: i32,
+    /// Tokens of the busiest rank over the mean of all, in the last stretch of time with requests, e.g. `1.08`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// Experts, all layers together, that the map gives to no rank that is ready.
+    pub lost: i32,
+    /// Experts, all layers together, that ranks took over from lost ones.
+    pub adopted: i32,
+    /// What keeps a rank from loading what the map gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// How the present map came about, if it is not the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_move: Option<ExpertMove>,
+}
+
+/// A change of the expert map.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertMove {
+    /// When it began.
+    #[schemars(schema_with = "schema::time")]
+    pub time: Time,
+    /// Slots that had to be loaded.
+    pub slots: i32,
+    /// Why, for people.
+    pub why: String,
+    /// What became of it.
+    pub outcome: MoveOutcome,
+    /// The balance before it, if it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance_before: Option<String>,
+}
+
+/// What became of a change of the expert map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum MoveOutcome {
+    /// Ranks load, or do not send tokens by the new map yet.
+    Moving,
+    /// A rank cannot load what it is to hold; tokens go by the map before.
+    Troubled,
+    /// Every ready rank sends tokens by it.
+    Done,
 }
 
 /// A pod that ended without being asked to.
@@ -170,5 +281,19 @@ mod tests {
         .unwrap();
         assert_eq!((status.replicas, status.quantization, status.capacity), (2, None, None));
         assert_eq!(status.rollout.map(|rollout| rollout.updated), Some(1));
+    }
+
+    #[test]
+    fn a_choice_that_an_older_operator_kept_is_read_as_one_rank() {
+        let status: ModelDeploymentStatus = serde_json::from_value(json!({
+            "capacity": {
+                "basis": "b", "device": "Cpu", "needed": 5, "largestNode": 9,
+                "options": [{ "quantization": "None", "needed": 5, "fits": true }],
+            },
+        }))
+        .unwrap();
+        let capacity = status.capacity.unwrap();
+        assert_eq!((capacity.ranks, capacity.gpus_per_rank, capacity.parts), (1, None, None));
+        assert_eq!(capacity.options.len(), 1);
     }
 }

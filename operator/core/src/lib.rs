@@ -10,6 +10,7 @@
 //! killed operator goes on where it was.
 
 mod fingerprint;
+pub mod model_config;
 pub mod objects;
 pub mod observed;
 pub mod plan;

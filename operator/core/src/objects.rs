@@ -1,11 +1,16 @@
 //! Builders of the objects that we own. They take parsed values, so they cannot fail.
 
+mod config_map;
 mod pod;
 mod service;
+mod share;
 
+pub use config_map::{ExpertsConfig, config_map_shows, experts_config_map, experts_name};
 pub(crate) use pod::model_dir;
 pub use pod::{RankPod, inspect_pod, inspect_pod_name, rank_pod, rank_pod_name};
 pub use service::{client_service, ranks_service, service_names, shows};
+pub(crate) use share::experts_launch;
+pub use share::{Share, Told};
 
 use crate::validate::Deployment;
 use coterie_api::name;
@@ -15,6 +20,11 @@ use std::collections::BTreeMap;
 /// URL of the Service that clients use, inside the cluster.
 pub fn endpoint(deployment: &Deployment) -> String {
     format!("http://{}.{}.svc", deployment.name, deployment.namespace)
+}
+
+/// Name of the Secret with the certificates of the exchange.
+pub fn exchange_tls_name(name: &str) -> String {
+    format!("{name}-exchange-tls")
 }
 
 /// Labels that select the ranks of a ModelDeployment; a draining rank has them too.

@@ -6,18 +6,31 @@
 //! - `nodes`: [`observe_nodes`] of all nodes and of the [`PodUse`] of all pods in the cluster;
 //! - `claim`: if the spec names a PersistentVolumeClaim, [`ClaimState::of`] what a look-up gave;
 //! - `services`: [`ObservedService::of`] the two names of [`crate::objects::service_names`], those that exist;
+//! - `experts`: [`ObservedExperts::of`] every ConfigMap in that namespace with the label of the ModelDeployment;
+//! - `certificates`: [`ObservedCertificates::of`] the Secret of [`crate::objects::exchange_tls_name`], if there may be
+//!   several ranks;
+//! - `reports`: what the ranks of several reported last, and `loads`: what a [`LoadGauge`] made of it;
 //! - `status`: the status of the object as read, or the default.
 
+mod certificates;
+mod experts;
+mod load;
 mod node;
 mod pod;
 pub mod quantity;
 
+pub use certificates::{ObservedCertificates, Validity};
+pub(crate) use experts::version_of;
+pub use experts::{ExpertLoad, Moved, ObservedExperts, RankReport};
+pub use load::LoadGauge;
 pub use node::{Free, ObservedNode, PodUse, observe_nodes};
 pub use pod::{ObservedPod, Phase, Role, TerminationSeen, Waiting};
 
 use coterie_api::deployment::{ModelDeploymentStatus, PullPolicy};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Everything that a plan depends on beside the spec and the time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +45,14 @@ pub struct Observed {
     pub claim: Option<ClaimState>,
     /// Those of our Services' names that exist.
     pub services: Vec<ObservedService>,
+    /// ConfigMaps with expert maps.
+    pub experts: Vec<ObservedExperts>,
+    /// The certificates of the exchange.
+    pub certificates: ObservedCertificates,
+    /// The last reports of ranks that answer, by the uid of their pods.
+    pub reports: BTreeMap<String, RankReport>,
+    /// What was asked of experts last, by the number of the replica.
+    pub loads: BTreeMap<u32, Arc<ExpertLoad>>,
     /// What was last written.
     pub status: ModelDeploymentStatus,
     /// What this operator was started with.
@@ -45,6 +66,10 @@ pub struct Settings {
     pub runtime_image: String,
     /// When nodes pull it; Kubernetes' default when absent.
     pub image_pull_policy: Option<PullPolicy>,
+    /// How long a certificate of the exchange is valid.
+    pub certificate_life: SignedDuration,
+    /// How long the load on experts is counted before it is told.
+    pub load_window: SignedDuration,
 }
 
 /// State of a PersistentVolumeClaim.

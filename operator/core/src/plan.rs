@@ -2,7 +2,11 @@
 
 pub mod backoff;
 pub mod capacity;
+pub mod certificates;
+pub mod experts;
 pub mod inspection;
+pub mod placement;
+pub mod replica;
 pub mod revision;
 pub mod rollout;
 pub mod trouble;
@@ -11,10 +15,15 @@ use crate::objects;
 use crate::observed::{Observed, ObservedPod};
 use crate::validate::Deployment;
 use capacity::CapacityPlan;
+use certificates::CertificateChange;
+use coterie_api::launch::{Inspection, Quantization};
+use experts::{ExpertsPlan, Shape};
 use inspection::InspectionPlan;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rollout::{RolloutPlan, Step, Target};
+use std::collections::BTreeMap;
 
 /// What to do next, and the reasons, from which the status is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +34,8 @@ pub struct Plan {
     pub capacity: Option<CapacityPlan>,
     /// Where the replicas stand.
     pub rollout: RolloutPlan,
+    /// Where the experts of replicas of several ranks are.
+    pub experts: ExpertsPlan,
     /// Names of Services that we need and that somebody else has.
     pub foreign_services: Vec<String>,
     /// To be done now, in this order; empty when all is as asked. An action that fails does not keep the shell from
@@ -40,35 +51,65 @@ pub enum Action {
     /// Server-side apply under our field manager, forced. Where that is refused, because a port that somebody moved
     /// stays beside ours in the merged list under the same name, the ports are replaced as a whole.
     ApplyService(Box<Service>),
+    /// Create. One of that name which is there already and is ours is a success; one that is not ours is a refusal.
+    CreateConfigMap(Box<ConfigMap>),
+    /// Server-side apply under our field manager, forced, to the one with that uid.
+    ApplyConfigMap(Box<ConfigMap>),
+    /// Delete, with both preconditions. Not found and a failed precondition are no refusals.
+    DeleteConfigMap(Deletion),
+    /// Make or change the certificates of the exchange.
+    ChangeCertificates(CertificateChange),
+    /// Change annotations of a pod, of the version that was seen. Not found and another version are no refusals.
+    Annotate(Annotation),
     /// Create. A pod of that name which is there already and is ours is a success (an older view was planned on);
     /// one that is not ours is a refusal.
     CreatePod(Box<Pod>),
     /// Delete, with the pod's own grace period and both preconditions. Not found and a failed precondition are no
     /// refusals: somebody was faster, and the next look will tell.
-    DeletePod(PodDeletion),
+    DeletePod(Deletion),
 }
 
-/// A pod to delete, as it was seen.
+/// An object to delete, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodDeletion {
+pub struct Deletion {
     /// Its name.
     pub name: String,
     /// Precondition.
     pub uid: String,
     /// Precondition.
     pub resource_version: String,
+    /// Without a pod's grace period, which is over: its node does not answer.
+    pub at_once: bool,
     /// Why, for the log.
     pub why: &'static str,
+}
+
+/// Annotations to set on a pod, as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// Its name.
+    pub pod: String,
+    /// Precondition.
+    pub uid: String,
+    /// Precondition.
+    pub resource_version: String,
+    /// Keys and values.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Action {
     /// Kind and name of the object, e.g. `Pod smol-moe-0`.
     pub fn object(&self) -> String {
+        let named = |kind: &str, metadata: &ObjectMeta| {
+            format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
+        };
         match self {
-            Action::ApplyService(service) => {
-                format!("Service {}", service.metadata.name.as_deref().unwrap_or(""))
-            }
-            Action::CreatePod(pod) => format!("Pod {}", pod.metadata.name.as_deref().unwrap_or("")),
+            Action::ApplyService(service) => named("Service", &service.metadata),
+            Action::CreateConfigMap(map) | Action::ApplyConfigMap(map) => named("ConfigMap", &map.metadata),
+            Action::DeleteConfigMap(deletion) => format!("ConfigMap {}", deletion.name),
+            Action::ChangeCertificates(change) => format!("Secret {}", change.name),
+            Action::CreatePod(pod) => named("Pod", &pod.metadata),
+            Action::Annotate(annotation) => format!("Pod {}", annotation.pod),
             Action::DeletePod(deletion) => format!("Pod {}", deletion.name),
         }
     }
@@ -110,15 +151,33 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    pub(crate) fn push(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
     pub(crate) fn create(&mut self, pod: Pod) {
-        self.actions.push(Action::CreatePod(Box::new(pod)));
+        self.push(Action::CreatePod(Box::new(pod)));
     }
 
     pub(crate) fn delete(&mut self, pod: &ObservedPod, why: &'static str) {
-        self.actions.push(Action::DeletePod(PodDeletion {
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
-            resource_version: pod.resource_version.clone(),
+        self.push(Action::DeletePod(deletion(pod, false, why)));
+    }
+
+    pub(crate) fn delete_all(&mut self, pods: &[&ObservedPod], why: &'static str) {
+        pods.iter().for_each(|pod| self.delete(pod, why));
+    }
+
+    pub(crate) fn delete_at_once(&mut self, pod: &ObservedPod, why: &'static str) {
+        self.push(Action::DeletePod(deletion(pod, true, why)));
+    }
+
+    pub(crate) fn delete_config_map(&mut self, map: &ConfigMap, why: &'static str) {
+        let ObjectMeta { name, uid, resource_version, .. } = map.metadata.clone();
+        self.push(Action::DeleteConfigMap(Deletion {
+            name: name.unwrap_or_default(),
+            uid: uid.unwrap_or_default(),
+            resource_version: resource_version.unwrap_or_default(),
+            at_once: false,
             why,
         }));
     }
@@ -129,6 +188,16 @@ impl Steps {
     }
 }
 
+fn deletion(pod: &ObservedPod, at_once: bool, why: &'static str) -> Deletion {
+    Deletion {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        resource_version: pod.resource_version.clone(),
+        at_once,
+        why,
+    }
+}
+
 /// One next step towards what was asked. Total: every snapshot has a plan.
 pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Plan {
     let now = whole_second(now);
@@ -136,24 +205,43 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
     let foreign_services = services(deployment, observed, &mut steps);
     let inspection = inspection::plan(deployment, observed, now, &mut steps);
     let capacity = inspection.weights.as_ref().map(|weights| capacity::plan(deployment, weights, observed));
-    let target = match &capacity {
-        Some(capacity) if !capacity.is_hopeless() => Ok(Target {
-            revision: revision::revision(deployment, capacity),
-            launch: capacity.launch(deployment),
-            demand: capacity.demand,
-        }),
-        None if inspection.finding.state == State::Unknown => Err(Step::WaitForInspection),
+    let target = match (&capacity, &inspection.weights) {
+        (Some(capacity), Some(weights)) if !capacity.is_hopeless() => {
+            let shape = Shape::of(&weights.inspection);
+            Ok(Target {
+                revision: revision::revision(deployment, capacity),
+                // A model without experts has nothing to share.
+                ranks: if shape.is_possible() { capacity.ranks } else { 1 },
+                redundant: capacity.redundant as usize,
+                slots: capacity.slots as usize * shape.layers,
+                slot_bytes: slot_bytes(&weights.inspection, capacity.quantization, shape),
+                experts_per_token: weights.inspection.experts_per_token,
+                shape,
+                launch: capacity.launch(deployment),
+                demand: capacity.demand,
+            })
+        }
+        (None, _) if inspection.finding.state == State::Unknown => Err(Step::WaitForInspection),
         _ => Err(Step::Blocked),
     };
     let rollout = rollout::plan(deployment, target.as_ref().map_err(|lack| *lack), observed, now, &mut steps);
+    let experts = experts::plan(deployment, target.as_ref().ok(), &rollout, observed, now, &mut steps);
     Plan {
         inspection,
         capacity,
         rollout,
+        experts,
         foreign_services,
         actions: steps.actions,
         look_again_after: steps.look_again_after,
     }
+}
+
+/// Bytes of one expert of one layer, as ranks hold it.
+fn slot_bytes(inspection: &Inspection, quantization: Quantization, shape: Shape) -> u64 {
+    // An older runtime did not tell them apart; most of such a model are experts.
+    let bytes = inspection.expert_bytes.unwrap_or(inspection.weight_bytes).of(quantization);
+    bytes / (shape.layers * shape.experts).max(1) as u64
 }
 
 /// Applies the Services that are missing or that somebody changed; gives the names that somebody else has.

@@ -13,7 +13,7 @@ use crate::plan::{Finding, Plan, State, whole_second};
 use crate::validate::{Deployment, Invalid};
 use conditions::Conditions;
 use coterie_api::condition::{PARTS, VALID, reason};
-use coterie_api::deployment::status::RolloutStatus;
+use coterie_api::deployment::status::{ExpertsStatus, ReplicaExpertsStatus, RolloutStatus};
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use jiff::Timestamp;
 
@@ -55,6 +55,7 @@ pub fn status(
         observed_generation: Some(deployment.generation),
         replicas: count(rollout.live),
         ready_replicas: count(rollout.ready),
+        ranks: rollout.revision.as_ref().map(|_| count(rollout.width as usize)).or(before.ranks),
         ready_of_desired: Some(format!("{}/{}", rollout.ready, deployment.replicas)),
         selector: Some(selector.join(",")),
         endpoint: Some(endpoint(deployment)),
@@ -69,9 +70,24 @@ pub fn status(
             step: format!("{:?}", rollout.step),
             hold_reason: hold_reason(plan),
         }),
+        experts: if rollout.revision.is_some() { experts(plan) } else { before.experts },
         last_failure: rollout.failure.clone(),
         last_inspect_failure: plan.inspection.failure.clone(),
     }
+}
+
+/// A status must not grow with a thousand replicas.
+const REPLICAS_TOLD: usize = 100;
+
+fn experts(plan: &Plan) -> Option<ExpertsStatus> {
+    let replicas = &plan.experts.replicas;
+    let balance = |replica: &ReplicaExpertsStatus| replica.balance.clone();
+    // Two digits after the point: as text they have the order of the numbers as long as they are as long.
+    let worst = replicas.iter().filter_map(balance).max_by_key(|text| (text.len(), text.clone()));
+    (!replicas.is_empty()).then(|| ExpertsStatus {
+        balance: worst,
+        replicas: replicas.iter().take(REPLICAS_TOLD).cloned().collect(),
+    })
 }
 
 /// The status of an object whose spec breaks a rule: its pods are left as they are, `Valid` says why.

@@ -5,9 +5,10 @@
 
 use crate::observed::quantity;
 use coterie_api::deployment::{
-    DRAIN_SECONDS_LIMIT, DeviceChoice, ModelDeployment, NAME_LIMIT, PullPolicy, Resources, SourceSpec,
-    TemplateSpec,
+    DRAIN_SECONDS_LIMIT, DeviceChoice, ExpertsSpec, ModelDeployment, NAME_LIMIT, PullPolicy, Resources,
+    SourceSpec, TemplateSpec,
 };
+use coterie_api::expert_map::{EXPERTS_LIMIT, RANKS_LIMIT};
 use coterie_api::launch::Quantization;
 use coterie_api::name::{ANNOTATION_RESTART, GPU_RESOURCE};
 use k8s_openapi::api::core::v1::Toleration;
@@ -39,10 +40,14 @@ pub struct Deployment {
     pub quantization: Option<Quantization>,
     /// What to compute on.
     pub device: DeviceChoice,
-    /// GPUs of one rank, when the device is a GPU.
-    pub gpus_per_rank: u32,
+    /// GPUs of one rank, if it was asked for; counts when the device is a GPU.
+    pub gpus_per_rank: Option<u32>,
     /// Whole copies of the model.
     pub replicas: usize,
+    /// Pods of one replica, if it was asked for; at least 1.
+    pub ranks: Option<u32>,
+    /// How the experts of a replica are spread over its ranks.
+    pub experts: ExpertsSpec,
     /// How long a rank may go on with running requests after it was told to end.
     pub drain_seconds: u32,
     /// What the pods look like to the cluster.
@@ -153,6 +158,18 @@ pub enum Invalid {
         /// As written.
         text: String,
     },
+    /// No rank, or more than an expert map can name.
+    #[error("ranks is {0}: set 1 to {RANKS_LIMIT}, or leave it out for what the nodes can hold")]
+    Ranks(u32),
+    /// More copies than an expert map can name.
+    #[error("experts.redundant is {0}: set at most {EXPERTS_LIMIT}")]
+    Redundant(u32),
+    /// Copies for ranks that are not there.
+    #[error(
+        "experts.redundant asks for {0} copies on other ranks, and ranks is 1: set ranks to 2 or more, or leave \
+         experts.redundant out"
+    )]
+    RedundantOnOneRank(u32),
     /// Less than nothing.
     #[error("replicas is {0}: set 0 or more")]
     Replicas(i32),
@@ -200,11 +217,21 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         return Err(Invalid::ContextLength);
     }
     let gpus_per_rank = spec.accelerator.per_rank;
-    if !(1..=GPUS_LIMIT).contains(&gpus_per_rank) {
-        return Err(Invalid::PerRank(gpus_per_rank));
+    if let Some(gpus) = gpus_per_rank.filter(|gpus| !(1..=GPUS_LIMIT).contains(gpus)) {
+        return Err(Invalid::PerRank(gpus));
     }
-    if spec.accelerator.device == DeviceChoice::Cpu && gpus_per_rank != 1 {
+    if spec.accelerator.device == DeviceChoice::Cpu && gpus_per_rank.is_some_and(|gpus| gpus != 1) {
         return Err(Invalid::PerRankOnCpu);
+    }
+    if let Some(ranks) = spec.ranks.filter(|ranks| !(1..=RANKS_LIMIT as u32).contains(ranks)) {
+        return Err(Invalid::Ranks(ranks));
+    }
+    let redundant = spec.experts.redundant;
+    if redundant > EXPERTS_LIMIT as u32 {
+        return Err(Invalid::Redundant(redundant));
+    }
+    if redundant > 0 && spec.ranks == Some(1) {
+        return Err(Invalid::RedundantOnOneRank(redundant));
     }
     if spec.rollout.drain_seconds > DRAIN_SECONDS_LIMIT {
         return Err(Invalid::DrainSeconds(spec.rollout.drain_seconds));
@@ -227,6 +254,8 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         device: spec.accelerator.device,
         gpus_per_rank,
         replicas: usize::try_from(spec.replicas).map_err(|_| Invalid::Replicas(spec.replicas))?,
+        ranks: spec.ranks,
+        experts: spec.experts.clone(),
         drain_seconds: spec.rollout.drain_seconds,
         template: template(&spec.template)?,
         restart: object.annotations().get(ANNOTATION_RESTART).cloned(),

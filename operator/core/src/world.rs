@@ -2,8 +2,10 @@
 
 use crate::objects;
 use crate::observed::{
-    ClaimState, Free, Observed, ObservedNode, ObservedPod, ObservedService, Role, Settings,
+    ClaimState, ExpertLoad, Free, Observed, ObservedCertificates, ObservedExperts, ObservedNode, ObservedPod,
+    ObservedService, RankReport, Role, Settings,
 };
+use crate::plan::certificates::CertificateStep;
 use crate::plan::{Action, Plan, plan};
 use crate::status::{Applied, events, status};
 use crate::validate::{Deployment, validate};
@@ -12,12 +14,15 @@ use coterie_api::launch::{Device, Inspection, WeightBytes};
 use coterie_api::name;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
-    PodStatus, Service,
+    ConfigMap, ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod,
+    PodCondition, PodStatus, Service,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) const GIB: u64 = 1 << 30;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// A model of 4 GiB in bf16 and 2 GiB in int8, with 64 KiB of KV cache a token and 256 MiB of working memory.
 pub(crate) fn inspection() -> Inspection {
@@ -30,7 +35,9 @@ pub(crate) fn inspection() -> Inspection {
         experts_per_token: 2,
         context_length: 8192,
         weight_bytes: WeightBytes { none: 4 * GIB, int8: 2 * GIB },
+        expert_bytes: None,
         kv_bytes_per_token: 64 << 10,
+        state_bytes: 0,
         working_bytes: GIB / 4,
         digest: "sha256:0123".into(),
         devices: vec![Device::Cpu],
@@ -61,6 +68,7 @@ pub(crate) fn node(name: &str, memory: u64) -> ObservedNode {
         name: name.into(),
         allocatable: all,
         free: all,
+        gpu_memory: 0,
         schedulable: true,
         labels: Default::default(),
         taints: Vec::new(),
@@ -71,6 +79,12 @@ pub(crate) struct World {
     pub(crate) object: ModelDeployment,
     pub(crate) pods: Vec<Pod>,
     pub(crate) services: Vec<Service>,
+    pub(crate) config_maps: Vec<ConfigMap>,
+    pub(crate) certificates: ObservedCertificates,
+    /// What ranks report, by the uid of their pods.
+    pub(crate) reports: BTreeMap<String, RankReport>,
+    /// What was asked of experts, by replica.
+    pub(crate) loads: BTreeMap<u32, Arc<ExpertLoad>>,
     pub(crate) nodes: Vec<ObservedNode>,
     pub(crate) claim: Option<ClaimState>,
     pub(crate) settings: Settings,
@@ -90,9 +104,18 @@ impl World {
             object: object(replicas),
             pods: Vec::new(),
             services: Vec::new(),
+            config_maps: Vec::new(),
+            certificates: ObservedCertificates::NotLooked,
+            reports: BTreeMap::new(),
+            loads: BTreeMap::new(),
             nodes: vec![node("worker-1", 64 * GIB)],
             claim: None,
-            settings: Settings { runtime_image: "localhost/coterie:1".into(), image_pull_policy: None },
+            settings: Settings {
+                runtime_image: "localhost/coterie:1".into(),
+                image_pull_policy: None,
+                certificate_life: SignedDuration::from_hours(24 * 30),
+                load_window: SignedDuration::from_mins(1),
+            },
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             verdict: (0, serde_json::to_string(&inspection()).unwrap()),
             broken: None,
@@ -111,10 +134,45 @@ impl World {
             nodes: self.nodes.clone(),
             claim: self.claim,
             services: self.services.iter().map(|it| ObservedService::of(it.clone(), "5e1f")).collect(),
+            experts: self
+                .config_maps
+                .iter()
+                .filter_map(|map| ObservedExperts::of(map.clone(), "5e1f"))
+                .collect(),
+            certificates: self.certificates.clone(),
+            reports: self.reports.clone(),
+            loads: self.loads.clone(),
             status: self.object.status.clone().unwrap_or_default(),
             settings: self.settings.clone(),
             ..Default::default()
         }
+    }
+
+    /// Somebody looks whether there are certificates, as the shell does for several ranks.
+    fn look_at_certificates(&mut self) {
+        let several = self.object.spec.ranks.is_some_and(|ranks| ranks > 1);
+        if several && self.certificates == ObservedCertificates::NotLooked {
+            self.certificates = ObservedCertificates::Missing;
+        }
+    }
+
+    /// The newest map that a pod's replica has.
+    pub(crate) fn version_for(&self, pod: &ObservedPod) -> u64 {
+        let observed = self.observed();
+        let there = observed.experts.iter().find(|there| Some(there.replica) == pod.replica);
+        there.and_then(|there| there.map.as_ref()).map_or(0, |map| map.version())
+    }
+
+    /// A rank has read, loaded and goes by the newest map; whether that is news.
+    pub(crate) fn follow_map(&mut self, index: usize) -> bool {
+        let pod = ObservedPod::from(&self.pods[index]);
+        let newest = self.version_for(&pod);
+        let is_news = pod.rank.is_some() && self.reports.get(&pod.uid).is_none_or(|it| it.routing < newest);
+        if is_news {
+            let report = RankReport { read: newest, loaded: newest, routing: newest, ..Default::default() };
+            self.reports.insert(pod.uid, report);
+        }
+        is_news
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -123,6 +181,7 @@ impl World {
 
     /// One reconcile; gives the plan and whether the status was written.
     pub(crate) fn reconcile(&mut self) -> (Plan, bool) {
+        self.look_at_certificates();
         let plan = self.plan();
         let deployment = self.deployment();
         let observed = self.observed();
@@ -142,6 +201,7 @@ impl World {
 
     /// A reconcile whose operator is killed after so many writes.
     pub(crate) fn reconcile_until_killed(&mut self, writes: usize) {
+        self.look_at_certificates();
         let plan = self.plan();
         plan.actions.iter().take(writes).for_each(|action| self.apply(action));
     }
@@ -152,6 +212,49 @@ impl World {
             Action::ApplyService(service) => {
                 self.services.retain(|there| there.metadata.name != service.metadata.name);
                 self.services.push(service.as_ref().clone());
+            }
+            Action::CreateConfigMap(map) => {
+                let mut map = map.as_ref().clone();
+                let name = map.metadata.name.clone();
+                assert!(!self.config_maps.iter().any(|there| there.metadata.name == name), "name is taken");
+                map.metadata.uid = Some(format!("uid-{}", self.serial));
+                map.metadata.resource_version = Some(self.serial.to_string());
+                self.config_maps.push(map);
+            }
+            Action::ApplyConfigMap(map) => {
+                let is_same = |there: &&mut ConfigMap| there.metadata.uid == map.metadata.uid;
+                let there = self.config_maps.iter_mut().find(is_same).expect("applies what is there");
+                let version = |map: &ConfigMap| {
+                    let seen = ObservedExperts::of(map.clone(), "5e1f").and_then(|seen| seen.map);
+                    seen.map_or(0, |map| map.version())
+                };
+                assert!(version(there) <= version(map), "a map is followed by an older one");
+                *there = map.as_ref().clone();
+                there.metadata.resource_version = Some(self.serial.to_string());
+            }
+            Action::DeleteConfigMap(deletion) => {
+                let before = self.config_maps.len();
+                self.config_maps.retain(|there| there.metadata.uid.as_ref() != Some(&deletion.uid));
+                assert_eq!(self.config_maps.len() + 1, before, "deletes what is there");
+            }
+            Action::ChangeCertificates(change) => {
+                use CertificateStep::{Announce, Make, MakeAnew, Switch};
+                self.certificates = match (change.step, &self.certificates) {
+                    (Make(valid) | MakeAnew(valid), _) => {
+                        ObservedCertificates::Ours { valid: Some(valid), next: None }
+                    }
+                    (Announce(next), ObservedCertificates::Ours { valid, .. }) => {
+                        ObservedCertificates::Ours { valid: *valid, next: Some(next) }
+                    }
+                    (Switch(next), _) => ObservedCertificates::Ours { valid: Some(next), next: None },
+                    (step, there) => panic!("{step:?} of {there:?}"),
+                };
+            }
+            Action::Annotate(annotation) => {
+                let index = self.index(&annotation.pod);
+                let pod = self.touch(index);
+                assert_eq!(pod.metadata.uid.as_ref(), Some(&annotation.uid));
+                pod.metadata.annotations.get_or_insert_default().extend(annotation.annotations.clone());
             }
             Action::CreatePod(pod) => {
                 let mut pod = pod.as_ref().clone();
@@ -172,7 +275,7 @@ impl World {
                 let pod = &self.pods[index];
                 assert_eq!(pod.metadata.uid.as_ref(), Some(&deletion.uid));
                 assert_eq!(pod.metadata.resource_version.as_ref(), Some(&deletion.resource_version));
-                self.delete(index);
+                if deletion.at_once { self.remove(index) } else { self.delete(index) }
             }
         }
     }
@@ -294,7 +397,7 @@ impl World {
                 self.set_ready(index, true);
             } else if is_broken && pod.node.is_none() {
                 self.set_ready(index, false);
-            } else {
+            } else if !(pod.ready && self.follow_map(index)) {
                 continue;
             }
             changed = true;
@@ -320,7 +423,8 @@ impl World {
             let plan = self.quiesce(&mut check);
             if self.let_live() {
                 self.now += SignedDuration::from_secs(1);
-            } else if let Some(after) = plan.look_again_after {
+            } else if let Some(after) = plan.look_again_after.filter(|after| *after < DAY) {
+                // Certificates would go on for ever.
                 self.now += after;
                 if self.broken.is_some() || self.verdict.0 != 0 || self.claim == Some(ClaimState::Missing) {
                     return plan;
@@ -347,14 +451,20 @@ impl World {
 
 /// A world in which all replicas are ready, with an empty log.
 pub(crate) fn settled(replicas: i32) -> World {
+    settled_with(replicas, 1)
+}
+
+/// The same with several ranks a replica.
+pub(crate) fn settled_with(replicas: i32, ranks: u32) -> World {
     let mut world = World::new(replicas);
+    world.object.spec.ranks = Some(ranks);
     world.settle(|_, _| {});
     world.log.clear();
     world
 }
 
 pub(crate) fn rank_name(replica: u32) -> String {
-    objects::rank_pod_name("smol", replica)
+    objects::rank_pod_name("smol", replica, None)
 }
 
 fn container(name: &str, restarts: i32) -> ContainerStatus {

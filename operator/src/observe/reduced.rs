@@ -1,9 +1,9 @@
 //! What is kept of the objects that are seen; all else would only fill the memory.
 
 use coterie_api::deployment::ModelDeployment;
-use coterie_api::name::GROUP;
+use coterie_api::name::{GROUP, LABEL_DEPLOYMENT};
 use coterie_operator_core::observed::{ObservedPod, PodUse};
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeSpec, NodeStatus, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use std::sync::Arc;
@@ -74,4 +74,15 @@ pub fn strip_service(service: Service) -> Service {
         ..ObjectMeta::default()
     };
     Service { metadata, spec: service.spec.filter(|_| is_own), status: None }
+}
+
+/// Drops what only the API server needs.
+pub fn strip_config_map(mut map: ConfigMap) -> ConfigMap {
+    map.metadata.managed_fields = None;
+    map
+}
+
+/// The ModelDeployment that a ConfigMap says to be of.
+pub fn labelled(map: &ConfigMap) -> Option<&String> {
+    map.metadata.labels.as_ref()?.get(LABEL_DEPLOYMENT)
 }

@@ -27,7 +27,12 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
         experts_per_token: config.experts_per_token as u32,
         context_length: config.servable_context() as u32,
         weight_bytes: WeightBytes { none: tally.bytes.get(), int8: tally.int8_bytes.get() },
+        expert_bytes: Some(WeightBytes {
+            none: tally.expert_bytes.get(),
+            int8: tally.expert_int8_bytes.get(),
+        }),
         kv_bytes_per_token: model::state_bytes_per_token(&config) as u64,
+        state_bytes: 0,
         working_bytes: working_bytes(&config),
         digest: digest(dir)?,
         devices: vec![Device::Cpu],

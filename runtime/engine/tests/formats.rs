@@ -4,7 +4,7 @@
 
 mod tiny_mixtral;
 
-use coterie_api::launch::Quantization;
+use coterie_api::launch::{Quantization, WeightBytes};
 use coterie_engine::{Engine, EngineOptions, Event, Request, TokenLogprobs, inspect};
 use half::{bf16, f16};
 use std::cell::RefCell;
@@ -147,6 +147,10 @@ fn inspect_counts_what_is_held() {
     let norms = 5 * 24;
     assert_eq!(inspected.weight_bytes.none, (2 * values + 2 * norms) as u64);
     assert!(inspected.weight_bytes.int8 < inspected.weight_bytes.none);
+    // Int8 has a byte for each value and four for each row of at most 64 of them.
+    let rows = 2 * 4 * (2 * 20 + 24);
+    let split = WeightBytes { none: 2 * experts as u64, int8: (experts + 4 * rows) as u64 };
+    assert_eq!(inspected.expert_bytes, Some(split));
     let f32s = inspect(folder(|t| convert(t, "F32", f32::to_le_bytes)).path()).unwrap();
     assert_eq!(f32s.weight_bytes.none, 4 * values as u64);
     assert_ne!(f32s.digest, inspected.digest);

@@ -58,6 +58,8 @@ async fn accepts_valid() -> Result<()> {
             },
             "accelerator": {"device": "Gpu", "perRank": 2},
             "replicas": 0,
+            "ranks": 3,
+            "experts": {"redundant": 4, "rebalance": "Never", "activations": "Int8"},
             "rollout": {"drainSeconds": 0},
             "template": {
                 "labels": {"team": "a"}, "annotations": {"example.com/a": "b"},
@@ -142,10 +144,27 @@ async fn rejects_numbers_out_of_range() -> Result<()> {
     rejects("contextLength", |it| spec(it)["model"]["contextLength"] = json!(0)).await?;
     rejects("contextLength", |it| spec(it)["model"]["contextLength"] = json!(2_000_000_000_u64)).await?;
     rejects("replicas", |it| spec(it)["replicas"] = json!(-1)).await?;
+    rejects("ranks", |it| spec(it)["ranks"] = json!(0)).await?;
+    rejects("ranks", |it| spec(it)["ranks"] = json!(1025)).await?;
+    rejects("redundant", |it| spec(it)["experts"] = json!({"redundant": 4097})).await?;
     rejects("drainSeconds", |it| spec(it)["rollout"]["drainSeconds"] = json!(-1)).await?;
     rejects("drainSeconds", |it| spec(it)["rollout"]["drainSeconds"] = json!(86_401)).await?;
     rejects("perRank", |it| spec(it)["accelerator"] = json!({"device": "Gpu", "perRank": 0})).await?;
     rejects("perRank", |it| spec(it)["accelerator"] = json!({"device": "Gpu", "perRank": 17})).await
+}
+
+#[tokio::test]
+async fn rejects_copies_of_experts_without_a_rank_for_them() -> Result<()> {
+    let experts = |ranks: Value, redundant: u32| {
+        move |it: &mut Value| {
+            spec(it)["ranks"] = ranks.clone();
+            spec(it)["experts"] = json!({"redundant": redundant});
+        }
+    };
+    rejects("copies on other ranks", experts(json!(1), 1)).await?;
+    accepts(experts(json!(1), 0)).await?;
+    accepts(experts(json!(2), 1)).await?;
+    accepts(|it| spec(it)["experts"] = json!({"redundant": 4})).await
 }
 
 #[tokio::test]
@@ -207,7 +226,8 @@ async fn fills_in_defaults() -> Result<()> {
     let spec = world.apply(&deployment).await?.spec;
     assert_eq!(spec.replicas, 1);
     assert_eq!(spec.rollout.drain_seconds, 600);
-    assert_eq!((spec.accelerator.device, spec.accelerator.per_rank), (DeviceChoice::Auto, 1));
+    assert_eq!((spec.accelerator.device, spec.accelerator.per_rank), (DeviceChoice::Auto, None));
+    assert_eq!((spec.ranks, spec.experts.redundant), (None, 0));
     assert_eq!(
         (spec.model.served_name, spec.model.context_length, spec.model.quantization),
         (None, None, None)
@@ -254,7 +274,7 @@ async fn table_shows_the_columns() -> Result<()> {
         let shown = columns.iter().filter(|column| (column["priority"].as_i64() == Some(1)) == wide);
         shown.filter_map(|column| column["name"].as_str()).collect()
     };
-    assert_eq!(names(false), ["Name", "Ready", "Reason", "Replicas", "Age"]);
+    assert_eq!(names(false), ["Name", "Ready", "Reason", "Replicas", "Ranks", "Experts", "Age"]);
     assert_eq!(names(true), ["Model", "Quantization", "Context", "Digest"]);
     Ok(())
 }

@@ -4,6 +4,7 @@ mod admission;
 mod capacity;
 mod crash;
 mod endpoints;
+mod experts;
 mod figures;
 mod heal;
 mod leader;

@@ -10,9 +10,10 @@ use coterie_tests::wire::{Call, Trouble, Wire};
 use coterie_tests::world::{World, eventually};
 use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -84,12 +85,40 @@ async fn used() -> Result<BTreeSet<String>> {
     called(&wire, "update coordination.k8s.io/leases").await?;
     operator.stop().await?;
     let mut used: BTreeSet<String> = wire.calls().iter().flat_map(needs).collect();
+    used.extend(used_for_several_ranks().await?);
     // Asked for by an admission plugin of this API server: our objects block the deletion of their owner, and the Lease
     // changes its owner.
     used.insert("update coterie.dev/modeldeployments/finalizers".to_owned());
     used.insert("delete coordination.k8s.io/leases".to_owned());
     assert_eq!(holder(&world).await?, "", "without that right the Lease was not released");
     Ok(used)
+}
+
+/// What it uses for a replica of several ranks: map and certificates come, change, and go.
+async fn used_for_several_ranks() -> Result<BTreeSet<String>> {
+    let world = World::with_node("rights").await?;
+    let foreign = json!({"metadata": {"name": "smol-0-experts"}});
+    let maps: Api<ConfigMap> = world.api();
+    maps.create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    let wire = Wire::default();
+    let options = Options { certificate_seconds: 10, ..world.options() };
+    let operator = world.operator_on(wire.clone(), options)?;
+    let playing = tokio::spawn(world.kubelet().play(world.node_name("a")));
+    let mut deployment = world.deployment(NAME);
+    deployment["spec"]["ranks"] = json!(2);
+    world.apply(&deployment).await?;
+    called(&wire, "get /configmaps").await?;
+    maps.delete("smol-0-experts", &DeleteParams::default()).await?;
+    world.condition(NAME, "Ready", "True", None).await?;
+    world.change(NAME, json!({"spec": {"ranks": 3}})).await?;
+    called(&wire, "patch /configmaps").await?;
+    called(&wire, "patch /pods").await?;
+    called(&wire, "patch /secrets").await?;
+    world.change(NAME, json!({"spec": {"replicas": 0}})).await?;
+    called(&wire, "delete /configmaps").await?;
+    operator.stop().await?;
+    playing.abort();
+    Ok(wire.calls().iter().flat_map(needs).collect())
 }
 
 async fn called(wire: &Wire, right: &str) -> Result<()> {

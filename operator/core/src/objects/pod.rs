@@ -1,5 +1,6 @@
 //! Pods: a rank that serves, and a look at the weights.
 
+use super::share::{self, Share};
 use super::{labels, metadata, service_names};
 use crate::observed::{Free, Settings};
 use crate::validate::{Deployment, Source};
@@ -29,6 +30,8 @@ pub struct RankPod<'a> {
     pub deployment: &'a Deployment,
     /// Number of its replica.
     pub replica: u32,
+    /// Its part of a replica of several ranks.
+    pub share: Option<Share<'a>>,
     /// Revision of the spec.
     pub revision: &'a str,
     /// Image of the runtime.
@@ -41,9 +44,12 @@ pub struct RankPod<'a> {
     pub demand: Free,
 }
 
-/// Name of the rank with this number.
-pub fn rank_pod_name(name: &str, replica: u32) -> String {
-    format!("{name}-{replica}")
+/// Name of a rank's pod; `rank` is its number if its replica has several.
+pub fn rank_pod_name(name: &str, replica: u32, rank: Option<u32>) -> String {
+    match rank {
+        None => format!("{name}-{replica}"),
+        Some(rank) => format!("{name}-{replica}-{rank}"),
+    }
 }
 
 /// Name of the pod that inspects the source with this hash.
@@ -65,16 +71,13 @@ pub(crate) fn model_dir(source: &Source) -> String {
 /// the pod itself is lost or its revision is old.
 pub fn rank_pod(rank: &RankPod) -> Pod {
     let deployment = rank.deployment;
-    let pod_name = rank_pod_name(&deployment.name, rank.replica);
-    let container = Container {
+    let pod_name = rank_pod_name(&deployment.name, rank.replica, rank.share.map(|share| share.rank));
+    let mut ports = vec![container_port(name::PORT_HTTP, rank.launch.port)];
+    ports.extend(rank.share.map(|_| container_port(name::PORT_EXCHANGE, name::EXCHANGE_PORT)));
+    let mut container = Container {
         name: name::CONTAINER_RANK.to_owned(),
         args: Some(rank.launch.args()),
-        ports: Some(vec![ContainerPort {
-            name: Some(name::PORT_HTTP.to_owned()),
-            container_port: rank.launch.port.into(),
-            protocol: Some("TCP".to_owned()),
-            ..Default::default()
-        }]),
+        ports: Some(ports),
         resources: Some(rank_resources(rank)),
         // Loading hundreds of gigabytes may take most of an hour; only then does liveness count.
         startup_probe: Some(probe("/health", 1, 5, 3600)),
@@ -91,21 +94,42 @@ pub fn rank_pod(rank: &RankPod) -> Pod {
         ..container(rank.image, rank.settings)
     };
     let replica = rank.replica.to_string();
-    let pod_labels = labels([
+    let mut pod_labels = labels([
         (name::LABEL_ROLE, name::ROLE_RANK),
         (name::LABEL_REVISION, rank.revision),
         (name::LABEL_REPLICA, &replica),
     ]);
     let [_, subdomain] = service_names(&deployment.name);
+    let mut all = pod_spec(deployment);
+    if let Some(share) = rank.share {
+        pod_labels.insert(name::LABEL_RANK.to_owned(), share.rank.to_string());
+        let mounts = container.volume_mounts.get_or_insert_default();
+        mounts.extend(share::mounts());
+        all.volumes.get_or_insert_default().extend(share::volumes(&deployment.name, rank.replica));
+        all.topology_spread_constraints = Some(vec![share::apart(deployment, &replica)]);
+    }
     let spec = PodSpec {
         containers: vec![container],
         hostname: Some(pod_name.clone()),
         subdomain: Some(subdomain),
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some((deployment.drain_seconds + GRACE_SECONDS).into()),
-        ..pod_spec(deployment)
+        ..all
     };
-    pod(deployment, pod_name, name::ROLE_RANK, pod_labels, spec)
+    let mut pod = pod(deployment, pod_name, name::ROLE_RANK, pod_labels, spec);
+    if let Some(share) = rank.share {
+        pod.metadata.annotations.get_or_insert_default().extend(share.told.annotations());
+    }
+    pod
+}
+
+fn container_port(port_name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(port_name.to_owned()),
+        container_port: number.into(),
+        protocol: Some("TCP".to_owned()),
+        ..Default::default()
+    }
 }
 
 /// The pod that looks at the weights once and leaves what it found in its termination message.

@@ -15,6 +15,8 @@ pub struct ObservedNode {
     pub allocatable: Free,
     /// What no pod has requested.
     pub free: Free,
+    /// Memory of one of its GPUs, bytes; 0 where no label tells it.
+    pub gpu_memory: u64,
     /// Not cordoned.
     pub schedulable: bool,
     /// Its labels.
@@ -64,11 +66,13 @@ pub fn observe_nodes<'a>(
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let allocatable = allocatable.map(Free::from_quantities).unwrap_or_default();
         let spec = node.spec.as_ref();
+        let labels = node.metadata.labels.clone().unwrap_or_default();
         ObservedNode {
             allocatable,
+            gpu_memory: gpu_memory(&labels),
             free: allocatable.minus(used.get(name.as_str()).copied().unwrap_or_default()),
             schedulable: spec.and_then(|spec| spec.unschedulable) != Some(true),
-            labels: node.metadata.labels.clone().unwrap_or_default(),
+            labels,
             taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
             name,
         }
@@ -76,10 +80,29 @@ pub fn observe_nodes<'a>(
     nodes.into_iter().map(observe).collect()
 }
 
+/// Bytes, from a label in MiB; 0 if that is missing or no number.
+fn gpu_memory(labels: &BTreeMap<String, String>) -> u64 {
+    let mebibytes = labels.get(name::LABEL_GPU_MEMORY).and_then(|text| text.parse::<u64>().ok());
+    mebibytes.and_then(|number| number.checked_mul(1 << 20)).unwrap_or(0)
+}
+
+impl ObservedNode {
+    /// Memory of all its GPUs, bytes.
+    pub fn gpu_memory_in_all(&self) -> u64 {
+        self.allocatable.gpus.saturating_mul(self.gpu_memory)
+    }
+}
+
 impl Free {
     /// Whether `demand` fits, in every respect.
     pub fn holds(&self, demand: Free) -> bool {
         self.memory >= demand.memory && self.cpu >= demand.cpu && self.gpus >= demand.gpus
+    }
+
+    /// How many times `demand` fits; without end if it asks for nothing.
+    pub fn times(&self, demand: Free) -> u64 {
+        let times = |have: u64, want: u64| have.checked_div(want).unwrap_or(u64::MAX);
+        times(self.memory, demand.memory).min(times(self.cpu, demand.cpu)).min(times(self.gpus, demand.gpus))
     }
 
     fn from_quantities(quantities: &BTreeMap<String, Quantity>) -> Self {

@@ -1,5 +1,6 @@
 //! A pod, reduced to what decisions depend on.
 
+use crate::objects::Told;
 use coterie_api::name;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -22,6 +23,10 @@ pub struct ObservedPod {
     pub revision: String,
     /// Number of its replica.
     pub replica: Option<u32>,
+    /// Its number in a replica of several ranks.
+    pub rank: Option<u32>,
+    /// What its mounted files say, as far as it was told.
+    pub told: Told,
     /// Image of its container.
     pub image: String,
     /// Passes its readiness probe.
@@ -32,6 +37,8 @@ pub struct ObservedPod {
     pub terminating: Option<Timestamp>,
     /// When it was created.
     pub created: Option<Timestamp>,
+    /// Where it is reached, once it runs.
+    pub address: Option<String>,
     /// The node that it was placed on.
     pub node: Option<String>,
     /// What the scheduler says, while it finds no node.
@@ -96,6 +103,11 @@ impl ObservedPod {
     pub fn is_owned_by(&self, uid: &str) -> bool {
         self.owner_uid.as_deref() == Some(uid)
     }
+
+    /// Its number in its replica; the only rank is number 0.
+    pub fn rank_or_only(&self) -> u32 {
+        self.rank.unwrap_or(0)
+    }
 }
 
 impl From<&Pod> for ObservedPod {
@@ -103,6 +115,9 @@ impl From<&Pod> for ObservedPod {
         let metadata = &pod.metadata;
         let label =
             |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+        let annotation = |key: &str| {
+            metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned().unwrap_or_default()
+        };
         let status = pod.status.as_ref();
         let role = match label(name::LABEL_ROLE) {
             Some(name::ROLE_RANK) => Some(Role::Rank),
@@ -127,6 +142,11 @@ impl From<&Pod> for ObservedPod {
             role,
             revision: label(name::LABEL_REVISION).unwrap_or_default().to_owned(),
             replica: label(name::LABEL_REPLICA).and_then(|number| number.parse().ok()),
+            rank: label(name::LABEL_RANK).and_then(|number| number.parse().ok()),
+            told: Told {
+                experts: annotation(name::ANNOTATION_EXPERTS),
+                certificates: annotation(name::ANNOTATION_CERTIFICATES),
+            },
             image: pod
                 .spec
                 .as_ref()
@@ -137,6 +157,7 @@ impl From<&Pod> for ObservedPod {
             phase,
             terminating: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            address: status.and_then(|status| status.pod_ip.clone()),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             unschedulable: condition("PodScheduled")
                 .filter(|c| c.status == "False")

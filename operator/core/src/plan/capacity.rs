@@ -1,52 +1,69 @@
-//! What one rank needs, how it is held, and whether a node can take it.
+//! What the ranks need, how they hold the model, and whether the nodes can take them.
 //!
-//! Needed memory = (weights + KV cache of one longest request + working memory) × 1.05. A quantization that was not
-//! asked for is chosen once: the best that fits the memory limit and some node when that is empty. The choice is kept
-//! while what it was made from stays the same ([`CapacityPlan::basis`]), so that a node that comes or goes, or a
-//! change of `replicas`, never restarts ranks.
+//! Needed memory of a rank = (its weights + its experts + KV cache of one longest request + working memory) × 1.05.
+//! What was not asked for is chosen once: ranks, quantization, GPUs of a rank ([`Situation::choose`]). The choice is
+//! kept while what it was made from stays the same ([`CapacityPlan::basis`]), so that a node that comes or goes, or a
+//! change of `replicas` or of `ranks` above 1, never restarts ranks.
 //!
 //! What cannot work anywhere (limit too small, device unsupported, context too long) makes no pod. Nodes that are too
 //! small do make a pod, which stays pending: a cluster autoscaler adds nodes only for pending pods, and the scheduler,
 //! not this estimate, has the last word.
 
 mod explain;
+mod layout;
+mod nodes;
+mod remedy;
+mod situation;
+
+pub use layout::{Demand, Layout};
 
 use crate::fingerprint::fingerprint;
 use crate::objects;
 use crate::observed::{Free, Observed, ObservedNode, Role};
 use crate::plan::Finding;
-use crate::validate::{Deployment, Template};
+use crate::validate::Deployment;
 use coterie_api::deployment::DeviceChoice;
-use coterie_api::deployment::status::{CapacityOption, CapacityStatus, WeightsStatus};
+use coterie_api::deployment::status::{CapacityOption, CapacityParts, CapacityStatus, WeightsStatus};
 use coterie_api::launch::{Device, Quantization, RankLaunch};
 use coterie_api::name;
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use nodes::Nodes;
+use situation::Situation;
 
-const MIB: u64 = 1 << 20;
-
-/// What one rank needs.
+/// What the ranks need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CapacityPlan {
     /// Hash of what the choice was made from.
     pub basis: String,
-    /// What it computes on.
+    /// What ranks compute on.
     pub device: Device,
-    /// How the weights are held.
+    /// How they hold the weights.
     pub quantization: Quantization,
     /// Longest request, tokens: as asked for, else the model's own.
     pub context_length: u32,
-    /// Memory on the device, bytes.
+    /// Pods of one replica.
+    pub ranks: u32,
+    /// Slots of each layer beyond one for every expert, all ranks together.
+    pub redundant: u32,
+    /// GPUs of one rank; 0 on the CPU.
+    pub gpus: u32,
+    /// Experts of one layer that one rank has room for.
+    pub slots: u32,
+    /// What the memory of one rank is for, all its GPUs together.
+    pub parts: CapacityParts,
+    /// Memory of one rank on the device, all its GPUs together, bytes.
     pub needed: u64,
-    /// What the pod requests from its node.
+    /// What its pod requests from its node.
     pub demand: Free,
     /// Memory by quantization, best first.
     pub options: Vec<CapacityOption>,
     /// The template's memory limit, bytes.
     pub limit: Option<u64>,
-    /// Memory of the largest eligible node when empty, bytes.
+    /// Memory of the device on the largest eligible node when empty, bytes.
     pub largest_node: u64,
-    /// Most memory that is free on one eligible node, bytes.
+    /// Most memory of the device that is free on one eligible node, bytes.
     pub free: u64,
+    /// How many ranks all eligible nodes hold when empty.
+    pub room: u64,
     /// Whether one such node has everything free that a rank requests.
     pub has_room: bool,
     /// What could be asked for instead, when this does not fit.
@@ -82,12 +99,29 @@ impl CapacityPlan {
         }
     }
 
+    /// Memory on each GPU of a rank, bytes; 0 on the CPU.
+    pub fn of_each_gpu(&self) -> u64 {
+        match self.gpus {
+            0 => 0,
+            gpus => self.needed.div_ceil(u64::from(gpus)),
+        }
+    }
+
+    /// How many ranks of `deployment` the node holds when empty.
+    pub fn ranks_on(&self, deployment: &Deployment, node: &ObservedNode) -> u64 {
+        let demand = Demand { request: self.demand, of_each_gpu: self.of_each_gpu() };
+        if nodes::may_use(&deployment.template, node) { nodes::takes(node, demand) } else { 0 }
+    }
+
     /// For the status; `free` is only told while a rank waits for room, or every pod in the cluster would change it.
     pub fn status(&self, tell_free: bool) -> CapacityStatus {
         CapacityStatus {
             basis: self.basis.clone(),
             device: self.device,
+            ranks: self.ranks,
+            gpus_per_rank: (self.gpus > 0).then_some(self.gpus),
             needed: self.needed,
+            parts: Some(self.parts),
             options: self.options.clone(),
             limit: self.limit,
             largest_node: self.largest_node,
@@ -97,80 +131,88 @@ impl CapacityPlan {
     }
 }
 
-/// Memory of one rank, bytes, rounded up to MiB.
-pub fn needed(weights: &WeightsStatus, quantization: Quantization, context_length: u32) -> u64 {
-    let held = weights.inspection.weight_bytes.of(quantization);
-    let cache = u128::from(weights.inspection.kv_bytes_per_token) * u128::from(context_length);
-    with_headroom(u128::from(held) + cache + u128::from(weights.inspection.working_bytes))
-}
-
-/// The longest context, in steps of 256 tokens, with which a rank needs at most `ceiling` bytes.
-pub fn longest_context(weights: &WeightsStatus, quantization: Quantization, ceiling: u64) -> Option<u32> {
-    let mut low = 0_u32;
-    let mut high = weights.inspection.context_length / 256 + 1;
-    while low + 1 < high {
-        let middle = low + (high - low) / 2;
-        if needed(weights, quantization, middle * 256) <= ceiling { low = middle } else { high = middle }
-    }
-    (low > 0).then_some(low * 256)
-}
-
-fn with_headroom(bytes: u128) -> u64 {
-    let rounded = (bytes * 21).div_ceil(20).div_ceil(u128::from(MIB)) * u128::from(MIB);
-    u64::try_from(rounded).unwrap_or(u64::MAX - u64::MAX % MIB)
-}
-
 pub(super) fn plan(deployment: &Deployment, weights: &WeightsStatus, observed: &Observed) -> CapacityPlan {
-    let template = &deployment.template;
-    let eligible: Vec<&ObservedNode> = observed.nodes.iter().filter(|node| may_use(template, node)).collect();
+    let inspection = &weights.inspection;
+    let nodes = Nodes::eligible(&deployment.template, &observed.nodes);
+    let situation = Situation { deployment, inspection, nodes };
     let basis = basis(deployment, weights);
-    let context_length = deployment.context_length.unwrap_or(weights.inspection.context_length);
-    let kept = observed.status.capacity.as_ref().filter(|capacity| capacity.basis == basis);
-    let device = kept.map_or_else(|| choose_device(deployment, weights, &eligible), |kept| kept.device);
-    let demand = |quantization| demand(deployment, weights, device, quantization, context_length);
-    let fits = |quantization| {
-        let demand = demand(quantization);
-        let within = template.memory_limit.is_none_or(|limit| demand.memory <= limit);
-        within && eligible.iter().any(|node| node.allocatable.holds(demand))
-    };
-    let options = Quantization::BEST_FIRST.map(|quantization| CapacityOption {
-        quantization,
-        needed: needed(weights, quantization, context_length),
-        fits: fits(quantization),
-    });
+    let kept = kept(&situation, observed, &basis);
+    let device = kept.as_ref().map_or_else(
+        || choose_device(deployment, &inspection.devices, &observed.nodes),
+        |(layout, _)| layout.device,
+    );
     let placed = observed
         .pods
         .iter()
         .any(|p| p.role == Some(Role::Rank) && p.terminating.is_none() && p.node.is_some());
-    let kept = kept.and(observed.status.quantization).filter(|kept| placed || fits(*kept));
-    let quantization = deployment.quantization.or(kept).unwrap_or_else(|| {
-        let within = |option: &&CapacityOption| {
-            template.memory_limit.is_none_or(|limit| demand(option.quantization).memory <= limit)
-        };
-        let best = options.iter().find(|option| option.fits).or_else(|| options.iter().rev().find(within));
-        best.map_or(Quantization::Int8, |option| option.quantization)
-    });
-    let mut plan = CapacityPlan {
-        basis,
-        device,
-        quantization,
-        context_length,
-        needed: needed(weights, quantization, context_length),
-        demand: demand(quantization),
-        options: options.to_vec(),
-        limit: template.memory_limit,
-        largest_node: eligible.iter().map(|node| node.allocatable.memory).max().unwrap_or(0),
-        has_room: eligible.iter().any(|node| node.schedulable && node.free.holds(demand(quantization))),
-        free: eligible.iter().filter(|n| n.schedulable).map(|n| n.free.memory).max().unwrap_or(0),
-        would_fit: None,
-        invalid: None,
-        unplaceable: None,
-    };
-    explain::obstacles(deployment, weights, &eligible, &mut plan);
+    let kept = kept.filter(|(layout, chosen)| *chosen && (placed || situation.fits(layout)));
+    let layout = kept.map_or_else(|| situation.choose(device), |(layout, _)| layout);
+    let mut plan = described(&situation, &layout, basis);
+    explain::obstacles(&situation, &layout, &mut plan);
     plan
 }
 
-/// Everything that the choice of device and quantization depends on, except the nodes.
+/// What was chosen before, with what is asked for now, and whether there was a choice of quantization: the layout of the
+/// same basis. A replica of one rank is another thing than one of several: between the two, all is chosen anew.
+fn kept(situation: &Situation, observed: &Observed, basis: &str) -> Option<(Layout, bool)> {
+    let deployment = situation.deployment;
+    let capacity = observed.status.capacity.as_ref().filter(|capacity| capacity.basis == basis)?;
+    let ranks = deployment.ranks.unwrap_or(capacity.ranks);
+    let most_copies = u64::from(situation.inspection.experts) * u64::from(ranks.saturating_sub(1));
+    if (ranks > 1) != (capacity.ranks > 1) || u64::from(deployment.experts.redundant) > most_copies {
+        return None;
+    }
+    let gpus = match capacity.device {
+        Device::Cpu => 0,
+        Device::Gpu => deployment.gpus_per_rank.or(capacity.gpus_per_rank).unwrap_or(1),
+    };
+    let quantization = deployment.quantization.or(observed.status.quantization);
+    let layout = Layout {
+        quantization: quantization.unwrap_or(Quantization::Int8),
+        ..situation.layout(capacity.device, ranks, gpus)
+    };
+    Some((layout, quantization.is_some()))
+}
+
+/// The plan for a layout, without obstacles.
+fn described(situation: &Situation, layout: &Layout, basis: String) -> CapacityPlan {
+    let (inspection, nodes) = (situation.inspection, &situation.nodes);
+    let demand = situation.demand(layout);
+    let options = Quantization::BEST_FIRST.map(|quantization| {
+        let layout = Layout { quantization, ..*layout };
+        CapacityOption {
+            quantization,
+            needed: layout.needed(inspection),
+            fits: situation.fits(&layout),
+            longest_context: situation.longest_context(&layout),
+        }
+    });
+    CapacityPlan {
+        basis,
+        device: layout.device,
+        quantization: layout.quantization,
+        context_length: layout.context_length,
+        ranks: layout.ranks,
+        redundant: layout.redundant,
+        gpus: layout.gpus,
+        slots: layout.slots(inspection.experts),
+        parts: layout.parts(inspection),
+        needed: layout.needed(inspection),
+        demand: demand.request,
+        options: options.to_vec(),
+        limit: situation.deployment.template.memory_limit,
+        largest_node: nodes.largest(layout.device),
+        free: nodes.free(layout.device),
+        room: nodes.room(demand),
+        has_room: nodes.has_room_now(demand),
+        would_fit: None,
+        invalid: None,
+        unplaceable: None,
+    }
+}
+
+/// Everything that the choice depends on, except the nodes and the numbers of ranks, replicas and redundant experts:
+/// to change those restarts nobody.
 fn basis(deployment: &Deployment, weights: &WeightsStatus) -> String {
     let template = &deployment.template;
     fingerprint(
@@ -188,63 +230,19 @@ fn basis(deployment: &Deployment, weights: &WeightsStatus) -> String {
     )
 }
 
-fn choose_device(deployment: &Deployment, weights: &WeightsStatus, eligible: &[&ObservedNode]) -> Device {
-    let gpus = u64::from(deployment.gpus_per_rank);
+/// What to compute on, where the runtime can serve the model on `devices`.
+pub fn choose_device(deployment: &Deployment, devices: &[Device], nodes: &[ObservedNode]) -> Device {
+    let gpus = u64::from(deployment.gpus_per_rank.unwrap_or(1));
+    let eligible = Nodes::eligible(&deployment.template, nodes);
     match deployment.device {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Gpu => Device::Gpu,
         DeviceChoice::Auto => {
-            let gpu = weights.inspection.devices.contains(&Device::Gpu);
-            let offered = eligible.iter().any(|node| node.allocatable.gpus >= gpus);
-            if gpu && (offered || !weights.inspection.devices.contains(&Device::Cpu)) {
-                Device::Gpu
-            } else {
-                Device::Cpu
-            }
+            let offered = eligible.most_gpus() >= gpus;
+            let gpu = devices.contains(&Device::Gpu) && (offered || !devices.contains(&Device::Cpu));
+            if gpu { Device::Gpu } else { Device::Cpu }
         }
     }
-}
-
-/// What a rank's pod requests. A rank on GPUs holds its weights there: of the node it needs the working memory.
-fn demand(
-    deployment: &Deployment,
-    weights: &WeightsStatus,
-    device: Device,
-    quantization: Quantization,
-    context_length: u32,
-) -> Free {
-    let (memory, gpus) = match device {
-        Device::Cpu => (needed(weights, quantization, context_length), 0),
-        Device::Gpu => {
-            (with_headroom(u128::from(weights.inspection.working_bytes)), u64::from(deployment.gpus_per_rank))
-        }
-    };
-    Free {
-        memory: memory.max(deployment.template.memory_request.unwrap_or(0)),
-        cpu: deployment.template.cpu_request.unwrap_or(0),
-        gpus,
-    }
-}
-
-/// Whether the template's node selector and tolerations let a rank onto this node. A cordon, and what Kubernetes itself
-/// taints for the time being (not ready, under pressure), pass.
-fn may_use(template: &Template, node: &ObservedNode) -> bool {
-    let selected = template.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
-    let tolerated = |taint: &Taint| {
-        taint.effect == "PreferNoSchedule"
-            || taint.key.starts_with("node.kubernetes.io/")
-            || template.tolerations.iter().any(|toleration| tolerates(toleration, taint))
-    };
-    selected && node.taints.iter().all(tolerated)
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let key = set(&toleration.key).is_none_or(|key| key == taint.key);
-    let effect = set(&toleration.effect).is_none_or(|effect| effect == taint.effect);
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    let value = toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or("");
-    key && effect && (exists || value && toleration.key.is_some())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use super::capacity::CapacityPlan;
 use crate::fingerprint::fingerprint;
 use crate::validate::{Deployment, Source};
-use coterie_api::launch::{Device, Quantization};
+use coterie_api::launch::{Activations, Device, Quantization};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
@@ -22,6 +22,12 @@ struct Made<'a> {
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpus: Option<u32>,
+    /// Ranks that are alone in their replica and ranks that share its experts are started differently; how many there
+    /// are, peers and expert map tell them while they run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    several: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activations: Option<Activations>,
     drain_seconds: u32,
     labels: &'a BTreeMap<String, String>,
     annotations: &'a BTreeMap<String, String>,
@@ -37,6 +43,8 @@ struct Made<'a> {
 /// The revision of the pods that are wanted now.
 pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
     let template = &deployment.template;
+    let several = capacity.ranks > 1;
+    let activations = Some(deployment.experts.activations).filter(|it| *it != Activations::default());
     let made = Made {
         served_name: &deployment.served_name,
         source: match &deployment.source {
@@ -48,7 +56,9 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
         context_length: deployment.context_length,
         quantization: capacity.quantization,
         device: capacity.device,
-        gpus: (capacity.device == Device::Gpu).then_some(deployment.gpus_per_rank),
+        gpus: (capacity.device == Device::Gpu).then_some(capacity.gpus),
+        several,
+        activations: activations.filter(|_| several),
         drain_seconds: deployment.drain_seconds,
         labels: &template.labels,
         annotations: &template.annotations,
@@ -68,7 +78,7 @@ mod tests {
     use crate::plan::Plan;
     use crate::world::{World, settled};
     use coterie_api::deployment::ModelDeployment;
-    use coterie_api::launch::Quantization;
+    use coterie_api::launch::{Activations, Quantization};
     use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -109,6 +119,28 @@ mod tests {
         let mut world: World = settled(1);
         world.settings.runtime_image = "localhost/coterie:2".into();
         assert_eq!(world.plan().rollout.revision, Some(first));
+    }
+
+    #[test]
+    fn how_many_ranks_there_are_makes_no_revision_but_one_or_several_does() {
+        let of = |ranks, redundant| {
+            revision(|object| {
+                object.spec.ranks = ranks;
+                object.spec.experts.redundant = redundant;
+            })
+        };
+        assert_eq!(of(Some(1), 0), of(None, 0));
+        assert_ne!(of(Some(2), 0), of(None, 0));
+        assert_eq!(of(Some(3), 0), of(Some(2), 0));
+        assert_eq!(of(Some(3), 8), of(Some(2), 0));
+        let int8 = |ranks| {
+            revision(|object| {
+                object.spec.ranks = ranks;
+                object.spec.experts.activations = Activations::Int8;
+            })
+        };
+        assert_eq!(int8(None), of(None, 0), "a rank that is alone sends nothing");
+        assert_ne!(int8(Some(2)), of(Some(2), 0));
     }
 
     #[test]

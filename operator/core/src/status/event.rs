@@ -2,6 +2,7 @@
 
 use coterie_api::condition::{READY, reason};
 use coterie_api::deployment::ModelDeploymentStatus;
+use coterie_api::deployment::status::{ExpertMove, MoveOutcome};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// A Kubernetes Event to write about the ModelDeployment.
@@ -52,7 +53,47 @@ pub fn events(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Vec<E
     };
     let (ready, parts): (Vec<_>, Vec<_>) =
         new.conditions.iter().filter(is_worth).partition(|c| c.type_ == READY);
-    parts.into_iter().chain(ready).map(note).collect()
+    parts.into_iter().chain(ready).map(note).chain(of_experts(old, new)).collect()
+}
+
+/// Moves of experts, when they begin and when they are done, and experts that are lost.
+fn of_experts(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Vec<EventNote> {
+    let replicas = |status: &ModelDeploymentStatus| {
+        status.experts.as_ref().map_or(Vec::new(), |experts| experts.replicas.clone())
+    };
+    let before = replicas(old);
+    let mut notes = Vec::new();
+    for after in replicas(new) {
+        let before = before.iter().find(|before| before.replica == after.replica);
+        let note = |warning, reason: &str, message| EventNote {
+            warning,
+            reason: reason.to_owned(),
+            action: "MoveExperts".to_owned(),
+            message: short(message),
+        };
+        if let Some(moved) = &after.last_move {
+            let told = before.and_then(|before| before.last_move.as_ref());
+            let told = told.filter(|told| told.time == moved.time);
+            let map = format!("expert map {} of replica {}", after.version, after.replica);
+            if told.is_none() {
+                let message = format!("{map} has {} slots to load: {}", moved.slots, moved.why);
+                notes.push(note(false, reason::EXPERTS_MOVING, message));
+            }
+            let is_done = |told: &ExpertMove| told.outcome == MoveOutcome::Done;
+            if is_done(moved) && !told.is_some_and(is_done) {
+                notes.push(note(false, reason::EXPERTS_MOVED, format!("every rank goes by {map}")));
+            }
+        }
+        if after.lost > 0 && before.is_none_or(|before| before.lost == 0) {
+            let message = format!(
+                "{} experts of replica {} are on no ready rank: the others load them from the weights source when they \
+                 are needed; set experts.redundant so that others hold them already",
+                after.lost, after.replica
+            );
+            notes.push(note(true, reason::EXPERTS_LOST, message));
+        }
+    }
+    notes
 }
 
 fn note(condition: &Condition) -> EventNote {

@@ -1,7 +1,7 @@
 //! What each condition says, from the plan and from what is seen.
 
 use super::Applied;
-use crate::objects::{endpoint, service_names};
+use crate::objects::{endpoint, exchange_tls_name, service_names};
 use crate::observed::quantity::readable;
 use crate::observed::{Observed, ObservedPod, Phase, Role};
 use crate::plan::capacity::CapacityPlan;
@@ -32,10 +32,10 @@ fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding 
     if capacity.invalid.is_some() {
         return Finding::new(State::Unknown, reason::BLOCKED, "see condition Valid");
     }
-    let wanted = deployment.replicas;
+    let wanted = deployment.replicas * plan.rollout.width as usize;
     let homeless: Vec<&ObservedPod> =
         live_ranks(observed, &plan.rollout).filter(|pod| pod.node.is_none()).collect();
-    let placed = plan.rollout.updated - homeless.len().min(plan.rollout.updated);
+    let placed = plan.rollout.ranks.updated - homeless.len().min(plan.rollout.ranks.updated);
     if placed >= wanted && !capacity.is_hopeless() {
         return Finding::new(State::True, reason::PLACED, format!("{} placed", ranks(placed, "are", "is")));
     }
@@ -75,8 +75,8 @@ fn weights_loaded(deployment: &Deployment, plan: &Plan) -> Finding {
     if rollout.revision.is_none() {
         return blocked(plan);
     }
-    if rollout.updated_ready > 0 {
-        let holding = ranks(rollout.updated_ready, "hold", "holds");
+    if rollout.ranks.updated_ready > 0 {
+        let holding = ranks(rollout.ranks.updated_ready, "hold", "holds");
         return Finding::new(State::True, reason::LOADED, format!("{holding} the weights"));
     }
     match &rollout.trouble {
@@ -97,8 +97,9 @@ fn serving(deployment: &Deployment, plan: &Plan) -> Finding {
     if plan.foreign_services.contains(&client) {
         return service_taken(deployment, &client);
     }
-    if rollout.ready > 0 {
-        let message = format!("{} at {}", ranks(rollout.ready, "answer", "answers"), endpoint(deployment));
+    if rollout.ranks.ready > 0 {
+        let answering = ranks(rollout.ranks.ready, "answer", "answers");
+        let message = format!("{answering} at {}", endpoint(deployment));
         return Finding::new(State::True, reason::ANSWERING, message);
     }
     if deployment.replicas == 0 {
@@ -129,11 +130,15 @@ fn rolled_out(deployment: &Deployment, plan: &Plan, applied: &Applied) -> Findin
     if let Some(service) = plan.foreign_services.first() {
         return service_taken(deployment, service);
     }
+    if plan.experts.foreign_secret {
+        return secret_taken(deployment);
+    }
     let Some(revision) = &rollout.revision else { return blocked(plan) };
     let wanted = deployment.replicas;
     let is_drained = rollout.step == Step::WaitForDrain && rollout.updated_ready >= wanted;
     if rollout.step == Step::Complete || is_drained {
-        let message = format!("{} revision {revision}", ranks(wanted, "run", "runs"));
+        let running = counted(rollout.width, wanted, "run", "runs");
+        let message = format!("{running} revision {revision}");
         return Finding::new(State::True, reason::COMPLETE, message);
     }
     if rollout.step == Step::BackOff
@@ -156,7 +161,7 @@ fn rolled_out(deployment: &Deployment, plan: &Plan, applied: &Applied) -> Findin
         None => {
             let message = format!(
                 "revision {revision} {} ({}); wait",
-                progress(rollout.updated, rollout.updated_ready, wanted),
+                progress(rollout.width, rollout.updated, rollout.updated_ready, wanted),
                 what_happens(rollout.step)
             );
             Finding::new(State::False, reason::PROGRESSING, message)
@@ -171,6 +176,7 @@ fn what_happens(step: Step) -> &'static str {
         Step::Complete => "all is done",
         Step::Create => "new ranks are made",
         Step::Drain => "old ranks are drained",
+        Step::HandOver => "a rank that is too many hands its experts over",
         Step::ScaleDown => "ranks that are too many are drained",
         Step::Surge => "a new rank is made beside the old ones",
         Step::WaitForDrain => "an old rank finishes its requests",
@@ -185,7 +191,10 @@ fn live_ranks<'a>(observed: &'a Observed, rollout: &'a RolloutPlan) -> impl Iter
         pod.role == Some(Role::Rank)
             && pod.terminating.is_none()
             && !matches!(pod.phase, Phase::Failed | Phase::Succeeded)
-            && rollout.revision.as_ref().is_none_or(|revision| *revision == pod.revision)
+            && rollout
+                .revision
+                .as_ref()
+                .is_none_or(|revision| *revision == pod.revision && pod.rank_or_only() < rollout.width)
     })
 }
 
@@ -225,14 +234,34 @@ fn service_taken(deployment: &Deployment, service: &str) -> Finding {
     Finding::new(State::False, reason::SERVICE_NAME_TAKEN, message)
 }
 
+fn secret_taken(deployment: &Deployment) -> Finding {
+    let message = format!(
+        "Secret {} in namespace {} belongs to somebody else; delete it, or give this ModelDeployment another name",
+        exchange_tls_name(&deployment.name),
+        deployment.namespace
+    );
+    Finding::new(State::False, reason::SECRET_NAME_TAKEN, message)
+}
+
 /// `has 2 ranks, 1 ready; 1 is asked for`: there may be more than are asked for, as long as some are being removed.
-fn progress(updated: usize, ready: usize, wanted: usize) -> String {
+/// Replicas of several ranks count as such.
+fn progress(width: u32, updated: usize, ready: usize, wanted: usize) -> String {
+    let what = if width > 1 { "replica" } else { "rank" };
     let has = match updated {
-        0 => "no rank".to_owned(),
-        1 => format!("1 rank, {ready} ready"),
-        _ => format!("{updated} ranks, {ready} ready"),
+        0 => format!("no {what}"),
+        1 => format!("1 {what}, {ready} ready"),
+        _ => format!("{updated} {what}s, {ready} ready"),
     };
     format!("has {has}; {wanted} {} asked for", if wanted == 1 { "is" } else { "are" })
+}
+
+/// `1 rank runs`, `2 replicas run`: a replica of one rank is called by it.
+fn counted(width: u32, count: usize, plural: &str, singular: &str) -> String {
+    match (width, count) {
+        (0 | 1, _) => ranks(count, plural, singular),
+        (_, 1) => format!("1 replica {singular}"),
+        _ => format!("{count} replicas {plural}"),
+    }
 }
 
 /// `1 rank waits`, `2 ranks wait`.
@@ -255,13 +284,16 @@ mod tests {
             ((2, 2, 0), "has 2 ranks, 2 ready; 0 are asked for"),
             ((3, 2, 5), "has 3 ranks, 2 ready; 5 are asked for"),
         ] {
-            assert_eq!(progress(counts.0, counts.1, counts.2), words);
+            assert_eq!(progress(1, counts.0, counts.1, counts.2), words);
         }
+        assert_eq!(progress(2, 2, 1, 3), "has 2 replicas, 1 ready; 3 are asked for");
     }
 
     #[test]
     fn ranks_agree_with_their_verb() {
         let words = [0, 1, 2].map(|count| ranks(count, "are", "is"));
         assert_eq!(words, ["0 ranks are", "1 rank is", "2 ranks are"]);
+        let words = [(1, 2), (2, 1), (2, 2)].map(|(width, count)| counted(width, count, "run", "runs"));
+        assert_eq!(words, ["2 ranks run", "1 replica runs", "2 replicas run"]);
     }
 }

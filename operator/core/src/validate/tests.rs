@@ -42,7 +42,8 @@ fn refused(change: impl FnOnce(&mut ModelDeployment), expected: Invalid) {
 fn defaults_are_filled_in() {
     let deployment = validate(&good()).unwrap();
     assert_eq!(deployment.served_name, "smol-moe");
-    assert_eq!((deployment.replicas, deployment.drain_seconds, deployment.gpus_per_rank), (2, 600, 1));
+    assert_eq!((deployment.replicas, deployment.drain_seconds, deployment.gpus_per_rank), (2, 600, None));
+    assert_eq!((deployment.ranks, deployment.experts.redundant), (None, 0));
     assert_eq!(deployment.device, DeviceChoice::Auto);
     assert_eq!(deployment.owner.kind, "ModelDeployment");
     assert_eq!(deployment.owner.api_version, "coterie.dev/v1alpha1");
@@ -128,15 +129,15 @@ fn err_name() {
 
 #[test]
 fn err_per_rank() {
-    refused(|o| o.spec.accelerator.per_rank = 0, Invalid::PerRank(0));
-    refused(|o| o.spec.accelerator.per_rank = 17, Invalid::PerRank(17));
+    refused(|o| o.spec.accelerator.per_rank = Some(0), Invalid::PerRank(0));
+    refused(|o| o.spec.accelerator.per_rank = Some(17), Invalid::PerRank(17));
 }
 
 #[test]
 fn err_per_rank_on_cpu() {
     let change = |o: &mut ModelDeployment| {
         o.spec.accelerator.device = DeviceChoice::Cpu;
-        o.spec.accelerator.per_rank = 2;
+        o.spec.accelerator.per_rank = Some(2);
     };
     refused(change, Invalid::PerRankOnCpu);
 }
@@ -146,6 +147,27 @@ fn err_quantity() {
     let memory = iter::once(("memory".to_owned(), Quantity("4GB".into()))).collect();
     let expected = Invalid::Quantity { field: "limits.memory".into(), text: "4GB".into() };
     refused(|o| o.spec.template.resources.limits = memory, expected);
+}
+
+#[test]
+fn err_ranks() {
+    for ranks in [0, 1025] {
+        refused(|o| o.spec.ranks = Some(ranks), Invalid::Ranks(ranks));
+    }
+}
+
+#[test]
+fn err_redundant() {
+    refused(|o| o.spec.experts.redundant = 4097, Invalid::Redundant(4097));
+}
+
+#[test]
+fn err_redundant_on_one_rank() {
+    let change = |o: &mut ModelDeployment| {
+        o.spec.ranks = Some(1);
+        o.spec.experts.redundant = 4;
+    };
+    refused(change, Invalid::RedundantOnOneRank(4));
 }
 
 #[test]

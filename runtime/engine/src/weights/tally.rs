@@ -16,8 +16,12 @@ pub struct Tally {
     pub expert_values: Cell<u64>,
     /// Bytes held with [`Quantization::None`].
     pub bytes: Cell<u64>,
+    /// Those of experts.
+    pub expert_bytes: Cell<u64>,
     /// Bytes held with [`Quantization::Int8`].
     pub int8_bytes: Cell<u64>,
+    /// Those of experts.
+    pub expert_int8_bytes: Cell<u64>,
 }
 
 fn add(cell: &Cell<u64>, count: usize) {
@@ -47,6 +51,8 @@ impl Storage for Tally {
         add(&self.int8_bytes, int8);
         if role == Role::Expert {
             add(&self.expert_values, view.values());
+            add(&self.expert_bytes, plain);
+            add(&self.expert_int8_bytes, int8);
         }
     }
 

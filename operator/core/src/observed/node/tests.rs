@@ -60,10 +60,34 @@ fn free_is_allocatable_less_the_requests_on_the_node() {
     assert_eq!(seen.allocatable, Free { memory: 10 << 30, cpu: 4000, gpus: 2 });
     assert_eq!(seen.free, Free { memory: 6 << 30, cpu: 3000, gpus: 1 });
     assert!(!seen.schedulable);
+    assert_eq!((seen.gpu_memory, seen.gpu_memory_in_all()), (0, 0), "no label tells");
     // More requested than there is (a node that shrank) leaves nothing, and nothing overflows.
     let greedy = pod(
         json!({"nodeName": "n", "containers": [container("9", "7Ei"), container("9", "7Ei"), container("9", "7Ei")]}),
         "Running",
     );
     assert_eq!(observe_nodes([&node], [&greedy])[0].free, Free { memory: 0, cpu: 0, gpus: 2 });
+}
+
+#[test]
+fn memory_of_gpus_is_a_label_in_mebibytes() {
+    let of = |text: &str| {
+        let mut node = Node::default();
+        node.metadata.labels = Some([("nvidia.com/gpu.memory".to_owned(), text.to_owned())].into());
+        observe_nodes([&node], [])[0].gpu_memory
+    };
+    assert_eq!(of("81559"), 81_559 << 20);
+    for nonsense in ["", "80GB", "-1", "1.5", "99999999999999999999", "18446744073709551615"] {
+        assert_eq!(of(nonsense), 0, "{nonsense:?}");
+    }
+}
+
+#[test]
+fn how_often_something_fits_is_what_is_scarcest() {
+    let have = Free { memory: 100, cpu: 8000, gpus: 4 };
+    assert_eq!(have.times(Free { memory: 30, cpu: 1000, gpus: 0 }), 3);
+    assert_eq!(have.times(Free { memory: 1, cpu: 4000, gpus: 1 }), 2);
+    assert_eq!(have.times(Free { memory: 1, cpu: 0, gpus: 3 }), 1);
+    assert_eq!(have.times(Free { memory: 101, cpu: 0, gpus: 0 }), 0);
+    assert_eq!(have.times(Free::default()), u64::MAX);
 }

@@ -1,39 +1,67 @@
-//! Why a rank cannot be placed, and what would fit instead.
+//! Why ranks cannot be placed.
 
-use super::{CapacityPlan, longest_context};
+use super::layout::Layout;
+use super::situation::Situation;
+use super::{CapacityPlan, remedy};
 use crate::observed::ObservedNode;
 use crate::observed::quantity::readable;
 use crate::plan::{Finding, State};
-use crate::validate::Deployment;
 use coterie_api::condition::reason;
-use coterie_api::deployment::status::WeightsStatus;
 use coterie_api::launch::Device;
 
 /// Writes the first obstacle that there is into the plan.
-pub(super) fn obstacles(
-    deployment: &Deployment,
-    weights: &WeightsStatus,
-    eligible: &[&ObservedNode],
-    plan: &mut CapacityPlan,
-) {
-    if let Some(asked) = deployment.context_length.filter(|asked| *asked > weights.inspection.context_length)
-    {
-        let message = format!(
-            "model.contextLength is {asked}, and this {} was made for {} tokens; set at most that, or leave it out",
-            weights.inspection.architecture, weights.inspection.context_length
-        );
-        plan.invalid = Some(Finding::new(State::False, reason::CONTEXT_TOO_LONG, message));
+pub(super) fn obstacles(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) {
+    plan.invalid = context(situation).or_else(|| width(situation, layout));
+    if plan.invalid.is_some() {
         return;
     }
-    plan.unplaceable = device(weights, plan)
-        .or_else(|| limit(deployment, weights, plan))
-        .or_else(|| selection(deployment, eligible))
-        .or_else(|| gpus(eligible, plan))
-        .or_else(|| node_size(deployment, weights, eligible, plan));
+    plan.unplaceable = device(situation, plan)
+        .or_else(|| limit(situation, layout, plan))
+        .or_else(|| selection(situation))
+        .or_else(|| gpus(situation, plan))
+        .or_else(|| room(situation, layout, plan));
 }
 
-fn device(weights: &WeightsStatus, plan: &CapacityPlan) -> Option<Finding> {
-    if weights.inspection.devices.contains(&plan.device) {
+fn no(reason: &'static str, message: String) -> Option<Finding> {
+    Some(Finding::new(State::False, reason, message))
+}
+
+fn context(situation: &Situation) -> Option<Finding> {
+    let inspection = situation.inspection;
+    let asked = situation.deployment.context_length.filter(|asked| *asked > inspection.context_length)?;
+    let message = format!(
+        "model.contextLength is {asked}, and this {} was made for {} tokens; set at most that, or leave it out",
+        inspection.architecture, inspection.context_length
+    );
+    no(reason::CONTEXT_TOO_LONG, message)
+}
+
+/// More ranks than experts: those without one would only be further replicas. More copies than the other ranks can
+/// hold: no rank holds an expert twice.
+fn width(situation: &Situation, layout: &Layout) -> Option<Finding> {
+    let (architecture, experts) = (&situation.inspection.architecture, situation.inspection.experts.max(1));
+    if layout.ranks > experts {
+        let message = format!(
+            "ranks is {}, and this {architecture} has {experts} experts a layer; set at most that many, or raise \
+             replicas",
+            layout.ranks
+        );
+        return no(reason::TOO_MANY_RANKS, message);
+    }
+    let most = u64::from(experts) * u64::from(layout.ranks - 1);
+    if u64::from(layout.redundant) > most {
+        let message = format!(
+            "experts.redundant is {}, and {} ranks can hold {most} copies of {experts} experts beside one of each; set \
+             at most that many, or raise ranks",
+            layout.redundant, layout.ranks
+        );
+        return no(reason::TOO_MANY_COPIES, message);
+    }
+    None
+}
+
+fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
+    if situation.inspection.devices.contains(&plan.device) {
         return None;
     }
     let (asked, other) = match plan.device {
@@ -42,29 +70,28 @@ fn device(weights: &WeightsStatus, plan: &CapacityPlan) -> Option<Finding> {
     };
     let message = format!(
         "this build of the runtime cannot serve {} on {asked}; set accelerator.device to {other} or Auto",
-        weights.inspection.architecture
+        situation.inspection.architecture
     );
-    Some(Finding::new(State::False, reason::DEVICE_UNSUPPORTED, message))
+    no(reason::DEVICE_UNSUPPORTED, message)
 }
 
-fn limit(deployment: &Deployment, weights: &WeightsStatus, plan: &mut CapacityPlan) -> Option<Finding> {
+fn limit(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Option<Finding> {
     let limit = plan.limit.filter(|limit| plan.demand.memory > *limit)?;
-    let remedy = remedy(deployment, weights, plan, limit);
     let message = format!(
         "one rank needs {} ({}), and template.resources.limits.memory is {}; {}raise the limit",
         readable(plan.demand.memory),
         asked(plan),
         readable(limit),
-        remedy
+        remedy::instead(situation, layout, plan, limit)
     );
-    Some(Finding::new(State::False, reason::MEMORY_LIMIT_TOO_SMALL, message))
+    no(reason::MEMORY_LIMIT_TOO_SMALL, message)
 }
 
-fn selection(deployment: &Deployment, eligible: &[&ObservedNode]) -> Option<Finding> {
-    if !eligible.is_empty() {
+fn selection(situation: &Situation) -> Option<Finding> {
+    if !situation.nodes.0.is_empty() {
         return None;
     }
-    let selector = &deployment.template.node_selector;
+    let selector = &situation.deployment.template.node_selector;
     let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let which =
         if labels.is_empty() { String::new() } else { format!(" with label {}", labels.join(" and ")) };
@@ -72,11 +99,11 @@ fn selection(deployment: &Deployment, eligible: &[&ObservedNode]) -> Option<Find
         "there is no node{which} whose taints are tolerated; label or add a node, or change template.nodeSelector or \
          template.tolerations"
     );
-    Some(Finding::new(State::False, reason::NO_ELIGIBLE_NODE, message))
+    no(reason::NO_ELIGIBLE_NODE, message)
 }
 
-fn gpus(eligible: &[&ObservedNode], plan: &CapacityPlan) -> Option<Finding> {
-    let most = eligible.iter().map(|node| node.allocatable.gpus).max().unwrap_or(0);
+fn gpus(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
+    let most = situation.nodes.most_gpus();
     if plan.demand.gpus <= most {
         return None;
     }
@@ -86,85 +113,80 @@ fn gpus(eligible: &[&ObservedNode], plan: &CapacityPlan) -> Option<Finding> {
          node with GPUs",
         plan.demand.gpus
     );
-    Some(Finding::new(State::False, reason::TOO_FEW_GPUS, message))
+    no(reason::TOO_FEW_GPUS, message)
 }
 
-fn node_size(
-    deployment: &Deployment,
-    weights: &WeightsStatus,
-    eligible: &[&ObservedNode],
-    plan: &mut CapacityPlan,
-) -> Option<Finding> {
-    let demand = plan.demand;
-    if eligible.iter().any(|node| node.allocatable.holds(demand)) {
+fn room(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Option<Finding> {
+    if plan.room >= u64::from(plan.ranks) {
         return None;
     }
+    let demand = plan.demand;
     // Of the nodes that have the GPUs and the cores, the one with most memory decides; without such a node, cores do.
     let enough =
         |node: &&&ObservedNode| node.allocatable.gpus >= demand.gpus && node.allocatable.cpu >= demand.cpu;
-    let message = match eligible.iter().filter(enough).max_by_key(|node| node.allocatable.memory) {
-        Some(node) => {
-            let ceiling = node.allocatable.memory;
-            let remedy = remedy(deployment, weights, plan, ceiling);
-            format!(
-                "one rank needs {} ({}), and the largest node, {}, has {} for pods; {remedy}add a node with at least \
-                 {}",
-                readable(demand.memory),
-                asked(plan),
-                node.name,
-                readable(ceiling),
-                readable(demand.memory)
-            )
-        }
-        None => format!(
+    let memory = |node: &&&ObservedNode| match plan.device {
+        Device::Cpu => node.allocatable.memory,
+        Device::Gpu => node.gpu_memory,
+    };
+    let Some(node) = situation.nodes.0.iter().filter(enough).max_by_key(memory) else {
+        let message = format!(
             "one rank requests {} CPUs, and no node has as many for pods; lower template.resources.requests.cpu, or \
              add a node",
             demand.cpu.div_ceil(1000)
-        ),
+        );
+        return no(reason::NODE_TOO_SMALL, message);
     };
-    Some(Finding::new(State::False, reason::NODE_TOO_SMALL, message))
+    let message = match plan.device {
+        Device::Gpu if node.gpu_memory == 0 => format!(
+            "one rank needs {} on each GPU ({}), and no node tells how much its GPUs have; label the nodes {}=MIB, as \
+             NVIDIA's GPU feature discovery does",
+            readable(plan.of_each_gpu()),
+            asked(plan),
+            coterie_api::name::LABEL_GPU_MEMORY
+        ),
+        Device::Gpu if node.allocatable.memory < demand.memory => format!(
+            "one rank requests {} of its node's own memory beside the GPUs, and {} has {} for pods; add a node with \
+             more",
+            readable(demand.memory),
+            node.name,
+            readable(node.allocatable.memory)
+        ),
+        _ => {
+            let ceiling = node.allocatable.memory;
+            let instead = remedy::instead(situation, layout, plan, ceiling);
+            let nodes = remedy::nodes(situation, layout, plan, node);
+            format!("{}, and {}; {instead}{nodes}", wanted(plan), offered(plan, node))
+        }
+    };
+    no(reason::NODE_TOO_SMALL, message)
+}
+
+/// What the ranks need.
+fn wanted(plan: &CapacityPlan) -> String {
+    let one = match plan.device {
+        Device::Cpu => readable(plan.demand.memory),
+        Device::Gpu => {
+            format!("{} on {}", readable(plan.needed), remedy::gpus(plan.gpus.into(), plan.of_each_gpu()))
+        }
+    };
+    match plan.ranks {
+        1 => format!("one rank needs {one} ({})", asked(plan)),
+        ranks => format!("each of {ranks} ranks needs {one} ({})", asked(plan)),
+    }
+}
+
+/// What nodes have.
+fn offered(plan: &CapacityPlan, node: &ObservedNode) -> String {
+    if plan.room > 0 {
+        return format!("the nodes hold {} of these ranks when empty", plan.room);
+    }
+    let has = match plan.device {
+        Device::Cpu => readable(node.allocatable.memory),
+        Device::Gpu => remedy::gpus(node.allocatable.gpus, node.gpu_memory),
+    };
+    format!("the largest node, {}, has {has} for pods", node.name)
 }
 
 fn asked(plan: &CapacityPlan) -> String {
     format!("quantization {}, context {}", plan.quantization, plan.context_length)
-}
-
-/// What to set so that a rank needs at most `ceiling` bytes, ready to be followed by one more suggestion. Also kept in
-/// the plan, for programs.
-fn remedy(deployment: &Deployment, weights: &WeightsStatus, plan: &mut CapacityPlan, ceiling: u64) -> String {
-    if plan.device == Device::Gpu {
-        return String::new();
-    }
-    if deployment.template.memory_request.is_some_and(|request| request > ceiling) {
-        return "lower template.resources.requests.memory, or ".to_owned();
-    }
-    let mut options = Vec::new();
-    let smaller = plan
-        .options
-        .iter()
-        .find(|option| option.needed <= ceiling && option.quantization != plan.quantization);
-    if let Some(option) = smaller {
-        options.push(format!(
-            "model.quantization: {} (needs {})",
-            option.quantization,
-            readable(option.needed)
-        ));
-    }
-    let shorter = longest_context(weights, plan.quantization, ceiling);
-    if let Some(context) = shorter.filter(|context| *context < plan.context_length) {
-        options.push(format!("model.contextLength: {context}"));
-    } else if let (None, Some(last)) =
-        (smaller, plan.options.last().filter(|o| o.quantization != plan.quantization))
-        && let Some(context) = longest_context(weights, last.quantization, ceiling)
-    {
-        options
-            .push(format!("model.quantization: {} with model.contextLength: {context}", last.quantization));
-    }
-    if options.is_empty() {
-        return String::new();
-    }
-    let text = options.join(" or ");
-    let remedy = format!("set {text}, or ");
-    plan.would_fit = Some(text);
-    remedy
 }

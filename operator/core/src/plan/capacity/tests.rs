@@ -1,3 +1,5 @@
+mod ranks;
+
 use super::*;
 use crate::observed::Observed;
 use crate::plan::State;
@@ -5,6 +7,8 @@ use crate::validate::validate;
 use crate::world::{GIB, inspection, node, object};
 use coterie_api::condition::reason;
 use coterie_api::deployment::ModelDeployment;
+use coterie_api::launch::WeightBytes;
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 fn weights() -> WeightsStatus {
@@ -29,12 +33,17 @@ fn refused(plan: &CapacityPlan, reason: &str) -> String {
     finding.message.clone()
 }
 
+fn layout(quantization: Quantization, context_length: u32) -> Layout {
+    Layout { device: Device::Cpu, quantization, context_length, ranks: 1, redundant: 0, gpus: 0 }
+}
+
 /// (4 GiB + 0.5 GiB of cache + 0.25 GiB) × 1.05, in MiB.
 #[test]
 fn need_is_weights_cache_and_working_memory_with_headroom() {
-    assert_eq!(needed(&weights(), Quantization::None, 8192), 5108 << 20);
-    assert_eq!(needed(&weights(), Quantization::Int8, 8192), 2957 << 20);
-    assert_eq!(needed(&weights(), Quantization::None, 1), 4570 << 20);
+    let needed = |quantization, context| layout(quantization, context).needed(&inspection());
+    assert_eq!(needed(Quantization::None, 8192), 5108 << 20);
+    assert_eq!(needed(Quantization::Int8, 8192), 2957 << 20);
+    assert_eq!(needed(Quantization::None, 1), 4570 << 20);
 }
 
 #[test]
@@ -42,18 +51,31 @@ fn absurd_models_do_not_overflow() {
     let mut inspection = inspection();
     inspection.kv_bytes_per_token = u64::MAX;
     inspection.weight_bytes.none = u64::MAX;
+    inspection.expert_bytes = Some(WeightBytes { none: u64::MAX, int8: u64::MAX });
+    (inspection.state_bytes, inspection.working_bytes, inspection.experts) = (u64::MAX, u64::MAX, u32::MAX);
+    for ranks in [1, 2, u32::MAX] {
+        let layout = Layout { ranks, redundant: u32::MAX, ..layout(Quantization::None, u32::MAX) };
+        assert!(layout.needed(&inspection) > u64::MAX / 2);
+        let on_gpus = Layout { device: Device::Gpu, gpus: u32::MAX, ..layout };
+        assert!(on_gpus.demand(&inspection).request.memory > u64::MAX / 2);
+    }
     let weights = WeightsStatus { source_hash: "hash".to_owned(), inspection };
-    assert!(needed(&weights, Quantization::None, u32::MAX) > u64::MAX / 2);
-    assert_eq!(longest_context(&weights, Quantization::None, u64::MAX / 2), None);
+    let observed = Observed { nodes: vec![node("large", u64::MAX / 2)], ..Default::default() };
+    let plan = plan(&validate(&object(1)).unwrap(), &weights, &observed);
+    assert!(plan.options.iter().all(|option| option.longest_context.is_none()), "{plan:?}");
 }
 
 #[test]
 fn the_longest_context_that_fits_is_exact() {
-    let fits = |context| needed(&weights(), Quantization::Int8, context) <= 5 * GIB / 2;
-    let longest = longest_context(&weights(), Quantization::Int8, 5 * GIB / 2).unwrap();
-    assert!(longest.is_multiple_of(256) && fits(longest) && !fits(longest + 256), "{longest}");
-    assert_eq!(longest_context(&weights(), Quantization::Int8, GIB), None);
-    assert_eq!(longest_context(&weights(), Quantization::Int8, 64 * GIB), Some(8192));
+    let longest = |memory: u64| {
+        let plan = planned(|_, seen| seen.nodes = vec![node("only", memory)]);
+        plan.options.iter().find(|option| option.quantization == Quantization::Int8).unwrap().longest_context
+    };
+    let fits = |context| layout(Quantization::Int8, context).needed(&inspection()) <= 5 * GIB / 2;
+    let found = longest(5 * GIB / 2).unwrap();
+    assert!(found.is_multiple_of(256) && fits(found) && !fits(found + 256), "{found}");
+    assert_eq!(longest(GIB), None);
+    assert_eq!(longest(64 * GIB), Some(8192));
 }
 
 #[test]
@@ -180,7 +202,7 @@ fn a_device_that_the_runtime_cannot_use() {
     assert!(plan.is_hopeless());
 }
 
-fn planned_with_gpus(device: DeviceChoice, per_rank: u32, on_node: u64) -> CapacityPlan {
+fn planned_with_gpus(device: DeviceChoice, per_rank: Option<u32>, on_node: u64) -> CapacityPlan {
     let mut inspection = inspection();
     inspection.devices = vec![Device::Cpu, Device::Gpu];
     let mut object = object(1);
@@ -188,6 +210,7 @@ fn planned_with_gpus(device: DeviceChoice, per_rank: u32, on_node: u64) -> Capac
     object.spec.accelerator.per_rank = per_rank;
     let mut gpus = node("gpus", 16 * GIB);
     gpus.allocatable.gpus = on_node;
+    gpus.gpu_memory = 4 * GIB;
     let observed = Observed { nodes: vec![gpus], ..Default::default() };
     plan(
         &validate(&object).unwrap(),
@@ -198,17 +221,42 @@ fn planned_with_gpus(device: DeviceChoice, per_rank: u32, on_node: u64) -> Capac
 
 #[test]
 fn gpus_are_taken_where_nodes_have_enough() {
-    let plan = planned_with_gpus(DeviceChoice::Auto, 2, 2);
+    let plan = planned_with_gpus(DeviceChoice::Auto, Some(2), 2);
     assert_eq!((plan.device, plan.demand.gpus, plan.unplaceable), (Device::Gpu, 2, None));
     assert_eq!(plan.demand.memory, 269 << 20, "of the node it needs the working memory");
-    assert_eq!(planned_with_gpus(DeviceChoice::Auto, 2, 1).device, Device::Cpu);
+    assert_eq!(planned_with_gpus(DeviceChoice::Auto, Some(2), 1).device, Device::Cpu);
+}
+
+#[test]
+fn the_fewest_gpus_that_hold_a_rank_are_taken() {
+    // 5.1 GiB in bf16 with working memory on each of two GPUs of 4 GiB.
+    let plan = planned_with_gpus(DeviceChoice::Gpu, None, 8);
+    assert_eq!((plan.gpus, plan.quantization, plan.unplaceable.as_ref()), (2, Quantization::None, None));
+    assert_eq!(plan.parts.working, GIB / 2, "each has its own");
+    assert!(plan.of_each_gpu() <= 4 * GIB && plan.largest_node == 32 * GIB);
+    assert_eq!(planned_with_gpus(DeviceChoice::Gpu, None, 1).quantization, Quantization::Int8);
+}
+
+#[test]
+fn gpus_whose_memory_nobody_tells_are_promised_nothing() {
+    let mut for_gpus = weights();
+    for_gpus.inspection.devices = vec![Device::Gpu];
+    let mut object = object(1);
+    object.spec.accelerator.device = DeviceChoice::Gpu;
+    let mut gpus = node("gpus", 16 * GIB);
+    gpus.allocatable.gpus = 8;
+    let observed = Observed { nodes: vec![gpus], ..Default::default() };
+    let plan = plan(&validate(&object).unwrap(), &for_gpus, &observed);
+    let message = refused(&plan, reason::NODE_TOO_SMALL);
+    assert!(message.contains("label the nodes nvidia.com/gpu.memory=MIB"), "{message}");
+    assert!(!plan.is_hopeless(), "the scheduler has the last word");
 }
 
 #[test]
 fn more_gpus_than_any_node_has() {
-    let message = refused(&planned_with_gpus(DeviceChoice::Gpu, 4, 2), reason::TOO_FEW_GPUS);
+    let message = refused(&planned_with_gpus(DeviceChoice::Gpu, Some(4), 2), reason::TOO_FEW_GPUS);
     assert!(message.contains("set accelerator.perRank to at most 2"), "{message}");
-    let message = refused(&planned_with_gpus(DeviceChoice::Gpu, 4, 0), reason::TOO_FEW_GPUS);
+    let message = refused(&planned_with_gpus(DeviceChoice::Gpu, Some(4), 0), reason::TOO_FEW_GPUS);
     assert!(!message.contains("at most 0"), "{message}");
 }
 
@@ -250,24 +298,4 @@ fn only_nodes_that_the_template_may_use_count() {
         object.spec.template.node_selector.insert("pool".into(), "big".into());
     });
     assert!(refused(&selected, reason::NO_ELIGIBLE_NODE).contains("with label pool=big"));
-}
-
-#[test]
-fn tolerations_match_as_kubernetes_has_it() {
-    let taint = Taint { value: Some("a".into()), ..taint("team", "NoExecute") };
-    let toleration = |key: &str, operator: &str, value: &str, effect: &str| Toleration {
-        key: Some(key.into()),
-        operator: Some(operator.into()),
-        value: Some(value.into()),
-        effect: Some(effect.into()),
-        toleration_seconds: None,
-    };
-    assert!(tolerates(&toleration("team", "Equal", "a", "NoExecute"), &taint));
-    assert!(tolerates(&toleration("team", "", "a", ""), &taint), "Equal is the default");
-    assert!(tolerates(&toleration("team", "Exists", "", ""), &taint));
-    assert!(tolerates(&toleration("", "Exists", "", ""), &taint));
-    assert!(!tolerates(&toleration("team", "Equal", "b", ""), &taint));
-    assert!(!tolerates(&toleration("team", "Exists", "", "NoSchedule"), &taint));
-    assert!(!tolerates(&toleration("tea", "Exists", "", ""), &taint));
-    assert!(!tolerates(&Toleration::default(), &taint));
 }

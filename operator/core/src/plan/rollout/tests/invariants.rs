@@ -1,17 +1,20 @@
 //! What holds in every state, however it came about, and that every state leads to the one that was asked for.
 
-use crate::observed::{ObservedPod, Phase, Role};
+use crate::observed::{ObservedExperts, ObservedPod, Phase, Role};
+use crate::plan::replica::{Replica, replicas};
 use crate::plan::{Action, Plan};
 use crate::world::World;
 use coterie_api::condition::READY;
 use coterie_api::launch::Quantization;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that happens to the cluster, to the spec, or to the operator. Indices are taken modulo the number of pods.
 #[derive(Clone, Debug)]
 enum Happening {
+    ConfigMapDeleted(usize),
     Crash(usize),
     DeletedByForce(usize),
     DeletedByUser(usize),
@@ -22,6 +25,7 @@ enum Happening {
     Lives(usize),
     OperatorUpgraded(u8),
     QuantizationChanged(Option<Quantization>),
+    RanksChanged(u32),
     Reconcile,
     Restarted(u8),
     Scaled(i32),
@@ -37,6 +41,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     let quantization =
         prop_oneof![Just(None), Just(Some(Quantization::None)), Just(Some(Quantization::Int8))];
     prop_oneof![
+        1 => pod.clone().prop_map(ConfigMapDeleted),
         2 => pod.clone().prop_map(Crash),
         1 => pod.clone().prop_map(DeletedByForce),
         2 => pod.clone().prop_map(DeletedByUser),
@@ -47,6 +52,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         12 => pod.clone().prop_map(Lives),
         1 => (1..3_u8).prop_map(OperatorUpgraded),
         2 => quantization.prop_map(QuantizationChanged),
+        3 => (1..4_u32).prop_map(RanksChanged),
         8 => Just(Reconcile),
         1 => (0..3_u8).prop_map(Restarted),
         3 => (0..5_i32).prop_map(Scaled),
@@ -68,6 +74,14 @@ impl World {
         };
         use Happening::*;
         match happening {
+            ConfigMapDeleted(index) => {
+                let count = self.config_maps.len().max(1);
+                self.config_maps = std::mem::take(&mut self.config_maps)
+                    .into_iter()
+                    .enumerate()
+                    .filter_map(|(at, map)| (at != index % count).then_some(map))
+                    .collect();
+            }
             Crash(index) => rank(index, self).into_iter().for_each(|index| self.crash(index, 1, "")),
             DeletedByForce(index) => pick(index, self).into_iter().for_each(|index| self.remove(index)),
             DeletedByUser(index) => pick(index, self).into_iter().for_each(|index| self.delete(index)),
@@ -84,11 +98,13 @@ impl World {
                     (Some(_), ..) => self.remove(index),
                     (_, _, Phase::Failed | Phase::Succeeded) => {}
                     (_, Some(Role::Inspect), _) => self.end_inspection(index),
+                    _ if pod.ready => _ = self.follow_map(index),
                     _ => self.set_ready(index, true),
                 }
             }),
             OperatorUpgraded(version) => self.settings.runtime_image = format!("localhost/coterie:{version}"),
             QuantizationChanged(quantization) => self.object.spec.model.quantization = quantization,
+            RanksChanged(ranks) => self.object.spec.ranks = Some(ranks),
             Reconcile => {}
             Restarted(value) => {
                 let restart = ("coterie.dev/restart".to_owned(), value.to_string());
@@ -106,9 +122,10 @@ impl World {
 /// What no plan may break.
 pub(super) fn check(world: &World, plan: &Plan) {
     let wanted = world.deployment().replicas;
+    let width = plan.rollout.width;
     let observed = world.observed();
     let mut deleted: BTreeSet<&str> = BTreeSet::new();
-    let mut created: BTreeSet<String> = BTreeSet::new();
+    let mut created: BTreeMap<String, u32> = BTreeMap::new();
     for action in &plan.actions {
         match action {
             Action::DeletePod(deletion) => {
@@ -117,53 +134,108 @@ pub(super) fn check(world: &World, plan: &Plan) {
                     .iter()
                     .find(|pod| pod.name == deletion.name)
                     .expect("deletes what is there");
-                assert!(pod.terminating.is_none(), "deletes {} again", pod.name);
+                let is_overdue = pod.terminating.is_some_and(|end| overdue(end) <= world.now);
+                assert!(
+                    pod.terminating.is_none() || deletion.at_once && is_overdue,
+                    "deletes {} again",
+                    pod.name
+                );
                 assert!(deleted.insert(&deletion.name), "deletes {} twice", pod.name);
             }
             Action::CreatePod(pod) => {
                 let name = pod.metadata.name.clone().expect("a pod has a name");
                 assert!(!observed.pods.iter().any(|pod| pod.name == name), "{name} is there");
-                let is_rank = pod.metadata.labels.as_ref().is_some_and(|l| l["coterie.dev/role"] == "rank");
-                assert!(!is_rank || created.insert(name), "makes a pod twice");
+                let pod = ObservedPod::from(pod.as_ref());
+                if let Some(replica) = pod.replica {
+                    assert!(created.insert(name, replica).is_none(), "makes a pod twice");
+                    let there = observed.experts.iter().find(|there| there.replica == replica);
+                    assert!(width == 1 || there.is_some_and(|there| there.map.is_some()), "without a map");
+                }
             }
-            Action::ApplyService(_) => {}
+            Action::ApplyConfigMap(next) => check_map(world, plan, next),
+            _ => {}
         }
     }
     let ranks: Vec<&ObservedPod> = observed.pods.iter().filter(|pod| pod.role == Some(Role::Rank)).collect();
-    let live = |pod: &&&ObservedPod| {
+    let is_live = |pod: &&ObservedPod| {
         pod.terminating.is_none() && !matches!(pod.phase, Phase::Failed | Phase::Succeeded)
     };
-    let is_deleted = |pod: &ObservedPod| deleted.contains(pod.name.as_str());
+    let live: Vec<&ObservedPod> = ranks.iter().copied().filter(is_live).collect();
+    let left: Vec<&ObservedPod> =
+        live.iter().copied().filter(|pod| !deleted.contains(pod.name.as_str())).collect();
+    let revision = plan.rollout.revision.as_deref();
+    let is_updated = |replica: &&Replica| Some(replica.revision) == revision;
+    let is_ready = |replica: &&Replica| {
+        if is_updated(replica) { replica.is_complete(width) } else { replica.ready_ranks() > 0 }
+    };
 
-    // Availability: of the ranks that are ready, our own doing leaves as many as are asked for.
-    let ready = ranks.iter().filter(live).filter(|pod| pod.ready).count();
-    let taken = ranks.iter().filter(live).filter(|pod| pod.ready && is_deleted(pod)).count();
+    // Availability: of the replicas that are ready, our own doing leaves as many as are asked for.
+    let ready = replicas(&live).iter().filter(is_ready).count();
+    let still_ready = replicas(&left).iter().filter(is_ready).count();
     assert!(
-        taken == 0 || ready - taken >= wanted,
-        "{taken} of {ready} ready ranks are taken, {wanted} are asked for"
+        still_ready >= ready.min(wanted),
+        "{still_ready} of {ready} ready replicas are left, {wanted} are asked for"
     );
 
-    let Some(revision) = &plan.rollout.revision else {
+    if revision.is_none() {
         assert!(created.is_empty(), "makes ranks from nothing");
         return;
-    };
-    let is_updated = |pod: &ObservedPod| pod.revision == *revision;
-    let kept = ranks.iter().filter(live).filter(|pod| is_updated(pod) && !is_deleted(pod)).count();
-    assert!(created.is_empty() || kept + created.len() <= wanted, "makes more than is asked for");
+    }
+    let kept = replicas(&left).iter().filter(is_updated).count();
+    let begun: BTreeSet<u32> = created
+        .values()
+        .copied()
+        .filter(|number| !live.iter().any(|pod| pod.replica == Some(*number)))
+        .collect();
+    assert!(begun.is_empty() || kept + begun.len() <= wanted, "makes more than is asked for");
+    let whole =
+        |number: &u32| created.values().filter(|replica| *replica == number).count() == width as usize;
+    assert!(begun.iter().all(whole), "begins a part of a replica");
 
     // Start: those that load at the same time are few, however many are asked for.
-    let starting = ranks.iter().filter(live).filter(|pod| is_updated(pod) && !pod.ready).count();
+    let starting = live.iter().filter(|pod| Some(pod.revision.as_str()) == revision && !pod.ready).count();
     assert!(created.is_empty() || starting + created.len() <= 25, "starts too many at once");
 
-    // Surge: beside another revision there is at most one rank too many, those that drain included.
-    let old = ranks.iter().filter(live).filter(|pod| !is_updated(pod)).count();
-    let overdue = |pod: &ObservedPod| {
-        pod.terminating.is_some_and(|end| end + SignedDuration::from_secs(30) <= world.now)
+    // Surge: beside another revision there is at most one replica too many, those that drain included.
+    let live = replicas(&live);
+    let old = live.iter().filter(|replica| !is_updated(replica)).count();
+    let ending = |pod: &&&ObservedPod| {
+        let is_known = live.iter().any(|r| r.number == pod.replica && r.revision == pod.revision);
+        let ends = pod.terminating.is_some_and(|end| overdue(end) > world.now);
+        ends && Some(pod.revision.as_str()) != revision && !is_known
     };
-    let draining =
-        ranks.iter().filter(|pod| pod.terminating.is_some() && !is_updated(pod) && !overdue(pod)).count();
-    if old + draining > 0 && !created.is_empty() {
-        assert!(kept + old + draining + created.len() <= wanted + 1, "surges by more than one");
+    let draining: BTreeSet<_> = ranks.iter().filter(ending).map(|pod| (pod.replica, &pod.revision)).collect();
+    if old + draining.len() > 0 && !begun.is_empty() {
+        assert!(kept + old + draining.len() + begun.len() <= wanted + 1, "surges by more than one");
+    }
+}
+
+fn overdue(end: Timestamp) -> Timestamp {
+    end + SignedDuration::from_secs(30)
+}
+
+/// A map only follows one that every ready rank goes by, so that none has to hold the experts of three.
+fn check_map(world: &World, plan: &Plan, next: &ConfigMap) {
+    let next = ObservedExperts::of(next.clone(), "5e1f").expect("a label");
+    let observed = world.observed();
+    let before = observed.experts.iter().find(|there| there.replica == next.replica).expect("is there");
+    let (Some(before), Some(next_map)) = (&before.map, &next.map) else { return };
+    if before.version() == next_map.version() {
+        assert_eq!(before, next_map, "other places under the same version");
+        return;
+    }
+    let stays = |pod: &&ObservedPod| {
+        let rank = pod.rank_or_only();
+        pod.ready
+            && pod.terminating.is_none()
+            && pod.replica == Some(next.replica)
+            && Some(&pod.revision) == plan.rollout.revision.as_ref()
+            && rank < plan.rollout.width
+            && (rank as usize) < before.ranks()
+    };
+    for pod in observed.pods.iter().filter(stays) {
+        let routing = observed.reports.get(&pod.uid).map_or(0, |report| report.routing);
+        assert!(routing >= before.version(), "{} does not go by the map before", pod.name);
     }
 }
 
@@ -173,10 +245,16 @@ proptest! {
     #[test]
     fn every_state_is_safe_and_leads_to_what_was_asked(
         replicas in 0..5_i32,
+        ranks in prop_oneof![2 => Just(None), 2 => (1..4_u32).prop_map(Some)],
         happenings in proptest::collection::vec(happening(), 0..60),
     ) {
         let mut world = World::new(replicas);
+        world.object.spec.ranks = ranks;
         for happening in happenings {
+            // Half of the worlds know nothing of several ranks.
+            if ranks.is_none() && matches!(happening, Happening::RanksChanged(_)) {
+                continue;
+            }
             world.suffer(happening);
             check(&world, &world.plan());
             world.reconcile();
@@ -188,7 +266,17 @@ proptest! {
         let observed = world.observed();
         let plan = world.plan();
         prop_assert_eq!(&plan.actions, &[]);
-        prop_assert_eq!(observed.pods.len(), deployment.replicas, "no pod too many, and no inspect pod");
+        let width = deployment.ranks.unwrap_or(1) as usize;
+        prop_assert_eq!(observed.pods.len(), deployment.replicas * width, "no pod too many, and no inspect pod");
+        prop_assert_eq!(observed.experts.len(), if width > 1 { deployment.replicas } else { 0 });
+        for there in &observed.experts {
+            let map = there.map.as_ref().expect("can be read");
+            prop_assert_eq!(map.ranks(), width);
+            for pod in observed.pods.iter().filter(|pod| pod.replica == Some(there.replica)) {
+                prop_assert_eq!(pod.told.experts.as_str(), there.content());
+                prop_assert_eq!(observed.reports[&pod.uid].routing, map.version());
+            }
+        }
         let revision = plan.rollout.revision.unwrap();
         for pod in &observed.pods {
             prop_assert!(pod.ready && pod.terminating.is_none() && pod.revision == revision);

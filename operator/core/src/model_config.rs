@@ -1,0 +1,260 @@
+//! What a model takes, from its config.json alone: an estimate for a model that nobody has downloaded yet.
+//!
+//! One file a family says which tensors it has. They are summed by the rules by which the runtime holds them
+//! ([`tensors`]), so that for a family that it serves the figures are those of `coterie inspect`.
+//!
+//! A config is not to be trusted: every number has a limit, sums cannot overflow, nothing is allocated by them.
+
+mod deepseek;
+mod gpt_oss;
+mod grouped;
+mod keys;
+mod latent;
+mod minimax;
+mod mixtral;
+mod olmoe;
+mod pangu;
+mod qwen;
+mod tensors;
+
+pub use keys::NoSizes;
+
+use coterie_api::launch::{Device, Inspection, WeightBytes};
+use keys::Keys;
+use serde_json::Value;
+use tensors::Tensors;
+
+/// A family of models whose sizes are known.
+struct Family {
+    /// As `architectures` in config.json names it.
+    architecture: &'static str,
+    /// As `model_type` names it; read where there are no architectures.
+    model_type: &'static str,
+    read: fn(&Keys) -> Result<Shape, NoSizes>,
+    /// What this version of the runtime serves it on.
+    served_on: &'static [Device],
+}
+
+const fn family(
+    architecture: &'static str,
+    model_type: &'static str,
+    read: fn(&Keys) -> Result<Shape, NoSizes>,
+) -> Family {
+    Family { architecture, model_type, read, served_on: &[] }
+}
+
+const FAMILIES: [Family; 11] = [
+    Family { served_on: &[Device::Cpu], ..family("MixtralForCausalLM", "mixtral", mixtral::read) },
+    family("MiniMaxText01ForCausalLM", "minimax_text_01", minimax::read),
+    family("MiniMaxM1ForCausalLM", "minimax_m1", minimax::read),
+    family("MiniMaxForCausalLM", "minimax", minimax::read),
+    family("DeepseekV3ForCausalLM", "deepseek_v3", deepseek::read_v3),
+    family("DeepseekV2ForCausalLM", "deepseek_v2", deepseek::read_v2),
+    family("PanguUltraMoEForCausalLM", "pangu_ultra_moe", pangu::read),
+    family("Qwen3MoeForCausalLM", "qwen3_moe", qwen::read_3),
+    family("Qwen2MoeForCausalLM", "qwen2_moe", qwen::read_2),
+    family("OlmoeForCausalLM", "olmoe", olmoe::read),
+    family("GptOssForCausalLM", "gpt_oss", gpt_oss::read),
+];
+
+/// What a family makes of its config.
+struct Shape {
+    layers: u64,
+    /// Routed experts of one layer.
+    experts: u64,
+    experts_per_token: u64,
+    /// Longest context, tokens.
+    context_length: u64,
+    /// Token ids below this exist.
+    vocabulary: u64,
+    /// Width of the residual stream.
+    hidden: u64,
+    tensors: Tensors,
+    /// Values in the KV cache that each token leaves.
+    kv_values_per_token: u64,
+    /// Values in the KV cache of a request of any length: windows.
+    window_values: u64,
+    /// Values of running sums of one request, always f32: linear attention.
+    state_values: u64,
+    /// Values beside the residual stream that a token needs in one layer's attention.
+    attention_width: u64,
+    /// Width of one expert.
+    expert_width: u64,
+    /// Width of what every token passes beside its experts.
+    shared_width: u64,
+    /// Dimensions that are rotated.
+    rotary: u64,
+    /// Parameters of layers that only guess ahead (multi-token prediction).
+    draft_parameters: u64,
+}
+
+/// What a model takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSizes {
+    /// Class name, e.g. `MixtralForCausalLM`.
+    pub architecture: &'static str,
+    /// What this version of the runtime serves it on; empty for a family that it does not know.
+    pub served_on: Vec<Device>,
+    /// Parameters, without layers that only guess ahead.
+    pub parameters: u64,
+    /// Those of routed experts.
+    pub expert_parameters: u64,
+    /// Those that one token uses.
+    pub active_parameters: u64,
+    /// Decoder layers.
+    pub layers: u32,
+    /// Routed experts of one layer.
+    pub experts: u32,
+    /// Those that one token uses.
+    pub experts_per_token: u32,
+    /// Longest context, tokens.
+    pub context_length: u32,
+    /// Weights in memory, bytes.
+    pub weight_bytes: WeightBytes,
+    /// Those of routed experts.
+    pub expert_bytes: WeightBytes,
+    /// Values in the KV cache that each token leaves; how many bytes one has depends on the device.
+    pub kv_values_per_token: u64,
+    /// Values in the KV cache of a request of any length.
+    pub window_values: u64,
+    /// Values of a request's running sums, f32.
+    pub state_values: u64,
+    /// Parameters of layers that only guess ahead; not planned for, the runtime does not load them.
+    pub draft_parameters: u64,
+    /// How the checkpoint is quantized, as it says itself.
+    pub checkpoint_quantization: Option<String>,
+    /// Memory beside weights and KV cache, but for the two below, bytes.
+    working_bytes: u64,
+    /// A table of the rotary embedding's angles, bytes.
+    angle_bytes: u64,
+}
+
+/// Reads the text of a config.json.
+pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
+    let Value::Object(written) = serde_json::from_str(config)? else { return Err(NoSizes::NoObject) };
+    let keys = Keys(&written);
+    let family = find(&keys)?;
+    let shape = (family.read)(&keys)?;
+    if shape.experts_per_token > shape.experts {
+        return Err(NoSizes::ExpertsPerToken { per_token: shape.experts_per_token, experts: shape.experts });
+    }
+    let sums = shape.tensors.sums()?;
+    let used = u128::from(sums.expert_values) * u128::from(shape.experts_per_token)
+        / u128::from(shape.experts.max(1));
+    Ok(ModelSizes {
+        architecture: family.architecture,
+        served_on: family.served_on.to_vec(),
+        parameters: sums.values,
+        expert_parameters: sums.expert_values,
+        active_parameters: sums.values - sums.expert_values + used as u64,
+        layers: shape.layers as u32,
+        experts: shape.experts as u32,
+        experts_per_token: shape.experts_per_token as u32,
+        context_length: shape.context_length as u32,
+        weight_bytes: sums.bytes,
+        expert_bytes: sums.expert_bytes,
+        kv_values_per_token: shape.kv_values_per_token,
+        window_values: shape.window_values,
+        state_values: shape.state_values,
+        draft_parameters: shape.draft_parameters,
+        checkpoint_quantization: keys.quantization_method(),
+        working_bytes: working_bytes(&shape),
+        angle_bytes: shape.context_length.next_power_of_two() * shape.rotary * size_of::<f32>() as u64,
+    })
+}
+
+fn find(keys: &Keys) -> Result<&'static Family, NoSizes> {
+    let named = keys.texts("architectures")?;
+    let by_name = FAMILIES.iter().find(|family| named.contains(&family.architecture));
+    let by_type = || match (named.is_empty(), keys.text("model_type")) {
+        (true, Some(name)) => FAMILIES.iter().find(|family| family.model_type == name),
+        _ => None,
+    };
+    by_name.or_else(by_type).ok_or_else(|| NoSizes::UnknownFamily {
+        named: named.first().copied().or(keys.text("model_type")).unwrap_or("").chars().take(100).collect(),
+        known: FAMILIES.iter().map(|family| family.architecture).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The architectures that this version of the runtime serves.
+pub fn served() -> impl Iterator<Item = (&'static str, &'static [Device])> {
+    let served = FAMILIES.iter().filter(|family| !family.served_on.is_empty());
+    served.map(|family| (family.architecture, family.served_on))
+}
+
+/// Bytes of one value in the KV cache. The engine holds f32 on the CPU. On a GPU bf16 is assumed, there is no such build
+/// yet; nor would it have a table of angles.
+pub fn kv_value_bytes(device: Device) -> u64 {
+    match device {
+        Device::Cpu => 4,
+        Device::Gpu => 2,
+    }
+}
+
+impl ModelSizes {
+    /// As `coterie inspect` would tell it of a checkpoint, but for the digest, which only files have. A family that
+    /// the runtime does not serve is taken to be served on every device: what it would take.
+    pub fn inspection(&self, device: Device) -> Inspection {
+        let bytes = kv_value_bytes(device);
+        let cache = self.kv_values_per_token * bytes;
+        let angles = if device == Device::Cpu { self.angle_bytes } else { 0 };
+        Inspection {
+            architecture: self.architecture.to_owned(),
+            parameters: self.parameters,
+            active_parameters: self.active_parameters,
+            layers: self.layers,
+            experts: self.experts,
+            experts_per_token: self.experts_per_token,
+            context_length: self.context_length,
+            weight_bytes: self.weight_bytes,
+            expert_bytes: Some(self.expert_bytes),
+            kv_bytes_per_token: cache,
+            state_bytes: self.window_values * bytes + self.state_values * size_of::<f32>() as u64,
+            working_bytes: self.working_bytes + angles + SPARE_TOKENS * cache,
+            digest: String::new(),
+            devices: self.devices(),
+        }
+    }
+
+    /// The devices to plan for.
+    pub fn devices(&self) -> Vec<Device> {
+        match self.served_on.is_empty() {
+            true => vec![Device::Cpu, Device::Gpu],
+            false => self.served_on.clone(),
+        }
+    }
+
+    /// What would be inspected if experts were 4-bit integers with an f32 scale for each 128 of them, and all else bf16:
+    /// told as its `int8`. For comparison only, the runtime has no such format.
+    pub fn inspection_with_int4_experts(&self, device: Device) -> Inspection {
+        let experts = (u128::from(self.expert_parameters) * 17 / 32) as u64;
+        let others = self.weight_bytes.none - self.expert_bytes.none;
+        let mut inspection = self.inspection(device);
+        inspection.weight_bytes.int8 = experts + others;
+        inspection.expert_bytes = Some(WeightBytes { int8: experts, ..self.expert_bytes });
+        inspection
+    }
+}
+
+/// Tokens that one step computes at most, rows whose logits are there at once, and cache for requests beside the
+/// longest: the engine's own numbers. The tests of several crates compare what comes of them with `coterie inspect`.
+const STEP_TOKENS: u64 = 512;
+const LOGIT_ROWS: u64 = 32;
+const SPARE_TOKENS: u64 = 2048;
+/// The process itself, and its tokenizer for each entry of the vocabulary.
+const PROCESS_BYTES: u64 = 32 << 20;
+const TOKENIZER_BYTES: u64 = 512;
+
+/// As the engine counts it (runtime/engine/src/inspect.rs), without angles and spare cache.
+fn working_bytes(shape: &Shape) -> u64 {
+    let Shape { hidden, vocabulary, experts_per_token, expert_width, shared_width, .. } = *shape;
+    let attention = 4 * hidden + shape.attention_width;
+    let shared = if shared_width > 0 { 2 * hidden + 3 * shared_width } else { 0 };
+    let sends = experts_per_token * (2 * hidden + 3 * expert_width) + shared;
+    let step = STEP_TOKENS * (attention + sends);
+    let logits = (LOGIT_ROWS + 3) * vocabulary;
+    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + size_of::<f32>() as u64 * (step + logits)
+}
+
+#[cfg(test)]
+mod tests;

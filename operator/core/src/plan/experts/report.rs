@@ -1,0 +1,72 @@
+//! What status tells of the experts of one replica.
+
+use super::load::balance;
+use super::next::copies;
+use super::{View, routes_by};
+use crate::objects::ExpertsConfig;
+use crate::observed::{ObservedPod, RankReport};
+use coterie_api::deployment::status::{ExpertMove, MoveOutcome, ReplicaExpertsStatus};
+use coterie_api::expert_map::ExpertMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// Numbers change only when something happens, and the balance once in a while.
+pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String>) -> ReplicaExpertsStatus {
+    let ExpertsConfig { map, moved, .. } = config;
+    let before = view.observed.status.experts.as_ref();
+    let number = i32::try_from(view.number).unwrap_or(i32::MAX);
+    let before = before.and_then(|it| it.replicas.iter().find(|it| it.replica == number));
+    let load = view.observed.loads.get(&view.number).filter(|load| load.version == map.version());
+    let reports: Vec<&RankReport> =
+        view.pods().iter().filter_map(|pod| view.observed.reports.get(&pod.uid)).collect();
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let version = |version: u64| i64::try_from(version).unwrap_or(i64::MAX);
+    let in_map = |pod: &&&ObservedPod| (pod.rank_or_only() as usize) < map.ranks();
+    let routing = view.pods().iter().filter(in_map);
+    let routing = routing.filter(|pod| routes_by(pod, map.version(), view.observed)).count();
+    let trouble = trouble.or_else(|| reports.iter().find_map(|report| report.trouble.clone()));
+    let outcome = match &trouble {
+        _ if view.is_settled(map) => MoveOutcome::Done,
+        Some(_) => MoveOutcome::Troubled,
+        None => MoveOutcome::Moving,
+    };
+    ReplicaExpertsStatus {
+        replica: number,
+        ranks: count(map.ranks()),
+        version: version(map.version()),
+        loaded: count(reports.iter().filter(|report| report.loaded >= map.version()).count()),
+        routing: count(routing),
+        copies: count(copies(map)),
+        balance: load
+            .and_then(|load| balance(map, &load.tokens))
+            .or_else(|| before.and_then(|before| before.balance.clone())),
+        lost: count(lost(view, map)),
+        adopted: count(reports.iter().map(|report| report.adopted as usize).sum()),
+        trouble,
+        last_move: moved.as_ref().map(|moved| ExpertMove {
+            time: Time(moved.time),
+            slots: count(moved.slots),
+            why: moved.why.clone(),
+            outcome,
+            balance_before: moved.balance.clone(),
+        }),
+    }
+}
+
+/// Experts, all layers together, that no ready rank was given. A replica of which no rank is ready lost nothing: it
+/// does not serve yet, or no more.
+fn lost(view: &View, map: &ExpertMap) -> usize {
+    let mut ready = vec![false; map.ranks()];
+    for pod in view.pods().iter().filter(|pod| pod.ready) {
+        if let Some(ready) = ready.get_mut(pod.rank_or_only() as usize) {
+            *ready = true;
+        }
+    }
+    if !ready.contains(&true) || !ready.contains(&false) {
+        return 0;
+    }
+    let of_layer = |layer| {
+        let is_lost = |expert: &usize| !map.holders(layer, *expert).any(|rank| ready[rank]);
+        (0..map.experts()).filter(is_lost).count()
+    };
+    (0..map.layers()).map(of_layer).sum()
+}

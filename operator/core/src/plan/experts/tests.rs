@@ -1,0 +1,287 @@
+//! Replicas of several ranks: exact sequences. What holds in every state is checked in the rollout's invariants.
+
+use crate::objects::experts_name;
+use crate::observed::{ExpertLoad, ObservedPod};
+use crate::plan::Plan;
+use crate::plan::rollout::Step;
+use crate::world::{World, settled_with};
+use coterie_api::condition::{READY, ROLLED_OUT, SERVING};
+use coterie_api::deployment::Rebalance;
+use coterie_api::deployment::status::{MoveOutcome, ReplicaExpertsStatus};
+use coterie_api::expert_map::ExpertMap;
+use coterie_api::launch::Quantization;
+use coterie_api::peers::Peers;
+use jiff::SignedDuration;
+use std::sync::Arc;
+
+fn none(_: &World, _: &Plan) {}
+
+fn map(world: &World, replica: u32) -> ExpertMap {
+    let observed = world.observed();
+    let there = observed.experts.iter().find(|there| there.replica == replica).expect("a ConfigMap");
+    there.map.clone().expect("a map")
+}
+
+fn peers(world: &World, replica: u32) -> Vec<u16> {
+    let name = Some(experts_name("smol", replica));
+    let there = world.config_maps.iter().find(|there| there.metadata.name == name).unwrap();
+    let peers: Peers = serde_json::from_str(&there.data.as_ref().unwrap()["peers.json"]).unwrap();
+    peers.iter().map(|peer| peer.rank).collect()
+}
+
+fn told(world: &World) -> ReplicaExpertsStatus {
+    world.object.status.as_ref().unwrap().experts.as_ref().unwrap().replicas[0].clone()
+}
+
+fn follow(world: &mut World, pod: &str) {
+    let index = world.index(pod);
+    assert!(world.follow_map(index), "{pod} goes by the newest map already");
+}
+
+#[test]
+fn a_replica_of_two_is_made_with_its_map_and_certificates_before_its_ranks() {
+    let mut world = World::new(1);
+    world.object.spec.ranks = Some(2);
+    world.quiesce(none);
+    world.end_inspection(0);
+    let plan = world.plan();
+    let objects: Vec<String> = plan.actions.iter().map(|action| action.object()).collect();
+    assert_eq!(objects, ["Secret smol-exchange-tls", "ConfigMap smol-0-experts"]);
+    assert_eq!(plan.rollout.step, Step::Create);
+    world.log.clear();
+    world.settle(none);
+    assert!(world.done().starts_with("-smol-inspect"));
+    let pods: Vec<ObservedPod> = world.pods.iter().map(ObservedPod::from).collect();
+    let names: Vec<(&str, Option<u32>)> = pods.iter().map(|pod| (pod.name.as_str(), pod.rank)).collect();
+    assert_eq!(names, [("smol-0-0", Some(0)), ("smol-0-1", Some(1))]);
+    let map = map(&world, 0);
+    assert_eq!((map.version(), map.ranks(), map.layers(), map.experts()), (1, 2, 30, 8));
+    let args = world.pods[1].spec.as_ref().unwrap().containers[0].args.clone().unwrap().join(" ");
+    assert!(args.ends_with(
+        "--rank 1 --expert-map /etc/coterie/experts/map.json --peers /etc/coterie/experts/peers.json \
+         --exchange-port 8081 --exchange-tls /etc/coterie/exchange-tls --activations bf16"
+    ));
+    let status = world.object.status.clone().unwrap();
+    assert_eq!((status.replicas, status.ready_replicas, status.ranks), (1, 1, Some(2)));
+    assert_eq!(world.condition(READY).0, "True");
+    assert!(world.condition(ROLLED_OUT).2.starts_with("1 replica runs revision"));
+    let told = told(&world);
+    assert_eq!((told.version, told.loaded, told.routing, told.lost, told.last_move), (1, 2, 2, 0, None));
+}
+
+#[test]
+fn a_replica_is_ready_when_all_its_ranks_are_and_serves_with_one() {
+    let mut world = settled_with(2, 2);
+    world.set_ready(world.index("smol-1-0"), false);
+    world.quiesce(none);
+    assert_eq!(world.object.status.as_ref().unwrap().ready_of_desired.as_deref(), Some("1/2"));
+    assert_eq!(world.condition(SERVING).2, "3 ranks answer at http://smol.chat.svc");
+    assert_eq!(world.done(), "");
+}
+
+#[test]
+fn a_lost_rank_comes_back_in_its_place_and_meanwhile_its_experts_are_lost() {
+    let mut world = settled_with(1, 2);
+    world.log.clear();
+    world.remove(world.index("smol-0-1"));
+    world.quiesce(none);
+    assert_eq!(told(&world).lost, 30 * 4);
+    assert_eq!(world.log, ["+smol-0-1", "!Progressing", "!ExpertsLost"]);
+    world.settle(none);
+    assert_eq!((told(&world).lost, map(&world, 0).version()), (0, 1), "the map is what it was");
+}
+
+#[test]
+fn with_a_copy_of_each_no_expert_is_lost_with_a_rank() {
+    let mut world = settled_with(1, 2);
+    world.object.spec.experts.redundant = 8;
+    world.settle(none);
+    assert_eq!((told(&world).copies, map(&world, 0).version()), (30 * 8, 2));
+    assert_eq!(told(&world).last_move.unwrap().why, "experts.redundant is 8 now");
+    world.remove(world.index("smol-0-1"));
+    world.quiesce(none);
+    assert_eq!(told(&world).lost, 0);
+}
+
+#[test]
+fn a_rank_that_ends_is_waited_for_and_one_on_a_dead_node_is_not() {
+    let mut world = settled_with(1, 2);
+    let index = world.index("smol-0-1");
+    world.delete(index);
+    let plan = world.quiesce(none);
+    assert_eq!((world.done().as_str(), plan.look_again_after), ("", Some(SignedDuration::from_secs(645))));
+    world.now += SignedDuration::from_secs(645);
+    world.quiesce(none);
+    assert_eq!(world.done(), "-smol-0-1 +smol-0-1");
+}
+
+#[test]
+fn an_evicted_rank_is_recorded_deleted_and_made_again_in_its_place() {
+    let mut world = settled_with(1, 2);
+    world.now += SignedDuration::from_secs(60);
+    world.evict(world.index("smol-0-0"));
+    world.settle(none);
+    assert_eq!(world.done(), "-smol-0-0 +smol-0-0");
+    assert_eq!(world.object.status.as_ref().unwrap().last_failure.as_ref().unwrap().reason, "Evicted");
+}
+
+#[test]
+fn two_three_two_leaves_the_ranks_that_stay_alone() {
+    let mut world = settled_with(1, 2);
+    let uids = |world: &World| -> Vec<_> {
+        ["smol-0-0", "smol-0-1"].map(|name| world.pods[world.index(name)].metadata.uid.clone()).into()
+    };
+    let before = uids(&world);
+    world.object.spec.ranks = Some(3);
+    world.quiesce(none);
+    assert_eq!(world.done(), "+smol-0-2");
+    assert_eq!(
+        (map(&world, 0).version(), peers(&world, 0)),
+        (1, vec![0, 1, 2]),
+        "known before it has a share"
+    );
+    world.set_ready(world.index("smol-0-2"), true);
+    world.quiesce(none);
+    assert_eq!((map(&world, 0).version(), map(&world, 0).ranks()), (2, 3));
+    let moved = told(&world).last_move.unwrap();
+    assert_eq!((moved.why.as_str(), moved.outcome), ("ranks went from 2 to 3", MoveOutcome::Moving));
+    ["smol-0-0", "smol-0-1", "smol-0-2"].iter().for_each(|pod| follow(&mut world, pod));
+    world.quiesce(none);
+    assert_eq!(told(&world).last_move.unwrap().outcome, MoveOutcome::Done);
+
+    world.object.spec.ranks = Some(2);
+    let plan = world.quiesce(none);
+    assert_eq!((map(&world, 0).version(), map(&world, 0).ranks()), (3, 2));
+    assert_eq!((world.done().as_str(), plan.rollout.step), ("", Step::HandOver));
+    assert_eq!(world.condition(ROLLED_OUT).1, "Progressing");
+    follow(&mut world, "smol-0-0");
+    world.quiesce(none);
+    assert_eq!(world.done(), "", "rank 1 still sends tokens to rank 2");
+    follow(&mut world, "smol-0-1");
+    world.quiesce(none);
+    assert_eq!((world.done().as_str(), peers(&world, 0)), ("-smol-0-2", vec![0, 1, 2]), "it still asks them");
+    world.settle(none);
+    assert_eq!((peers(&world, 0), uids(&world)), (vec![0, 1], before));
+    assert_eq!(world.condition(READY).0, "True");
+}
+
+#[test]
+fn a_change_of_revision_surges_a_whole_replica() {
+    let mut world = settled_with(2, 2);
+    world.object.spec.model.quantization = Some(Quantization::Int8);
+    world.settle(none);
+    assert_eq!(
+        world.done(),
+        "+smol-2-0 +smol-2-1 -smol-1-0 -smol-1-1 +smol-1-0 +smol-1-1 -smol-0-0 -smol-0-1"
+    );
+    let mut names: Vec<_> = world.config_maps.iter().filter_map(|map| map.metadata.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ["smol-1-experts", "smol-2-experts"], "that of the replica that is gone went too");
+}
+
+#[test]
+fn one_rank_and_several_are_two_revisions() {
+    let mut world = settled_with(1, 1);
+    world.object.spec.ranks = Some(2);
+    world.settle(none);
+    assert_eq!(world.done(), "+smol-1-0 +smol-1-1 -smol-0");
+    world.object.spec.ranks = Some(1);
+    world.settle(none);
+    assert_eq!(world.done(), "+smol-0 -smol-1-0 -smol-1-1");
+    assert!(world.config_maps.is_empty());
+}
+
+#[test]
+fn what_somebody_wrote_into_a_map_is_put_right_under_a_higher_version() {
+    let mut world = settled_with(1, 2);
+    world.config_maps[0].data.as_mut().unwrap().insert("map.json".into(), "{}".into());
+    world.settle(none);
+    assert_eq!(map(&world, 0).version(), 2, "the ranks know version 1");
+    world.config_maps.clear();
+    world.settle(none);
+    assert_eq!(map(&world, 0).version(), 3);
+    world.config_maps[0].data.as_mut().unwrap().insert("more".into(), "?".into());
+    world.settle(none);
+    assert_eq!(world.config_maps[0].data.as_ref().unwrap().len(), 3);
+    assert_eq!(map(&world, 0).version(), 3);
+}
+
+#[test]
+fn ranks_are_told_of_new_certificates_without_a_restart() {
+    let mut world = settled_with(1, 2);
+    let told = |world: &World| ObservedPod::from(&world.pods[0]).told.certificates;
+    let first = told(&world);
+    world.now += SignedDuration::from_hours(24 * 15);
+    world.settle(none);
+    let announced = told(&world);
+    assert!(announced.starts_with(&first) && announced != first, "{announced}");
+    world.now += SignedDuration::from_hours(24 * 5);
+    world.settle(none);
+    assert_eq!(told(&world), announced.split(' ').nth(1).unwrap());
+    assert_eq!(world.done(), "");
+}
+
+/// Tokens of which `share` per cent go to the first expert that rank 0 holds, the rest to the first of rank 1.
+fn skewed(map: &ExpertMap, share: u64, tokens: u64) -> Vec<Vec<u64>> {
+    let layer = |layer: usize| {
+        let mut counts = vec![0; map.experts()];
+        let first = |rank| usize::from(map.held(layer, rank)[0]);
+        counts[first(0)] = tokens * share / 100;
+        counts[first(1)] = tokens * (100 - share) / 100;
+        counts
+    };
+    (0..map.layers()).map(layer).collect()
+}
+
+#[test]
+fn the_balance_is_told_with_two_digits_and_kept_when_nothing_is_asked() {
+    let mut world = settled_with(1, 2);
+    world.object.spec.experts.rebalance = Rebalance::Never;
+    let tokens = skewed(&map(&world, 0), 80, 1000);
+    let load = |version| Arc::new(ExpertLoad { ended: world.now, version, tokens: tokens.clone() });
+    let (old, new) = (load(7), load(1));
+    world.loads.insert(0, old);
+    world.quiesce(none);
+    assert_eq!(told(&world).balance, None, "that was another map");
+    world.loads.insert(0, new);
+    world.quiesce(none);
+    assert_eq!(told(&world).balance.as_deref(), Some("1.60"));
+    let status = world.object.status.clone().unwrap();
+    assert_eq!(status.experts.unwrap().balance.as_deref(), Some("1.60"));
+    world.loads.clear();
+    assert!(!world.reconcile().1, "nothing is written");
+}
+
+#[test]
+fn experts_are_moved_when_that_pays_and_not_again_at_once() {
+    let mut world = settled_with(1, 2);
+    let before = map(&world, 0);
+    // Rank 0 has four busy experts in every layer, rank 1 four idle ones.
+    let busy = |layer: usize| {
+        let held = before.held(layer, 0);
+        (0..8_u16).map(|expert| if held.contains(&expert) { 5000 } else { 10 }).collect::<Vec<u64>>()
+    };
+    let tokens: Vec<Vec<u64>> = (0..30).map(busy).collect();
+    let load =
+        |world: &World, version| Arc::new(ExpertLoad { ended: world.now, version, tokens: tokens.clone() });
+    let first = load(&world, 1);
+    world.loads.insert(0, first);
+    world.quiesce(none);
+    let after = map(&world, 0);
+    assert_eq!(after.version(), 2);
+    let moved = told(&world).last_move.unwrap();
+    assert!(moved.why.starts_with("balance: worth it: would save"), "{}", moved.why);
+    assert_eq!((moved.balance_before.as_deref(), moved.outcome), (Some("2.00"), MoveOutcome::Moving));
+    assert!(moved.slots > 0 && moved.slots <= 30, "an eighth of 240 slots at most: {}", moved.slots);
+    ["smol-0-0", "smol-0-1"].iter().for_each(|pod| follow(&mut world, pod));
+    let second = load(&world, 2);
+    world.loads.insert(0, second);
+    let plan = world.quiesce(none);
+    assert_eq!(map(&world, 0).version(), 2, "it is too early for another move");
+    assert_eq!(plan.look_again_after, Some(SignedDuration::from_mins(5)));
+    let better = told(&world).balance.unwrap();
+    assert!(better.parse::<f64>().unwrap() < 2.0, "{better}");
+    world.now += SignedDuration::from_mins(5);
+    world.quiesce(none);
+    assert_eq!(map(&world, 0).version(), 3, "as many again");
+}

@@ -1,0 +1,213 @@
+//! What a plan comes to: does it fit, what does each rank need, what have the nodes, what would fit instead.
+
+use super::Planned;
+use anyhow::{Context, Result};
+use coterie_api::deployment::status::CapacityStatus;
+use coterie_api::launch::{Device, Inspection, Quantization};
+use coterie_operator_core::Action;
+use coterie_operator_core::model_config::{ModelSizes, served};
+use coterie_operator_core::observed::quantity::readable;
+use coterie_operator_core::plan::capacity::CapacityPlan;
+use serde::Serialize;
+
+/// For programs as JSON, for people as a table. Bytes, unless said otherwise.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Whether the nodes, when nothing else runs there, hold every rank of every replica.
+    pub fits: bool,
+    /// The same in words; if it does not fit, with what would.
+    pub message: String,
+    /// Whole copies of the model.
+    pub replicas: usize,
+    /// How the weights are held.
+    pub quantization: Quantization,
+    /// Longest request, tokens.
+    pub context_length: u32,
+    /// Slots of each layer beyond one for every expert, all ranks of a replica together.
+    pub redundant: u32,
+    /// Experts of one layer that one rank has room for.
+    pub slots: u32,
+    /// What each rank needs, as status would tell it.
+    pub capacity: CapacityStatus,
+    /// How many ranks all nodes hold.
+    pub room: u64,
+    /// What each node has.
+    pub nodes: Vec<NodeReport>,
+    /// What is known of the model.
+    pub model: Inspection,
+    /// Whether that comes from its config.json alone.
+    pub estimated: bool,
+    /// What to know about these figures.
+    pub notes: Vec<String>,
+    /// Objects that would be made first.
+    pub objects: Vec<String>,
+}
+
+/// What a node has.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Its name.
+    pub name: String,
+    /// Memory for pods.
+    pub memory: u64,
+    /// GPUs.
+    pub gpus: u64,
+    /// Memory of each GPU; 0 where no label tells it.
+    pub gpu_memory: u64,
+    /// How many ranks it holds, when nothing else runs there.
+    pub ranks: u64,
+}
+
+impl Planned {
+    /// What the plan comes to.
+    pub fn report(&self) -> Result<Report> {
+        let plan = self.plan.capacity.as_ref().context("the plan has no capacity")?;
+        let weights = self.observed.status.weights.as_ref().context("the plan has no model")?;
+        let mut model = weights.inspection.clone();
+        if let Some(sizes) = &self.estimate {
+            model.devices.clone_from(&sizes.served_on);
+        }
+        let (fits, message) = verdict(plan, self.deployment.replicas);
+        Ok(Report {
+            fits,
+            message,
+            replicas: self.deployment.replicas,
+            quantization: plan.quantization,
+            context_length: plan.context_length,
+            redundant: plan.redundant,
+            slots: plan.slots,
+            // Nothing runs on the nodes, so what is free says as much as what is there.
+            capacity: plan.status(true),
+            room: plan.room,
+            nodes: self.nodes(plan),
+            model,
+            estimated: self.estimate.is_some(),
+            notes: self.notes(plan, fits),
+            objects: self.plan.actions.iter().map(Action::object).collect(),
+        })
+    }
+
+    fn nodes(&self, plan: &CapacityPlan) -> Vec<NodeReport> {
+        let nodes = self.observed.nodes.iter().map(|node| NodeReport {
+            name: node.name.clone(),
+            memory: node.allocatable.memory,
+            gpus: node.allocatable.gpus,
+            gpu_memory: node.gpu_memory,
+            ranks: plan.ranks_on(&self.deployment, node),
+        });
+        nodes.collect()
+    }
+
+    fn notes(&self, plan: &CapacityPlan, fits: bool) -> Vec<String> {
+        let mut notes =
+            vec!["the nodes are taken to be empty: nothing here tells what runs on them".to_owned()];
+        let Some(sizes) = &self.estimate else { return notes };
+        notes.push(
+            "sizes are estimated from config.json; coterie inspect reads them from the weights themselves"
+                .to_owned(),
+        );
+        notes.extend(unserved(sizes));
+        notes.push(match plan.device {
+            Device::Cpu => "the KV cache is f32, as the runtime holds it on CPUs".to_owned(),
+            Device::Gpu => "there is no build of the runtime for GPUs yet; a KV cache in bf16 is assumed, and that the GPUs \
+                            of one rank hold weights, KV cache and state between them in equal parts"
+                .to_owned(),
+        });
+        if let Some(method) = &sizes.checkpoint_quantization {
+            notes.push(format!(
+                "the checkpoint is quantized ({method}), which this runtime cannot hold: None is planned as bf16"
+            ));
+        }
+        if sizes.draft_parameters > 0 {
+            notes.push(format!(
+                "{} that only guess ahead (multi-token prediction) are left out: the runtime does not load them",
+                billions(sizes.draft_parameters)
+            ));
+        }
+        if !fits {
+            notes.extend(self.with_int4(sizes, plan));
+        }
+        notes
+    }
+
+    /// What the same plan would come to in a format that the runtime does not have: not an offer, but it tells people
+    /// how far away they are.
+    fn with_int4(&self, sizes: &ModelSizes, plan: &CapacityPlan) -> Option<String> {
+        let mut deployment = self.deployment.clone();
+        deployment.quantization = Some(Quantization::Int8);
+        let inspection = sizes.inspection_with_int4_experts(plan.device);
+        let weights = inspection.weight_bytes.int8;
+        let would = Planned::of(deployment, self.observed.clone(), inspection, None);
+        let capacity = would.plan.capacity.as_ref()?;
+        let fits = if verdict(capacity, self.deployment.replicas).0 {
+            let each = format!("{} {}", ranks(capacity.ranks.into()), on(capacity.gpus));
+            format!("would fit ({each}, {} a rank)", readable(capacity.needed))
+        } else {
+            "would not fit either".to_owned()
+        };
+        Some(format!(
+            "not available: with int4 experts (groups of 128) the weights would be {}, which {fits}",
+            readable(weights)
+        ))
+    }
+}
+
+/// Why the runtime cannot serve the model as planned, if it cannot.
+fn unserved(sizes: &ModelSizes) -> Option<String> {
+    if !sizes.served_on.is_empty() {
+        return None;
+    }
+    let flags = |devices: &[Device]| devices.iter().map(|it| it.flag()).collect::<Vec<_>>().join(" and ");
+    let known: Vec<String> =
+        served().map(|(name, devices)| format!("{name} on {}", flags(devices))).collect();
+    Some(format!(
+        "this version of the runtime cannot serve {} (it serves {}): the figures are what it would take",
+        sizes.architecture,
+        known.join(", ")
+    ))
+}
+
+fn verdict(plan: &CapacityPlan, replicas: usize) -> (bool, String) {
+    if let Some(obstacle) = plan.invalid.as_ref().or(plan.unplaceable.as_ref()) {
+        return (false, format!("it does not fit: {}", obstacle.message));
+    }
+    let wanted = u64::from(plan.ranks).saturating_mul(replicas as u64);
+    if plan.room < wanted {
+        let message = format!(
+            "it does not fit: {replicas} replicas are {}, and the nodes hold {} when empty; lower replicas, or add \
+             nodes",
+            ranks(wanted),
+            plan.room
+        );
+        return (false, message);
+    }
+    let message = format!(
+        "it fits: {} with a context of {} tokens, in {} {}",
+        plan.quantization,
+        plan.context_length,
+        ranks(plan.ranks.into()),
+        on(plan.gpus)
+    );
+    (true, message)
+}
+
+/// `1 rank`, `2 ranks`.
+pub(super) fn ranks(count: u64) -> String {
+    if count == 1 { "1 rank".to_owned() } else { format!("{count} ranks") }
+}
+
+/// `on the CPU`, `of 8 GPUs`.
+pub(super) fn on(gpus: u32) -> String {
+    match gpus {
+        0 => "on the CPU".to_owned(),
+        1 => "of 1 GPU".to_owned(),
+        gpus => format!("of {gpus} GPUs"),
+    }
+}
+
+/// `46.70 B parameters`.
+pub(super) fn billions(parameters: u64) -> String {
+    format!("{:.2} B parameters", parameters as f64 / 1e9)
+}

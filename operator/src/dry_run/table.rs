@@ -1,0 +1,126 @@
+//! The report for people.
+
+use super::Report;
+use super::report::{billions, on, ranks};
+use coterie_operator_core::observed::quantity::readable;
+use std::fmt::Write;
+
+impl Report {
+    /// As text, a paragraph for each subject.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}\n\n", self.message);
+        text += &columns(&self.subject());
+        for rows in [self.rank(), self.options(), self.nodes()] {
+            text.push('\n');
+            text += &columns(&rows);
+        }
+        text.push('\n');
+        // Writing to a String cannot fail.
+        for note in &self.notes {
+            let _ = writeln!(text, "note: {note}");
+        }
+        match self.objects.is_empty() {
+            true => text += "objects: none\n",
+            false => {
+                let _ = writeln!(text, "objects (-o yaml prints them): {}", self.objects.join(", "));
+            }
+        }
+        text
+    }
+
+    fn subject(&self) -> Vec<Vec<String>> {
+        let (model, capacity) = (&self.model, &self.capacity);
+        let model = format!(
+            "{}, {}, {:.2} B of them active; {} layers of {} experts, {} a token",
+            model.architecture,
+            billions(model.parameters),
+            model.active_parameters as f64 / 1e9,
+            model.layers,
+            model.experts,
+            model.experts_per_token
+        );
+        let copies = match self.redundant {
+            0 => String::new(),
+            redundant => format!(", {redundant} redundant experts a layer"),
+        };
+        let replica = format!(
+            "{} {}, {}, context {}{copies}",
+            ranks(capacity.ranks.into()),
+            on(capacity.gpus_per_rank.unwrap_or(0)),
+            self.quantization,
+            self.context_length
+        );
+        vec![
+            row(["model", &model]),
+            row(["replica", &replica]),
+            row(["replicas", &self.replicas.to_string()]),
+        ]
+    }
+
+    fn rank(&self) -> Vec<Vec<String>> {
+        let parts = self.capacity.parts.unwrap_or_default();
+        let sum = [parts.weights, parts.experts, parts.kv_cache, parts.state, parts.working];
+        let sum = sum.into_iter().fold(0, u64::saturating_add);
+        let experts = format!("experts, {} of {} a layer", self.slots, self.model.experts);
+        let mut rows = vec![row(["ONE RANK", "MEMORY"])];
+        let mut line = |name: &str, bytes: u64| rows.push(row([name, &readable(bytes)]));
+        line("weights beside experts", parts.weights);
+        line(&experts, parts.experts);
+        line("KV cache of one longest request", parts.kv_cache);
+        if parts.state > 0 {
+            line("state of one request", parts.state);
+        }
+        line("working memory", parts.working);
+        line("headroom, 5 %", self.capacity.needed.saturating_sub(sum));
+        line("needed", self.capacity.needed);
+        if let Some(gpus) = self.capacity.gpus_per_rank {
+            line("needed on each GPU", self.capacity.needed.div_ceil(u64::from(gpus.max(1))));
+        }
+        rows
+    }
+
+    fn options(&self) -> Vec<Vec<String>> {
+        let mut rows = vec![row(["QUANTIZATION", "NEEDED", "FITS", "LONGEST CONTEXT THAT FITS"])];
+        for option in &self.capacity.options {
+            let longest = option.longest_context.map_or("none".to_owned(), |tokens| tokens.to_string());
+            let fits = if option.fits { "yes" } else { "no" };
+            rows.push(row([&option.quantization.to_string(), &readable(option.needed), fits, &longest]));
+        }
+        rows
+    }
+
+    fn nodes(&self) -> Vec<Vec<String>> {
+        let mut rows = vec![row(["NODE", "MEMORY", "GPUS", "RANKS THAT FIT"])];
+        for node in &self.nodes {
+            let gpus = match (node.gpus, node.gpu_memory) {
+                (0, _) => "none".to_owned(),
+                (gpus, 0) => format!("{gpus} of unknown memory"),
+                (gpus, memory) => format!("{gpus} of {}", readable(memory)),
+            };
+            rows.push(row([&node.name, &readable(node.memory), &gpus, &node.ranks.to_string()]));
+        }
+        let free = self.capacity.free.unwrap_or_default();
+        rows.push(row(["largest block", &readable(self.capacity.largest_node), "", &self.room.to_string()]));
+        rows.push(row(["largest block free", &readable(free), "", ""]));
+        rows
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// Cells under each other, two spaces apart.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let mut text = String::new();
+    for cells in rows {
+        let padded = cells.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}  ", width(column)));
+        text += padded.collect::<String>().trim_end();
+        text.push('\n');
+    }
+    text
+}
