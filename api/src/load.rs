@@ -75,6 +75,35 @@ metrics! {
     /// Spans that were not exported because the collector was slow or away
     SPANS_LOST: Counter, "spans", "coterie_spans_lost", [];
 
+    /// Other ranks that can be sent to
+    PEERS_ALIVE: Gauge, "ranks", "coterie_exchange_peers_alive", [];
+    /// Experts that this rank holds, all layers together; 0 where a replica has one rank
+    EXPERTS_HELD: Gauge, "experts", "coterie_experts_held", [];
+    /// Those of them that are not its own: taken over from lost ranks, or not let go yet
+    EXPERTS_ADOPTED: Gauge, "experts", "coterie_experts_adopted", [];
+    /// Newest expert map that this rank has read
+    MAP_READ: Gauge, "version", "coterie_expert_map_read_version", [];
+    /// Newest expert map of which it holds what is its own
+    MAP_LOADED: Gauge, "version", "coterie_expert_map_loaded_version", [];
+    /// Expert map by which it sends tokens
+    MAP_ROUTING: Gauge, "version", "coterie_expert_map_routing_version", [];
+    /// Rows sent to experts on other ranks
+    ROWS_SENT: Counter, "rows", "coterie_exchange_rows_sent", [];
+    /// Bytes of parcels sent to other ranks
+    BYTES_SENT: Counter, "bytes", "coterie_exchange_sent_bytes", [];
+    /// Bytes of answers received from other ranks
+    BYTES_RECEIVED: Counter, "bytes", "coterie_exchange_received_bytes", [];
+    /// Parcels without an answer: the rank was left out, or did not hold the experts; their tokens went elsewhere
+    UNANSWERED: Counter, "parcels", "coterie_exchange_parcels_unanswered", [];
+    /// Parcels of other ranks that were computed here
+    PARCELS_COMPUTED: Counter, "parcels", "coterie_exchange_parcels_computed", [];
+    /// How often parcels were computed; less often than parcels, because those that wait for one layer go together
+    PARCEL_BATCHES: Counter, "batches", "coterie_exchange_parcel_batches", [];
+    /// Connections of other ranks that were ended because what came made no sense or did not fit
+    CONNECTIONS_REFUSED: Counter, "connections", "coterie_exchange_connections_refused", [];
+    /// From the sending of a parcel to its answer, what this rank computed meanwhile included
+    ROUND_TRIP: Histogram, "seconds", "coterie_exchange_round_trip_seconds", [];
+
     /// From a request's arrival to its first step
     QUEUE_TIME: Histogram, "seconds", "coterie_queue_time_seconds", ["vllm:request_queue_time_seconds"];
     /// From a request's arrival to its first token

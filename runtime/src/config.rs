@@ -1,5 +1,9 @@
 //! The command line.
 
+mod ranks;
+
+pub use ranks::RanksArgs;
+
 use crate::server::Limits;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
@@ -32,7 +36,7 @@ pub enum Command {
     ///
     /// Exit code 0: every request was answered. 1: the machine failed, or requests still ran at the drain's deadline
     /// and were cut. 2: the model folder or the command line was refused. 130: a second SIGINT ended it at once.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Measure how fast this machine runs a model; prints one JSON object
     Bench(BenchArgs),
     /// Say what a model folder holds and what serving it takes
@@ -112,6 +116,9 @@ pub struct ServeArgs {
     /// [default: what OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say; without any, no spans]
     #[arg(long, value_name = "URL")]
     pub otlp_traces_endpoint: Option<String>,
+    /// Its part of a replica of several ranks.
+    #[command(flatten)]
+    pub ranks: RanksArgs,
     /// File for the termination message; written only if it is there
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
     pub termination_log: PathBuf,
@@ -222,22 +229,33 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coterie_api::launch::RankLaunch;
+    use coterie_api::launch::{Activations, ExpertsLaunch, RankLaunch};
 
     fn serve(args: &[String]) -> ServeArgs {
         let words = std::iter::once("coterie".to_owned()).chain(args.iter().cloned());
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Serve(args) => args,
+            Command::Serve(args) => *args,
             other => panic!("{other:?}"),
         }
     }
 
-    #[test]
-    fn what_the_operator_writes_is_what_serve_reads() {
-        for context_length in [None, Some(512)] {
-            for quantization in Quantization::BEST_FIRST {
-                for device in [Device::Cpu, Device::Gpu] {
-                    let launch = RankLaunch {
+    fn launches() -> impl Iterator<Item = RankLaunch> {
+        let experts = |exchange_tls: Option<&str>, activations| ExpertsLaunch {
+            rank: 7,
+            expert_map: "/experts/map.json".into(),
+            peers: "/experts/peers.json".into(),
+            exchange_port: 9000,
+            exchange_tls: exchange_tls.map(Into::into),
+            activations,
+        };
+        let several = [experts(None, Activations::Bf16), experts(Some("/tls"), Activations::Int8)];
+        let experts = [None].into_iter().chain(several.map(Some));
+        let quantizations = Quantization::BEST_FIRST;
+        experts.flat_map(move |experts| {
+            [None, Some(512)].into_iter().flat_map(move |context_length| {
+                let experts = experts.clone();
+                quantizations.into_iter().zip([Device::Cpu, Device::Gpu]).map(
+                    move |(quantization, device)| RankLaunch {
                         model_dir: "/model".into(),
                         served_name: "smol-moe".into(),
                         context_length,
@@ -245,22 +263,56 @@ mod tests {
                         device,
                         port: 8081,
                         drain_seconds: 60,
-                        experts: None,
-                    };
-                    let args = serve(&launch.args());
-                    let read = RankLaunch {
-                        model_dir: args.model.to_string_lossy().into_owned(),
-                        served_name: args.served_name(),
-                        context_length: args.context,
-                        quantization: args.quantization,
-                        device: args.device,
-                        port: args.port,
-                        drain_seconds: args.drain_seconds,
-                        experts: None,
-                    };
-                    assert_eq!(read, launch);
-                }
-            }
+                        experts: experts.clone(),
+                    },
+                )
+            })
+        })
+    }
+
+    #[test]
+    fn what_the_operator_writes_is_what_serve_reads() {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        for launch in launches() {
+            let args = serve(&launch.args());
+            let ranks = args.ranks.clone();
+            let experts = ranks.rank.map(|rank| ExpertsLaunch {
+                rank,
+                expert_map: ranks.expert_map.map(text).unwrap(),
+                peers: ranks.peers.map(text).unwrap(),
+                exchange_port: ranks.exchange_port,
+                exchange_tls: ranks.exchange_tls.map(text),
+                activations: ranks.activations,
+            });
+            let read = RankLaunch {
+                model_dir: text(args.model.clone()),
+                served_name: args.served_name(),
+                context_length: args.context,
+                quantization: args.quantization,
+                device: args.device,
+                port: args.port,
+                drain_seconds: args.drain_seconds,
+                experts,
+            };
+            assert_eq!(read, launch);
+        }
+    }
+
+    #[test]
+    fn a_rank_of_several_needs_to_know_the_others() {
+        for words in [
+            &["--rank", "0"][..],
+            &["--rank", "0", "--expert-map", "m"],
+            &["--rank", "0", "--peers", "p"],
+            &["--expert-map", "m", "--peers", "p"],
+            &["--exchange-port", "1"],
+            &["--activations", "int8"],
+            &["--exchange-tls", "d"],
+            &["--peer-wait", "5"],
+        ] {
+            let words = ["coterie", "serve", "--model", "m"].iter().chain(words);
+            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains("required"), "{error}");
         }
     }
 
@@ -282,6 +334,7 @@ mod tests {
             ("--device", "tpu", "known: cpu, gpu"),
             ("--max-running", "0", "at least 1"),
             ("--max-connections", "0", "at least 1"),
+            ("--activations", "fp4", "known: bf16, int8"),
         ] {
             let words = ["coterie", "serve", "--model", "m", flag, value];
             let error = Cli::try_parse_from(words).unwrap_err().to_string();

@@ -12,6 +12,7 @@ pub mod config;
 pub mod conversation;
 pub mod detokenizer;
 pub mod engine_thread;
+pub mod exchange;
 pub mod generation;
 pub mod grammar;
 pub mod inspect;

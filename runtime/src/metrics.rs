@@ -10,6 +10,7 @@ pub use histogram::Histogram;
 pub use outcome::Outcome;
 
 use crate::engine_thread::Timing;
+use crate::exchange::ExchangeCounts;
 use coterie_api::load::{self, Metric};
 use coterie_engine::Load;
 use outcome::{FinishedReasons, Outcomes};
@@ -70,8 +71,8 @@ struct Answers {
 }
 
 impl Metrics {
-    /// The metrics of a rank whose clients call its model `served_name`.
-    pub fn new(served_name: &str) -> Metrics {
+    /// The metrics of a rank whose clients call its model `served_name`, and whose exchange counts `exchange`.
+    pub fn new(served_name: &str, exchange: &ExchangeCounts) -> Metrics {
         let (seconds, numbers) = (Histogram::of_seconds, Histogram::of_numbers);
         let mut metrics = Metrics {
             exports: Exports::new(served_name),
@@ -95,6 +96,7 @@ impl Metrics {
             },
         };
         metrics.export_all();
+        metrics.exports.exchange(exchange);
         metrics
     }
 
@@ -204,6 +206,23 @@ impl Exports {
         let labels = [("model_name", served_name.to_owned()), ("engine", "0".to_owned())];
         let labels = labels.into_iter().map(|(name, value)| (name.into(), value.into()));
         Exports { ours: Registry::default(), vllms: Registry::with_labels(labels) }
+    }
+
+    fn exchange(&mut self, counts: &ExchangeCounts) {
+        self.ours(load::PEERS_ALIVE, &counts.peers_alive);
+        self.ours(load::EXPERTS_HELD, &counts.held);
+        self.ours(load::EXPERTS_ADOPTED, &counts.adopted);
+        self.ours(load::MAP_READ, &counts.map_read);
+        self.ours(load::MAP_LOADED, &counts.map_loaded);
+        self.ours(load::MAP_ROUTING, &counts.map_routing);
+        self.ours(load::ROWS_SENT, &counts.rows_sent);
+        self.ours(load::BYTES_SENT, &counts.bytes_sent);
+        self.ours(load::BYTES_RECEIVED, &counts.bytes_received);
+        self.ours(load::UNANSWERED, &counts.unanswered);
+        self.ours(load::PARCELS_COMPUTED, &counts.computed);
+        self.ours(load::PARCEL_BATCHES, &counts.together);
+        self.ours(load::CONNECTIONS_REFUSED, &counts.refused);
+        self.ours(load::ROUND_TRIP, &counts.round_trip);
     }
 
     fn both(&mut self, metric: Metric, value: &(impl Exported + Clone)) {

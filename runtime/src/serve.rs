@@ -1,7 +1,10 @@
 //! `coterie serve`: the life of the process. Listen, load, test, serve, drain.
 
+mod one_of_several;
+
 use crate::config::ServeArgs;
 use crate::engine_thread::{Cut, EngineHandle, TokenSource, spawn};
+use crate::exchange::Window;
 use crate::grammar::Grammars;
 use crate::machine::open_files;
 use crate::readiness::Phase;
@@ -46,6 +49,8 @@ pub struct ServeOptions {
     pub drain: Duration,
     /// What clients may take.
     pub limits: Limits,
+    /// This rank's experts and the other ranks; opened by whoever loads the engine.
+    pub experts: Window,
 }
 
 /// How a process that did its work ended.
@@ -82,11 +87,16 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
             lame_duck: LAME_DUCK,
             drain: Duration::from_secs(args.drain_seconds.into()),
             limits: Limits::with_connections(args.max_connections, open_files()),
+            experts: Window::default(),
         };
-        let (dir, engine) = (args.model.clone(), args.engine_options());
+        let prepared = one_of_several::prepare(args)?;
+        let (dir, engine, window) = (args.model.clone(), args.engine_options(), options.experts.clone());
         let load = move |progress: &dyn Fn(f32)| {
-            Engine::load(&dir, &engine, progress)
-                .map_err(|error| Termination { reason: error.reason(), message: error.to_string() })
+            let loaded = match prepared {
+                Some(prepared) => one_of_several::load(&dir, &engine, prepared, &window, progress),
+                None => Engine::load(&dir, &engine, progress),
+            };
+            loaded.map_err(|error| Termination { reason: error.reason(), message: error.to_string() })
         };
         serve(listener, options, load, asked).await
     });
@@ -110,8 +120,12 @@ where
     S: TokenSource,
     L: FnOnce(&dyn Fn(f32)) -> Result<S, Termination> + Send + 'static,
 {
-    let front =
-        Arc::new(Front::new(options.served_name.clone(), options.limits, options.collector.as_deref()));
+    let front = Arc::new(Front::new(
+        options.served_name.clone(),
+        options.limits,
+        options.collector.as_deref(),
+        options.experts.clone(),
+    ));
     let ended = live(listener, &front, &options, load, asked).await;
     if ended != Ok(Ended::Interrupted) {
         front.traces.flush().await;

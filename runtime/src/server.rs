@@ -8,6 +8,7 @@ mod record;
 mod stream;
 
 use crate::engine_thread::EngineHandle;
+use crate::exchange::Window;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::served_model::ServedModel;
@@ -37,14 +38,16 @@ pub struct Front {
     bodies: openai::BodyRoom,
     /// Where requests are told of.
     pub traces: Traces,
+    /// This rank's experts and the other ranks.
+    pub experts: Window,
     model: OnceLock<ServedModel>,
     started: u64,
 }
 
 impl Front {
-    /// A front that has no model yet. Spans are posted to `collector`, if there is one.
-    pub fn new(served_name: String, limits: Limits, collector: Option<&str>) -> Front {
-        let metrics = Arc::new(Metrics::new(&served_name));
+    /// A front that has no model yet. Spans are posted to `collector`, if there is one; `experts` shows the exchange.
+    pub fn new(served_name: String, limits: Limits, collector: Option<&str>, experts: Window) -> Front {
+        let metrics = Arc::new(Metrics::new(&served_name, &experts.counts));
         Front {
             served_name,
             readiness: Readiness::default(),
@@ -52,6 +55,7 @@ impl Front {
             metrics,
             limits,
             bodies: openai::BodyRoom::default(),
+            experts,
             model: OnceLock::new(),
             started: unix_seconds(),
         }
@@ -75,6 +79,7 @@ pub fn router(front: Arc<Front>) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/experts", get(health::experts))
         .merge(openai::routes())
         .fallback(openai::unknown_path)
         .method_not_allowed_fallback(openai::wrong_method)

@@ -212,6 +212,12 @@ pub enum LoadError {
         /// Layers with experts and experts of the model.
         expected: [usize; 2],
     },
+    /// The way to the other ranks cannot be opened.
+    #[error("the exchange with the other ranks cannot be opened: {source}")]
+    Exchange {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A GPU was asked for.
     #[error("this build has no CUDA backend; use --device cpu")]
     NoGpu,
@@ -237,7 +243,9 @@ impl LoadError {
             | LoadError::CacheTooLarge { .. }
             | LoadError::ExpertMap { .. }
             | LoadError::NoGpu => TerminationReason::LaunchRejected,
-            LoadError::Read { .. } | LoadError::NoMemory { .. } => TerminationReason::Failed,
+            LoadError::Read { .. } | LoadError::NoMemory { .. } | LoadError::Exchange { .. } => {
+                TerminationReason::Failed
+            }
             _ => TerminationReason::ModelRejected,
         }
     }

@@ -95,6 +95,7 @@ where
                 let (hidden, activations) = (config.hidden, share.activations);
                 share.open(Host::new(hidden, activations, layers, backend, Box::new(load)))
             });
+            let ranks = ranks.transpose()?;
             Ok(Box::new(mixtral::build(device, config, weights, blocks, ranks)?))
         }
     }

@@ -68,7 +68,9 @@ impl Exchange for Wire {
         let host = {
             let mut net = self.net.borrow_mut();
             net.parcels += 1;
-            if net.dead[usize::from(rank)] || (net.lose_every > 0 && net.parcels % net.lose_every == 0) {
+            if net.dead[usize::from(rank)]
+                || (net.lose_every > 0 && net.parcels.is_multiple_of(net.lose_every))
+            {
                 net.lost += 1;
                 self.answers.push((rank, None));
                 return;
@@ -117,14 +119,9 @@ fn replica(
             assert_eq!(host.held(), held, "a rank loads its own experts only");
             of_net.borrow_mut().hosts.push(host);
             of_net.borrow_mut().dead.push(false);
-            Box::new(Wire {
-                rank,
-                map: map.clone(),
-                activations,
-                net,
-                worker: Vec::new(),
-                answers: Vec::new(),
-            }) as Box<dyn Exchange>
+            let (worker, answers) = (Vec::new(), Vec::new());
+            let wire = Wire { rank, map: map.clone(), activations, net, worker, answers };
+            Ok(Box::new(wire) as Box<dyn Exchange>)
         };
         let share = Share { rank, map, activations, connect: Box::new(connect) };
         Engine::load_with(dir, &options(quantization), Some(share), |_| {}, &|_| {}).unwrap()
@@ -311,7 +308,7 @@ fn parcels_of_several_ranks_are_computed_together_as_alone() {
 fn a_map_or_a_folder_that_does_not_fit_is_refused() {
     let dir = model();
     let load = |dir: &Path, map: &ExpertMap| {
-        let connect = |_: Arc<dyn ExpertHost>| -> Box<dyn Exchange> { panic!("nothing to connect") };
+        let connect = |_: Arc<dyn ExpertHost>| panic!("nothing to connect");
         let share = Share { rank: 0, map, activations: Activations::Bf16, connect: Box::new(connect) };
         let result = Engine::load_with(dir, &options(Quantization::None), Some(share), |_| {}, &|_| {});
         result.err().unwrap()

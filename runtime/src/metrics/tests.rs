@@ -14,7 +14,7 @@ fn assert_has(lines: &[String], line: &str) {
 
 #[test]
 fn every_metric_is_exported_as_it_is_declared_and_no_other() {
-    let lines = lines(&Metrics::new("m"), Load::default());
+    let lines = lines(&Metrics::new("m", &ExchangeCounts::default()), Load::default());
     let types: Vec<&String> = lines.iter().filter(|line| line.starts_with("# TYPE ")).collect();
     let mut declared = 0;
     for metric in load::ALL {
@@ -34,7 +34,7 @@ fn every_metric_is_exported_as_it_is_declared_and_no_other() {
 
 #[test]
 fn a_value_is_the_same_under_our_name_and_under_vllms() {
-    let metrics = Metrics::new("smol-moe");
+    let metrics = Metrics::new("smol-moe", &ExchangeCounts::default());
     metrics.count(Outcome::Length);
     metrics.count(Outcome::Cancelled);
     metrics.time_to_first_token.observe(Duration::from_millis(300));
@@ -68,14 +68,14 @@ fn a_value_is_the_same_under_our_name_and_under_vllms() {
 
 #[test]
 fn a_scrape_with_older_figures_takes_no_counter_back() {
-    let metrics = Metrics::new("m");
+    let metrics = Metrics::new("m", &ExchangeCounts::default());
     lines(&metrics, Load { generated_tokens: 7, ..Load::default() });
     assert_has(&lines(&metrics, Load::default()), "coterie_generation_tokens_total 7");
 }
 
 #[test]
 fn an_observation_on_a_bound_is_below_it() {
-    let metrics = Metrics::new("m");
+    let metrics = Metrics::new("m", &ExchangeCounts::default());
     for tokens in [1, 2, 3, 2_000_000] {
         metrics.answers.prompt_tokens.observe_number(tokens);
     }
@@ -96,7 +96,7 @@ fn an_answers_time_is_split_at_its_first_step_and_its_first_token() {
     for second in [3, 4, 7] {
         timing.token(at + Duration::from_secs(second));
     }
-    let metrics = Metrics::new("m");
+    let metrics = Metrics::new("m", &ExchangeCounts::default());
     metrics.observe_answer(&timing, 5, 3);
     let lines = lines(&metrics, Load::default());
     for line in [

@@ -5,6 +5,7 @@
 
 mod answers;
 mod chat_template;
+mod exchange;
 #[path = "../../../tests/fuzz/mod.rs"]
 mod fuzz;
 #[path = "../http/model.rs"]

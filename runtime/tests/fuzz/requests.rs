@@ -114,7 +114,7 @@ fn attack(name: &'static str, path: &str) {
 
 async fn served() -> Router {
     let folder = model::folder();
-    let front = Arc::new(Front::new("scripted".to_owned(), Limits::default(), None));
+    let front = Arc::new(Front::new("scripted".to_owned(), Limits::default(), None, Default::default()));
     let engine = spawn(|| Ok(Script::new(Arc::default())), front.metrics.clone()).await.unwrap();
     let text = Arc::new(TextSide::load(folder.path()).unwrap());
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));

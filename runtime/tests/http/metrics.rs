@@ -21,6 +21,13 @@ async fn the_text_form_is_the_one_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn the_only_rank_of_a_replica_has_nothing_to_tell_of_experts() {
+    let server = Server::start().await;
+    let reply = server.get("/experts").await;
+    assert_eq!((reply.status, reply.body.as_str()), (404, "no exchange with other ranks is open\n"));
+}
+
+#[tokio::test]
 async fn every_answer_is_observed_once_however_it_ends() {
     let server = Server::start().await;
     let labels = "model_name=\"scripted\",engine=\"0\"";

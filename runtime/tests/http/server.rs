@@ -4,6 +4,7 @@ use crate::client::{Reply, exchange};
 use crate::model;
 use crate::script::{Script, Seen};
 use coterie_api::launch::Termination;
+use coterie_runtime::exchange::Window;
 use coterie_runtime::serve::{Ended, ServeOptions, serve};
 use coterie_runtime::server::{Limits, accept};
 use coterie_runtime::signals::Asked;
@@ -80,6 +81,7 @@ impl Server {
             lame_duck: Duration::from_millis(300),
             drain,
             limits,
+            experts: Window::default(),
         };
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (asked, receiver) = watch::channel(Asked::Serve);

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Makes the way to the other ranks, once this rank's experts are there.
-pub type Connect<'a> = dyn FnOnce(Arc<dyn ExpertHost>) -> Box<dyn Exchange> + 'a;
+pub type Connect<'a> = dyn FnOnce(Arc<dyn ExpertHost>) -> Result<Box<dyn Exchange>, LoadError> + 'a;
 
 /// What one of several ranks is told.
 pub struct Share<'a> {
@@ -37,9 +37,9 @@ impl Share<'_> {
     }
 
     /// Lets others in, and finds the way to them.
-    pub fn open<B: Backend + 'static>(self, host: Host<B>) -> Rc<Ranks> {
+    pub fn open<B: Backend + 'static>(self, host: Host<B>) -> Result<Rc<Ranks>, LoadError> {
         let counts = host.counts();
-        let exchange = (self.connect)(Arc::new(Arc::new(host)));
-        Rc::new(Ranks { activations: self.activations, exchange: RefCell::new(exchange), counts })
+        let exchange = (self.connect)(Arc::new(Arc::new(host)))?;
+        Ok(Rc::new(Ranks { activations: self.activations, exchange: RefCell::new(exchange), counts }))
     }
 }

@@ -139,7 +139,7 @@ impl TokenSource for Full {
 
 async fn served() -> Router {
     let folder = folder::folder();
-    let front = Arc::new(Front::new(MODEL.to_owned(), Limits::default(), None));
+    let front = Arc::new(Front::new(MODEL.to_owned(), Limits::default(), None, Default::default()));
     let engine = spawn(|| Ok(Full), front.metrics.clone()).await.unwrap();
     let text = Arc::new(TextSide::load(folder.path()).unwrap());
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
