@@ -76,6 +76,11 @@ impl Report {
         if let Some(gpus) = self.capacity.gpus_per_rank {
             line("needed on each GPU", self.capacity.needed.div_ceil(u64::from(gpus.max(1))));
         }
+        if let Some(limit) = self.capacity.limit {
+            line("memory limit", limit);
+        }
+        line("largest block on one node", self.capacity.largest_node);
+        line("largest block that is free", self.capacity.free.unwrap_or_default());
         rows
     }
 
@@ -99,9 +104,7 @@ impl Report {
             };
             rows.push(row([&node.name, &readable(node.memory), &gpus, &node.ranks.to_string()]));
         }
-        let free = self.capacity.free.unwrap_or_default();
-        rows.push(row(["largest block", &readable(self.capacity.largest_node), "", &self.room.to_string()]));
-        rows.push(row(["largest block free", &readable(free), "", ""]));
+        rows.push(row(["all", "", "", &self.room.to_string()]));
         rows
     }
 }

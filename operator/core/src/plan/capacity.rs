@@ -99,6 +99,14 @@ impl CapacityPlan {
         }
     }
 
+    /// Memory of the device that one rank asks for, bytes.
+    pub fn asked_of_device(&self) -> u64 {
+        match self.device {
+            Device::Cpu => self.demand.memory,
+            Device::Gpu => self.needed,
+        }
+    }
+
     /// Memory on each GPU of a rank, bytes; 0 on the CPU.
     pub fn of_each_gpu(&self) -> u64 {
         match self.gpus {

@@ -61,7 +61,7 @@ fn no_room(homeless: usize, capacity: &CapacityPlan, scheduler: &str) -> Finding
         "{} for room: one needs {}, and the most that is free on one node is {} (scheduler: {scheduler}); free \
          resources, add a node, or lower replicas",
         ranks(homeless, "wait", "waits"),
-        readable(capacity.demand.memory),
+        readable(capacity.asked_of_device()),
         readable(capacity.free),
     );
     Finding::new(State::False, reason::NO_ROOM, message)

@@ -18,7 +18,7 @@ pub(super) fn obstacles(situation: &Situation, layout: &Layout, plan: &mut Capac
     plan.unplaceable = device(situation, plan)
         .or_else(|| limit(situation, layout, plan))
         .or_else(|| selection(situation))
-        .or_else(|| gpus(situation, plan))
+        .or_else(|| gpus(situation, layout, plan))
         .or_else(|| room(situation, layout, plan));
 }
 
@@ -102,15 +102,23 @@ fn selection(situation: &Situation) -> Option<Finding> {
     no(reason::NO_ELIGIBLE_NODE, message)
 }
 
-fn gpus(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
-    let most = situation.nodes.most_gpus();
+fn gpus(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Option<Finding> {
+    let node = situation.nodes.0.iter().max_by_key(|node| node.allocatable.gpus)?;
+    let most = node.allocatable.gpus;
     if plan.demand.gpus <= most {
         return None;
     }
-    let lower = if most > 0 { format!("set accelerator.perRank to at most {most}, ") } else { String::new() };
+    let fewer = Layout { gpus: u32::try_from(most).unwrap_or(u32::MAX), ..*layout };
+    let lower = match most > 0 && situation.fits(&fewer) {
+        true => format!("set accelerator.perRank to at most {most}, "),
+        false => String::new(),
+    };
+    let nodes = match most {
+        0 => "add a node with GPUs".to_owned(),
+        _ => remedy::nodes(situation, layout, plan, node),
+    };
     let message = format!(
-        "one rank asks for {} GPUs, and no node has more than {most}; {lower}set accelerator.device to Cpu, or add a \
-         node with GPUs",
+        "one rank asks for {} GPUs, and no node has more than {most}; {lower}set accelerator.device to Cpu, or {nodes}",
         plan.demand.gpus
     );
     no(reason::TOO_FEW_GPUS, message)

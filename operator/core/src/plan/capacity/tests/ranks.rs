@@ -195,6 +195,17 @@ mod on_gpus {
     }
 
     #[test]
+    fn fewer_gpus_than_were_asked_for_are_suggested_only_where_they_are_enough() {
+        let plan = planned(&[4], |object| {
+            object.spec.accelerator.device = DeviceChoice::Gpu;
+            object.spec.accelerator.per_rank = Some(8);
+        });
+        let message = refused(&plan, reason::TOO_FEW_GPUS);
+        assert!(!message.contains("at most"), "four would not do: {message}");
+        assert!(message.contains("or add a node with 8 GPUs of 80.0 GiB (then ranks: 1"), "{message}");
+    }
+
+    #[test]
     fn each_of_eight_ranks_needs_the_whole_context_for_itself() {
         let plan = planned(&[8], |object| {
             object.spec.ranks = Some(8);
