@@ -19,6 +19,10 @@ pub mod inspect;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+#[cfg(test)]
+#[path = "../tests/http/model.rs"]
+#[allow(dead_code)]
+mod model_folder;
 pub mod readiness;
 pub mod reasoning;
 pub mod self_test;

@@ -153,7 +153,7 @@ fn int8_stays_near_bf16() {
 fn what_travels_between_ranks_stays_near_what_does_not() {
     let map = ExpertMap::even(1, 30, 8, 1).unwrap();
     for (activations, mean_bound, worst_bound) in TRAVEL_KL {
-        let connect = |_: Arc<dyn ExpertHost>| Box::new(Nobody) as Box<dyn Exchange>;
+        let connect = |_: Arc<dyn ExpertHost>| Ok(Box::new(Nobody) as Box<dyn Exchange>);
         let share = Share { rank: 0, map: &map, activations, connect: Box::new(connect) };
         let mut travelled = engine_of(Quantization::None, Some(share));
         let name = format!("KL(bf16 model ‖ with activations as {activations:?})");

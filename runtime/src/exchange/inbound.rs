@@ -2,7 +2,7 @@
 
 use super::desk::{Desk, Done, Order, Outcome};
 use super::frame::{HEADER, HELLO, Header, Kind, PULSE};
-use super::hello::{Hello, Role, Versions};
+use super::hello::{Hello, Role};
 use super::limits::Limits;
 use super::link::HANDSHAKE;
 use super::parcel_frame;
@@ -143,13 +143,12 @@ impl Inbound {
 
     /// Answers signs of life. Never computes, and waits for nobody who does.
     fn pulses(&self, mut wire: Wire) -> Result<(), Broken> {
-        let mut versions = [0; PULSE];
+        // What they say of themselves reaches us as the answer to our own pulse.
+        let mut theirs = [0; PULSE];
         loop {
             let mut wait = until(Instant::now() + QUIET, || self.shared.ended());
             wire.header(&self.shared.limits, &mut wait)?.expect(Kind::Pulse, "a pulse")?;
-            wire.fill(&mut versions, &mut wait)?;
-            // What they say of themselves reaches us as the answer to our own pulse.
-            let _theirs = Versions::decode(&versions);
+            wire.fill(&mut theirs, &mut wait)?;
             wire.pulse(&self.shared.versions(), &mut wait)?;
         }
     }

@@ -111,8 +111,6 @@ impl Shared {
         }
     }
 
-    // --- where tokens go
-
     /// Where the tokens of an expert go that is not held here; to be taken over by this rank itself, perhaps.
     pub fn route(&self, layer: usize, expert: usize) -> Route {
         self.state().view(self, Instant::now()).route(layer, expert)
@@ -129,8 +127,6 @@ impl Shared {
     pub fn replaceable(&self, rank: u16, layer: u16, experts: &[(u16, u32)]) -> bool {
         self.state().view(self, Instant::now()).replaceable(rank, usize::from(layer), experts)
     }
-
-    // --- other ranks
 
     /// From now on there are these ranks. The numbers of the others.
     pub fn know(&self, peers: Peers) -> Vec<u16> {
@@ -176,8 +172,6 @@ impl Shared {
         peers.into_iter().filter(|peer| peer.state != Alive).map(|peer| (peer.rank, peer.why)).collect()
     }
 
-    // --- maps
-
     /// The maps as they are now.
     pub fn maps(&self) -> Maps {
         self.state().maps.clone()
@@ -214,8 +208,6 @@ impl Shared {
             tracing::info!(version = state.maps.routing.version(), "tokens go by the new expert map");
         }
     }
-
-    // --- for people and the operator
 
     /// Something is wrong, or no longer. Said once in the log.
     pub fn trouble(&self, kind: Trouble, now: Option<String>) {

@@ -100,11 +100,19 @@ impl Wire {
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             match self.stream.write_vectored(rest) {
-                Ok(0) => return Err(Broken::Closed),
+                // TLS has no room for more until some of it is on its way.
+                Ok(0) => {
+                    self.flush(wait)?;
+                    wait()?;
+                }
                 Ok(count) => IoSlice::advance_slices(&mut rest, count),
                 Err(error) => retry(error, wait)?,
             }
         }
+        self.flush(wait)
+    }
+
+    fn flush(&mut self, wait: Wait<'_>) -> Result<(), Broken> {
         loop {
             match self.stream.flush() {
                 Ok(()) => return Ok(()),

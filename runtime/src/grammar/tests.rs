@@ -1,17 +1,14 @@
 //! Over two small vocabularies: bytes, and bytes with longer tokens that cross every border of a grammar.
 
-#[path = "../../tests/http/model.rs"]
-#[allow(dead_code)]
-mod folder;
 mod forms;
 mod hostile;
 mod schemas;
 
 use super::{Format, GrammarError, Grammars};
+use crate::model_folder::letter;
 use crate::served_model::TextSide;
 use crate::tokenizer::Tokenizer;
 use coterie_engine::{Constraint, TokenMask};
-use folder::letter;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

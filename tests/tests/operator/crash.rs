@@ -18,10 +18,13 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Mutex;
 
 const NAME: &str = "smol";
 /// Lives at the same time: they mostly wait.
 const TOGETHER: usize = 10;
+/// The tests of this file one after the other: more lives than that would wait for the machine.
+static LIVES: Mutex<()> = Mutex::const_new(());
 /// Replicas in service at one moment of the life: two and a surged one.
 const MOST_REPLICAS: usize = 3;
 
@@ -46,6 +49,7 @@ async fn a_lost_answer_does_no_harm_to_replicas_of_two_ranks() -> Result<()> {
 }
 
 async fn same_end_with(trouble: fn(usize) -> Trouble, ranks: usize) -> Result<()> {
+    let _lives = LIVES.lock().await;
     let most = MOST_REPLICAS * ranks;
     let undisturbed = live(None, ranks).await.context("the undisturbed life")?;
     ensure!(undisturbed.writes >= 12, "a whole life has more than {} writes", undisturbed.writes);

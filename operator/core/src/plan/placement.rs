@@ -17,9 +17,11 @@ mod figures;
 mod fresh;
 mod labels;
 mod layer;
+mod moves;
 mod rank_sets;
 mod shares;
 mod steps;
+mod terms;
 mod worth;
 
 #[cfg(test)]
@@ -31,7 +33,8 @@ pub use worth::{Moving, Window, Worth, worth};
 use carried::Carried;
 use choose::Candidates;
 use coterie_api::expert_map::{EXPERTS_LIMIT, ExpertMap, LAYERS_LIMIT, NoMap, RANKS_LIMIT};
-use layer::{Layer, Terms};
+use layer::Layer;
+use terms::Terms;
 use thiserror::Error;
 
 /// What a placement is made from.

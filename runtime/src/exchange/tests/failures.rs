@@ -10,8 +10,8 @@ use coterie_api::expert_report::PeerState;
 use coterie_engine::moe::exchange::ExpertHost;
 use std::time::{Duration, Instant};
 
-fn proxied() -> World {
-    World::new(&map(), Made { proxied: true, ..Made::default() })
+fn proxied(tls: bool) -> World {
+    World::new(&map(), Made { proxied: true, tls, ..Made::default() })
 }
 
 /// Expert 2 is on ranks 1 and 2; rank 0 asks rank 1 for it (0 + 2, modulo 2).
@@ -23,8 +23,8 @@ const FAILURES: [Mode; 4] = [Mode::Freeze, Mode::Corrupt, Mode::Halve, Mode::Cut
 
 #[test]
 fn a_failure_while_nothing_is_on_its_way() {
-    for failure in FAILURES {
-        let mut world = proxied();
+    for (failure, tls) in FAILURES.into_iter().zip([false; 4]).chain(FAILURES.into_iter().zip([true; 4])) {
+        let mut world = proxied(tls);
         world.until_all_alive();
         world.proxies[ASKED].as_ref().unwrap().set(failure);
         world.forward(0, 0, &[2, 3], 3);
@@ -38,8 +38,8 @@ fn a_failure_while_nothing_is_on_its_way() {
 
 #[test]
 fn a_failure_while_a_parcel_is_being_computed() {
-    for failure in FAILURES {
-        let mut world = proxied();
+    for (failure, tls) in FAILURES.into_iter().zip([false; 4]).chain(FAILURES.into_iter().zip([true; 4])) {
+        let mut world = proxied(tls);
         world.until_all_alive();
         let asked = world.rank(ASKED).host.clone();
         asked.hang(true);
@@ -94,7 +94,7 @@ fn a_killed_rank_is_left_out_at_once_and_used_again_when_it_is_back() {
 
 #[test]
 fn a_rank_that_hangs_is_left_out_while_its_parcel_waits() {
-    let mut world = proxied();
+    let mut world = proxied(true);
     world.until_all_alive();
     let asked = world.rank(ASKED).host.clone();
     asked.hang(true);

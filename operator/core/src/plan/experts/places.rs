@@ -27,10 +27,15 @@ pub(super) fn first(view: &View, ranks: usize) -> Option<ExpertMap> {
 
 /// The map that follows `before` on another number of ranks, or with another number of copies.
 pub(super) fn resized(view: &View, before: &ExpertMap, ranks: usize) -> Result<ExpertMap, Unplaceable> {
-    let slots = slots(view);
-    let share = slots * ranks.abs_diff(before.ranks()) / ranks.max(1);
+    let share = slots(view) * ranks.abs_diff(before.ranks()) / ranks.max(1);
     let copies = view.target.shape.layers * view.target.redundant;
-    Ok(asked(view, ranks, Some(before), Some(share + copies))?.map)
+    let moved = asked(view, ranks, Some(before), Some(share + copies))?;
+    let anew = asked(view, ranks, None, None)?;
+    // Copies that do not pay by balance are not made on the way; they are asked for all the same, against loss.
+    if moved.after.copies >= anew.after.copies {
+        return Ok(moved.map);
+    }
+    Ok(anew.map.with_version(before.version() + 1))
 }
 
 /// Better places for what is asked of the experts, and why; `None` when moving costs more than it gains.
@@ -73,7 +78,8 @@ fn asked(
     let counted = load.filter(|load| {
         load.tokens.len() == shape.layers && load.tokens.iter().all(|layer| layer.len() == shape.experts)
     });
-    let unknown = || vec![vec![0; shape.experts]; shape.layers];
+    // A further rank gets its share before anything was counted.
+    let unknown = || vec![vec![1; shape.experts]; shape.layers];
     place(&Input {
         tokens: &counted.map_or_else(unknown, |load| load.tokens.clone()),
         ranks: &room(view, ranks),

@@ -143,6 +143,7 @@ fn two_three_two_leaves_the_ranks_that_stay_alone() {
     world.set_ready(world.index("smol-0-2"), true);
     world.quiesce(none);
     assert_eq!((map(&world, 0).version(), map(&world, 0).ranks()), (2, 3));
+    assert!(map(&world, 0).slots_of(2) >= 60, "a fair share are 80 of 240 slots");
     let moved = told(&world).last_move.unwrap();
     assert_eq!((moved.why.as_str(), moved.outcome), ("ranks went from 2 to 3", MoveOutcome::Moving));
     ["smol-0-0", "smol-0-1", "smol-0-2"].iter().for_each(|pod| follow(&mut world, pod));

@@ -2,7 +2,9 @@
 
 use super::Rank;
 use super::choose::{Candidate, Candidates};
-use super::layer::{Layer, Move, Terms};
+use super::layer::Layer;
+use super::moves::Move;
+use super::terms::Terms;
 use coterie_api::expert_map::ExpertMap;
 
 /// A layer of the current map on its way to the next.

@@ -1,6 +1,7 @@
 //! What a map makes of the tokens that were counted.
 
-use super::layer::{Layer, Terms};
+use super::layer::Layer;
+use super::terms::Terms;
 use super::{Input, Rank, pairs};
 use coterie_api::expert_map::ExpertMap;
 use std::collections::BTreeMap;

@@ -6,15 +6,17 @@
 use super::dice::Dice;
 use super::eplb;
 use super::labels;
-use super::layer::{Layer, Move, SMALL, SMALLEST, Terms};
+use super::layer::Layer;
+use super::moves::Move;
+use super::terms::{SMALL, SMALLEST, Terms};
 
 /// What is at most so much worse than the best is gone on from.
 const NEARLY: f64 = 1.05;
 
-/// How often a layer is shaken: less often the larger it is, so that time is bounded; small ones have few arrangements,
-/// and that often finds the best of them.
+/// How often a layer is shaken: small ones have so few arrangements that this finds the best, nearly always; in large
+/// ones it takes long and gains nothing that anybody would notice.
 pub(super) fn shakes(terms: &Terms) -> usize {
-    (80_000 / (terms.slots() * terms.shares.len()).max(1)).clamp(2, 4000)
+    if terms.slots() > SMALL { 0 } else { (80_000 / (terms.slots() * terms.shares.len()).max(1)).min(4000) }
 }
 
 /// Arranges a layer from nothing. Copies of an expert are on different nodes ([`Layer::spread`] says so in the answer),
@@ -142,11 +144,9 @@ fn is_better(one: &Layer, other: &Layer) -> bool {
     if equal { one.unused() < other.unused() } else { load < others }
 }
 
-/// A few random moves, most of them at the busiest rank; in small layers sometimes so many that nothing is left of what
-/// was.
+/// A few random moves, most of them at the busiest rank; sometimes so many that nothing is left of what was.
 fn shake(layer: &mut Layer, dice: &mut Dice) {
-    let anew = layer.terms.slots() <= SMALL && dice.below(3) == 0;
-    let moves = if anew { 2 * layer.terms.slots() } else { 1 + dice.below(4) };
+    let moves = if dice.below(3) == 0 { 2 * layer.terms.slots() } else { 1 + dice.below(4) };
     for _ in 0..moves {
         let one = if dice.below(2) == 0 { layer.busiest() } else { dice.below(layer.ranks()) };
         let other = dice.below(layer.ranks());

@@ -4,7 +4,8 @@
 //! need come to one node.
 
 use super::Together;
-use super::layer::{Layer, SMALLEST};
+use super::layer::Layer;
+use super::terms::SMALLEST;
 
 /// What is held now, `[rank]`: experts in order.
 type Held<'a> = &'a [Vec<u16>];

@@ -3,56 +3,10 @@
 //! The load of a copy is its expert's tokens divided by the copies. Loads are added up anew, in the order of experts,
 //! whenever a rank changes: they depend on what is held, not on how it came about.
 
+use super::moves::{Change, Move};
 use super::rank_sets::RankSets;
+use super::terms::Terms;
 use coterie_api::expert_map::RANKS_LIMIT;
-
-/// A difference of loads counts if it is larger than this share of them; the rest is rounding.
-pub(super) const SMALLEST: f64 = 1e-9;
-
-/// In a layer of more slots than [`SMALL`] nobody would notice this share of a load.
-const NEGLIGIBLE: f64 = 1e-3;
-/// Up to so many slots every bit counts: there the best is cheap to look for, and single experts make a difference.
-pub(super) const SMALL: usize = 64;
-
-/// What a layer is arranged for.
-#[derive(Debug)]
-pub(super) struct Terms<'a> {
-    /// `[expert]`: all 1 where no tokens were counted.
-    pub tokens: Vec<f64>,
-    /// No tokens were counted.
-    pub uncounted: bool,
-    /// `[rank]`: its node, counted from 0 without gaps.
-    pub nodes: &'a [usize],
-    /// How many nodes there are.
-    pub node_count: usize,
-    /// `[rank]`: slots that it should hold at most.
-    pub shares: &'a [usize],
-}
-
-impl<'a> Terms<'a> {
-    pub(super) fn new(tokens: &[u64], nodes: &'a [usize], shares: &'a [usize]) -> Terms<'a> {
-        let uncounted = tokens.iter().all(|tokens| *tokens == 0);
-        let count = |&tokens: &u64| if uncounted { 1.0 } else { tokens as f64 };
-        let node_count = nodes.iter().max().map_or(1, |last| last + 1);
-        Terms { tokens: tokens.iter().map(count).collect(), uncounted, nodes, node_count, shares }
-    }
-
-    /// Slots of all ranks.
-    pub(super) fn slots(&self) -> usize {
-        self.shares.iter().sum()
-    }
-
-    /// No arrangement has a busiest rank below it: the mean, or the busiest expert on all ranks.
-    fn least_possible(&self) -> f64 {
-        let ranks = self.shares.iter().filter(|share| **share > 0).count().max(1) as f64;
-        let most = self.tokens.iter().copied().fold(0.0, f64::max);
-        (self.tokens.iter().sum::<f64>() / ranks).max(most / ranks)
-    }
-
-    fn enough(&self) -> f64 {
-        self.least_possible() * (1.0 + if self.slots() > SMALL { NEGLIGIBLE } else { SMALLEST })
-    }
-}
 
 /// Experts on ranks. Never twice on one rank.
 #[derive(Clone, Debug)]
@@ -70,53 +24,6 @@ pub(super) struct Layer<'a> {
     part: Vec<f64>,
     /// `[rank]`: tokens.
     load: Vec<f64>,
-}
-
-/// An expert gets a rank, loses one, or goes from one to another.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Change {
-    pub expert: usize,
-    pub from: Option<usize>,
-    pub to: Option<usize>,
-}
-
-/// One or two changes of different experts at once.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Move {
-    pub first: Change,
-    pub second: Option<Change>,
-}
-
-impl Move {
-    pub(super) fn shift(expert: usize, from: usize, to: usize) -> Move {
-        Move { first: Change { expert, from: Some(from), to: Some(to) }, second: None }
-    }
-
-    /// A further copy.
-    pub(super) fn copy(expert: usize, to: usize) -> Move {
-        Move { first: Change { expert, from: None, to: Some(to) }, second: None }
-    }
-
-    pub(super) fn drop(expert: usize, from: usize) -> Move {
-        Move { first: Change { expert, from: Some(from), to: None }, second: None }
-    }
-
-    pub(super) fn swap(one: usize, at: usize, other: usize, there: usize) -> Move {
-        Move::shift(one, at, there).and(Change { expert: other, from: Some(there), to: Some(at) })
-    }
-
-    /// The same, and the copy of `expert` on `rank` makes room for it.
-    pub(super) fn instead_of(self, expert: usize, rank: usize) -> Move {
-        self.and(Change { expert, from: Some(rank), to: None })
-    }
-
-    fn and(self, second: Change) -> Move {
-        Move { second: Some(second), ..self }
-    }
-
-    pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
-        std::iter::once(self.first).chain(self.second)
-    }
 }
 
 impl<'a> Layer<'a> {

@@ -4,7 +4,9 @@
 //! slots beyond shares and crowded copies never become more, and then each step lowers the busiest rank's load or the
 //! number of ranks that have it, or else fills an empty slot and raises neither.
 
-use super::layer::{Layer, Move, SMALLEST};
+use super::layer::Layer;
+use super::moves::Move;
+use super::terms::SMALLEST;
 use std::cmp::Ordering;
 
 impl Layer<'_> {
@@ -25,8 +27,8 @@ impl Layer<'_> {
 
     /// A rank that holds more than its share gives a slot away.
     pub(super) fn shed(&self) -> Option<Move> {
-        let beyond = (0..self.ranks()).filter(|&rank| self.slots(rank) > self.terms.shares[rank]);
-        { beyond }.find_map(|rank| self.shed_from(rank))
+        let mut beyond = (0..self.ranks()).filter(|&rank| self.slots(rank) > self.terms.shares[rank]);
+        beyond.find_map(|rank| self.shed_from(rank))
     }
 
     /// The best way to free a slot of `from`: a copy of what is held elsewhere is dropped, or else an expert goes to an
@@ -48,13 +50,21 @@ impl Layer<'_> {
         best.step
     }
 
-    /// The best place for an expert that nobody holds.
+    /// The best place for an expert that nobody holds: there is one, because shares have room for all experts. In place of
+    /// a copy on a rank beyond its share only if nothing else is left.
     pub(super) fn rescue(&self, expert: usize) -> Option<Move> {
         let mut best = Best::new(self);
         self.destinations(expert, |to, instead| {
             let copy = Move::copy(expert, to);
             best.offer(instead.map_or(copy, |other| copy.instead_of(other, to)));
         });
+        if best.step.is_none() {
+            for to in 0..self.ranks() {
+                for other in self.held(to).filter(|&other| self.copies(other) > 1) {
+                    best.offer(Move::copy(expert, to).instead_of(other, to));
+                }
+            }
+        }
         best.step
     }
 

@@ -1,13 +1,10 @@
 //! The document and the parser say the same: every parameter that is documented is accepted with every kind of value
 //! that it is said to have and refused beyond its limits, and every parameter that the parser takes is documented.
 
-#[path = "../../../../tests/http/model.rs"]
-#[allow(dead_code)]
-mod folder;
-
 use super::document;
 use crate::engine_thread::{TokenSource, spawn};
 use crate::grammar::Grammars;
+use crate::model_folder as folder;
 use crate::served_model::{ServedModel, TextSide};
 use crate::server::openai::parameters::recorded;
 use crate::server::{Front, Limits, router};

@@ -1,7 +1,7 @@
 //! The busiest rank is never busier than EPLB's.
 
 use super::super::dice::Dice;
-use super::super::layer::Terms;
+use super::super::terms::Terms;
 use super::super::{eplb, fresh};
 use super::{busiest, input, loads, placed, ranks};
 use coterie_api::expert_map::ExpertMap;
@@ -60,8 +60,8 @@ fn two_copies_on_a_rank_can_be_better_than_any_map() {
 }
 
 /// Compared are loads of the busiest rank when copies share their expert's tokens evenly. Where EPLB puts two copies on
-/// one rank, which no map can, they count as the one copy that a rank can hold. The search is only given few shakes here:
-/// more of them replace what they have by something better, or not at all.
+/// one rank, which no map can, they count as the one copy that a rank can hold. Nothing is shaken here: that could only
+/// replace what is found by something better.
 ///
 /// Crowded copies are only allowed where they are the price for being as good as EPLB.
 #[test]
@@ -80,7 +80,7 @@ fn never_busier_than_eplb() {
         let node_of: Vec<usize> = (0..count).map(|rank| rank / on_each).collect();
         let shares = vec![each.min(experts); count];
         let terms = Terms::new(&tokens, &node_of, &shares);
-        let layer = fresh::arrange(&terms, groups, case, 2);
+        let layer = fresh::arrange(&terms, groups, case, 0);
         let is_crowded = layer.crowded() > 0;
         let map = ExpertMap::new(1, experts, vec![layer.into_held()]).unwrap();
         let ours = busiest(&map, 0, &tokens);

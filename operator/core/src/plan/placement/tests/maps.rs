@@ -158,6 +158,16 @@ fn ranks_come_and_go() {
 }
 
 #[test]
+fn a_lost_expert_takes_the_place_of_a_copy_beyond_a_share() {
+    let tokens = vec![vec![4, 3, 2, 1]];
+    let current = ExpertMap::new(1, 4, vec![vec![vec![0, 1, 2], vec![0, 1, 2], vec![3]]]).unwrap();
+    let ranks = ranks(&[2]);
+    let next = placed(&Input { current: Some(&current), budget: Some(0), ..input(&tokens, &ranks, 0) });
+    assert_eq!((next.forced, next.loads.len()), (1, 1));
+    assert_eq!([next.map.held(0, 0).len(), next.map.held(0, 1).len()], [2, 2], "{}", next.map.table());
+}
+
+#[test]
 fn a_rank_without_memory_is_emptied() {
     let tokens = vec![vec![5, 4, 3, 2, 1, 1]; 2];
     let mut ranks = ranks(&[1, 1, 1]);

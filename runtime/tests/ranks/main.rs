@@ -1,0 +1,17 @@
+//! Several processes that share one model's experts: every token is compared with those of a single process, while
+//! ranks are killed, stopped, started again, and experts move.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test ends at the first surprise
+
+#[path = "../http/client.rs"]
+#[allow(dead_code)]
+mod client;
+mod failures;
+mod hostile;
+#[path = "../http/model.rs"]
+#[allow(dead_code)]
+mod model;
+mod moves;
+mod replica;
+#[path = "../../engine/tests/tiny_mixtral/mod.rs"]
+mod tiny_mixtral;
