@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chat;
+mod experts;
 mod failure;
 mod lifecycle;
 mod rollout;

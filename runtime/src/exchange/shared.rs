@@ -234,7 +234,7 @@ impl Shared {
             loaded_version: versions.loaded,
             routing_version: versions.routing,
             trouble: (!trouble.is_empty()).then(|| trouble.join("; ")),
-            adopted: holding::foreign(&held, &state.maps, self.own).count() as u32,
+            adopted: state.adopted.len() as u32,
             peers: state.lives.report(),
             tokens: self.host.tokens(),
             held: held.iter().map(Vec::len).sum::<usize>() as u32,

@@ -60,7 +60,6 @@ impl Shared {
         self.counts.held.set(held.iter().map(Vec::len).sum::<usize>() as i64);
         let maps = self.maps();
         let foreign: Vec<(u16, u16)> = foreign(&held, &maps, self.own).collect();
-        self.counts.adopted.set(foreign.len() as i64);
         let now = Instant::now();
         let mut state = self.state();
         let State { maps, lives, adopted, .. } = &mut *state;
@@ -77,6 +76,7 @@ impl Shared {
             })
             .collect();
         adopted.retain(|key, _| !unneeded.contains(key));
+        self.counts.adopted.set(adopted.len() as i64);
         let versions = maps.versions();
         self.counts.peers_alive.set(lives.living().count() as i64);
         self.counts.map_read.set(versions.read as i64);
@@ -84,15 +84,17 @@ impl Shared {
         self.counts.map_routing.set(versions.routing as i64);
         // Without the lock: who loads just now is waited for.
         drop(state);
-        for (layer, expert) in unneeded {
-            self.host.release(layer.into(), expert.into());
-            tracing::info!(layer, expert, "let go an expert that others hold");
+        for (layer, expert) in &unneeded {
+            self.host.release((*layer).into(), (*expert).into());
+        }
+        if !unneeded.is_empty() {
+            tracing::info!(experts = unneeded.len(), "let go experts that others hold");
         }
     }
 }
 
 /// The experts that are held and that no map in use gives this rank.
-pub fn foreign<'a>(held: &'a [Vec<u16>], maps: &'a Maps, own: u16) -> impl Iterator<Item = (u16, u16)> + 'a {
+fn foreign<'a>(held: &'a [Vec<u16>], maps: &'a Maps, own: u16) -> impl Iterator<Item = (u16, u16)> + 'a {
     held.iter().enumerate().flat_map(move |(layer, experts)| {
         let foreign = experts.iter().filter(move |expert| !maps.is_own(own, layer, usize::from(**expert)));
         foreign.map(move |expert| (layer as u16, *expert))
