@@ -9,6 +9,7 @@ pub mod bench;
 pub mod chat_output;
 pub mod chat_template;
 pub mod config;
+pub mod content_stops;
 pub mod conversation;
 pub mod detokenizer;
 pub mod engine_thread;
