@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+pub mod model_dir;
 #[cfg(test)]
 #[path = "../tests/http/model.rs"]
 #[allow(dead_code)]
