@@ -63,6 +63,7 @@ fn a_launch_that_cannot_be_is_refused() {
         (["--device", "gpu"], "CUDA"),
         (["--quantization", "int3"], "known: none, int8"),
         (["--no-such-flag", "1"], "--no-such-flag"),
+        (["--otlp-traces-endpoint", "junk"], "--otlp-traces-endpoint"),
     ] {
         refuses(&[&serve[..], &more[..]].concat(), dir.path(), 2, LaunchRejected, says);
     }
