@@ -1,7 +1,9 @@
 //! One answer's text: tokens in, text out, with each token's log probabilities at their place in the text.
 
+use crate::content_stops::ContentStops;
 use crate::detokenizer::Detokenizer;
-use crate::stop_strings::StopStrings;
+use crate::stop_strings::{Released, StopStrings};
+use crate::tool_calls::ToolFormat;
 use coterie_engine::TokenLogprobs;
 use std::collections::VecDeque;
 
@@ -9,7 +11,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub struct AnswerText {
     detokenizer: Detokenizer,
-    stops: StopStrings,
+    stops: ContentStops,
     /// Tokens whose text is not out yet, with the byte at which it begins, and where log probabilities were asked for.
     waiting: VecDeque<(usize, Option<PlacedToken>)>,
     /// Bytes of text that tokens have completed.
@@ -43,11 +45,14 @@ pub struct PlacedToken {
 }
 
 impl AnswerText {
-    /// An empty answer that ends before the first of `stops`, or with it if they are to be `shown`.
-    pub fn new(stops: Vec<String>, shown: bool) -> Self {
+    /// An empty answer that ends before the first of `stops`, or with it if they are to be `shown`. Tool calls may come
+    /// in the form `calls`; in them no stop string is looked for.
+    pub fn new(stops: Vec<String>, shown: bool, calls: Option<ToolFormat>) -> Self {
+        // Without stop strings there is nothing to tell calls from.
+        let calls = calls.filter(|_| !stops.is_empty());
         AnswerText {
             detokenizer: Detokenizer::default(),
-            stops: StopStrings::new(stops, shown),
+            stops: ContentStops::new(StopStrings::new(stops, shown), calls),
             waiting: VecDeque::new(),
             completed: 0,
             completed_chars: 0,
@@ -67,16 +72,18 @@ impl AnswerText {
         self.piece(released.text, self.out, released.stopped)
     }
 
-    /// Nothing follows: gives out what was held back.
-    pub fn finish(&mut self) -> Piece {
+    /// Nothing follows: gives out what was held back. The answer was `cut` if more would have followed.
+    pub fn finish(&mut self, cut: bool) -> Piece {
         let tail = self.detokenizer.finish();
-        let released = self.stops.push(&tail);
-        if released.stopped {
-            self.out += released.text.len();
-            return self.piece(released.text, self.out, true);
+        let Released { mut text, mut stopped } = self.stops.push(&tail);
+        if !stopped {
+            let last = self.stops.finish(cut);
+            text += &last.text;
+            stopped = last.stopped;
         }
-        let text = released.text + &self.stops.finish();
-        self.piece(text, usize::MAX, false)
+        self.out += text.len();
+        let end = if stopped { self.out } else { usize::MAX };
+        self.piece(text, end, stopped)
     }
 
     /// `text` with the tokens that begin before `byte`.
@@ -101,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_out_with_the_text_that_it_begins() {
-        let mut answer = AnswerText::new(vec!["END".into()], false);
+        let mut answer = AnswerText::new(vec!["END".into()], false, None);
         let held = answer.push(&[0xc3], token(1));
         assert_eq!((held.text.as_str(), ids(&held)), ("", vec![]));
         let whole = answer.push(&[0xbc], token(2));
@@ -114,10 +121,10 @@ mod tests {
 
     #[test]
     fn at_the_end_everything_held_comes_out() {
-        let mut answer = AnswerText::new(vec!["END".into()], false);
+        let mut answer = AnswerText::new(vec!["END".into()], false, None);
         answer.push(b"x EN", token(1));
         answer.push(&[], token(2));
-        let rest = answer.finish();
+        let rest = answer.finish(false);
         assert_eq!((rest.text.as_str(), ids(&rest), rest.stopped), ("EN", vec![2], false));
     }
 }

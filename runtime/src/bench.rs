@@ -2,6 +2,7 @@
 
 use crate::config::BenchArgs;
 use crate::machine;
+use crate::model_dir;
 use crate::termination::failed;
 use coterie_api::launch::Termination;
 use coterie_engine::{Engine, EngineOptions, Event, LoadError, Request};
@@ -53,6 +54,7 @@ impl Timing {
 
 /// Measures, and prints one JSON object.
 pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
+    model_dir::must_be_there(&args.model)?;
     let inspection = coterie_engine::inspect(&args.model).map_err(rejected)?;
     let options = EngineOptions {
         quantization: args.quantization,

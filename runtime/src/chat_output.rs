@@ -14,6 +14,8 @@ pub struct ChatOutput {
     only_one_call: bool,
     /// Calls that have begun.
     begun: usize,
+    /// The answer ended in a call.
+    broke_off: bool,
     /// The character at which the content begins, once it has.
     content_start: Option<usize>,
     reasoning_tokens: usize,
@@ -66,6 +68,7 @@ impl ChatOutput {
             calls,
             only_one_call,
             begun: 0,
+            broke_off: false,
             content_start: None,
             reasoning_tokens: 0,
             waiting: VecDeque::new(),
@@ -85,14 +88,18 @@ impl ChatOutput {
         deltas
     }
 
-    /// Nothing follows: gives out what was held back.
-    pub fn finish(&mut self) -> Vec<Delta> {
+    /// Nothing follows: gives out what was held back. In an answer that was `cut`, the beginning of a call is no content.
+    pub fn finish(&mut self, cut: bool) -> Vec<Delta> {
         let mut deltas = Vec::new();
         if let Some(stretch) = self.reasoning.finish() {
             self.stretch(stretch.reasoning, stretch.text, stretch.end, &mut deltas);
         }
-        let steps = self.calls.as_mut().map(|calls| calls.finish()).unwrap_or_default();
-        self.steps(steps, &mut deltas);
+        if let Some(calls) = &mut self.calls {
+            // One that does not count may break off.
+            self.broke_off = calls.is_within_call() && !(self.only_one_call && self.begun > 1);
+            let steps = calls.finish(cut);
+            self.steps(steps, &mut deltas);
+        }
         if !self.waiting.is_empty() {
             let tokens = self.waiting.drain(..).collect();
             deltas.push(Delta { part: Spoken::Content(String::new()), tokens });
@@ -100,9 +107,9 @@ impl ChatOutput {
         deltas
     }
 
-    /// Calls that came.
-    pub fn calls(&self) -> usize {
-        self.begun
+    /// Calls came, and the last one is whole.
+    pub fn has_called(&self) -> bool {
+        self.begun > 0 && !self.broke_off
     }
 
     /// Tokens whose text came while the answer was reasoning; the closing tag's is the last of them.
@@ -170,7 +177,7 @@ mod tests {
             let piece = Piece { text: piece.iter().collect(), tokens: vec![token], count: 1, stopped: false };
             deltas.extend(output.push(piece));
         }
-        deltas.extend(output.finish());
+        deltas.extend(output.finish(false));
         (deltas, output)
     }
 
@@ -196,7 +203,7 @@ mod tests {
         for size in 1..TEXT.chars().count() {
             let (deltas, output) = run(false, size);
             assert_eq!(joined(&deltas), ("ü?".into(), "So:".into(), calls.clone()), "pieces of {size}");
-            assert_eq!(output.calls(), 2);
+            assert!(output.has_called());
         }
         let (deltas, _) = run(true, 3);
         assert_eq!(joined(&deltas).2, calls[..1]);

@@ -5,6 +5,7 @@ mod ranks;
 pub use ranks::RanksArgs;
 
 use crate::server::Limits;
+use crate::telemetry::check_endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
 use coterie_api::name::HTTP_PORT;
@@ -114,7 +115,7 @@ pub struct ServeArgs {
     pub no_prefix_cache: bool,
     /// URL of an OpenTelemetry collector to which a span for each request is posted, as OTLP over http://
     /// [default: what OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say; without any, no spans]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = collector)]
     pub otlp_traces_endpoint: Option<String>,
     /// Its part of a replica of several ranks.
     #[command(flatten)]
@@ -216,6 +217,14 @@ fn device(text: &str) -> Result<Device, String> {
     let known = [Device::Cpu, Device::Gpu];
     let found = known.into_iter().find(|device| device.flag().eq_ignore_ascii_case(text));
     found.ok_or_else(|| format!("unknown device {text:?}; known: cpu, gpu"))
+}
+
+/// An empty one is none, as an empty variable is.
+fn collector(url: &str) -> Result<String, String> {
+    if !url.is_empty() {
+        check_endpoint(url)?;
+    }
+    Ok(url.to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -334,6 +343,9 @@ mod tests {
             ("--device", "tpu", "known: cpu, gpu"),
             ("--max-running", "0", "at least 1"),
             ("--max-connections", "0", "at least 1"),
+            ("--otlp-traces-endpoint", "junk", "only http://"),
+            ("--otlp-traces-endpoint", "https://c:4318", "only http://"),
+            ("--otlp-traces-endpoint", "http://", "--otlp-traces-endpoint"),
             ("--activations", "fp4", "known: bf16, int8"),
         ] {
             let words = ["coterie", "serve", "--model", "m", flag, value];

@@ -6,6 +6,7 @@ use crate::engine_thread::{Cut, NotSubmitted, Timing, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
 use crate::served_model::{ServedModel, TextSide};
 use crate::tokenizer::Tokenizer;
+use crate::tool_calls::ToolFormat;
 use coterie_engine::{Event, Finish, NoToken, Request, TokenLogprobs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +20,8 @@ pub struct Wanted {
     pub choices_per_prompt: usize,
     /// A choice ends before the first of these.
     pub stops: Vec<String>,
+    /// The form in which tool calls may come; in them no stop string is looked for.
+    pub calls: Option<ToolFormat>,
     /// What else is part of a choice's text.
     pub shown: Shown,
 }
@@ -96,7 +99,7 @@ impl Generation {
         arrived: Instant,
     ) -> Result<Generation, NotSubmitted> {
         let choice = |request: &Request| Choice {
-            text: AnswerText::new(wanted.stops.clone(), wanted.shown.stops),
+            text: AnswerText::new(wanted.stops.clone(), wanted.shown.stops, wanted.calls),
             prompt_tokens: request.prompt.len(),
             cached_tokens: None,
             completion_tokens: 0,
@@ -237,8 +240,10 @@ impl Choice {
         if let Some(bytes) = bytes {
             pieces.push(self.text.push(bytes, logprobs));
         }
-        if finish.is_some() && !pieces.iter().any(|piece| piece.stopped) {
-            pieces.push(self.text.finish());
+        if let Some(finish) = finish
+            && !pieces.iter().any(|piece| piece.stopped)
+        {
+            pieces.push(self.text.finish(finish == Finish::Length));
         }
         let stopped = pieces.iter().any(|piece| piece.stopped);
         let shown = pieces.into_iter().filter(|piece| !piece.text.is_empty() || !piece.tokens.is_empty());

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod chat_output;
 pub mod chat_template;
 pub mod config;
+pub mod content_stops;
 pub mod conversation;
 pub mod detokenizer;
 pub mod engine_thread;
@@ -19,6 +20,7 @@ pub mod inspect;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+pub mod model_dir;
 #[cfg(test)]
 #[path = "../tests/http/model.rs"]
 #[allow(dead_code)]

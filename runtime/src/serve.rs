@@ -7,6 +7,7 @@ use crate::engine_thread::{Cut, EngineHandle, TokenSource, spawn};
 use crate::exchange::Window;
 use crate::grammar::Grammars;
 use crate::machine::open_files;
+use crate::model_dir;
 use crate::readiness::Phase;
 use crate::self_test;
 use crate::served_model::{ServedModel, TextSide};
@@ -64,6 +65,7 @@ pub enum Ended {
 
 /// Serves as the command line says, until told to end.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
+    model_dir::must_be_there(&args.model)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // the engine has the cores; the network needs little
         .max_blocking_threads(2) // one splits a long text into tokens, one is free for short ones

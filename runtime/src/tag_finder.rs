@@ -56,6 +56,11 @@ impl TagFinder {
         self.held.len()
     }
 
+    /// The tag may have begun.
+    pub fn has_begun(&self) -> bool {
+        self.matched > 0
+    }
+
     /// Nothing follows: what was held back is text after all.
     pub fn finish(&mut self) -> String {
         self.matched = 0;

@@ -7,7 +7,7 @@ mod export;
 mod post;
 mod request_span;
 
-pub use endpoint::endpoint;
+pub use endpoint::{check as check_endpoint, endpoint};
 pub use request_span::{Operation, RequestSpan, words};
 
 use axum::http::HeaderMap;

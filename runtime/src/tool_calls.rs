@@ -25,8 +25,10 @@ pub enum ToolFormat {
 pub trait CallParser: Debug + Send {
     /// Adds a piece.
     fn push(&mut self, piece: &str) -> Vec<Step>;
-    /// Nothing follows: gives out what was held back.
-    fn finish(&mut self) -> Vec<Step>;
+    /// A call has begun and is not whole.
+    fn is_within_call(&self) -> bool;
+    /// Nothing follows: gives out what was held back. Where the text was `cut`, what may have become a call is dropped.
+    fn finish(&mut self, cut: bool) -> Vec<Step>;
 }
 
 /// Something that was found.

@@ -33,9 +33,7 @@ pub(super) enum Message {
 
 /// What posts spans to `endpoint`. OTEL_EXPORTER_OTLP_HEADERS go along.
 pub(super) fn exporter(endpoint: &str, resource: &Resource) -> Result<Exporter, String> {
-    if !endpoint.starts_with("http://") {
-        return Err("only http:// is spoken to collectors; let one run on the node or in the pod".to_owned());
-    }
+    super::check_endpoint(endpoint)?;
     let built = Exporter::builder().with_http().with_http_client(Post).with_endpoint(endpoint).build();
     let mut exporter = built.map_err(|error| error.to_string())?;
     exporter.set_resource(resource);

@@ -68,6 +68,11 @@ impl CallObject {
         self.scanner.is_ended()
     }
 
+    /// It is known what is called.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// In a key of the call itself.
     fn at_key(&self) -> bool {
         self.scanner.depth() == 1 && self.scanner.within() == Within::Key

@@ -20,7 +20,8 @@ pub(super) struct Marks {
 ///
 /// A call is one as soon as its name and the beginning of its arguments are known: before that, what turns out to be
 /// something else comes out as text, tag and all. Arguments that break off after it stay as they are, as in an answer
-/// that is cut, and what follows the break is text. So nothing is ever taken back, and nothing lost.
+/// that is cut, and what follows the break is text. So nothing is ever taken back, and nothing
+/// lost but the beginning of a call, or of its mark, in an answer that is cut.
 #[derive(Debug)]
 pub(super) struct TaggedJson {
     marks: Marks,
@@ -175,17 +176,22 @@ impl CallParser for TaggedJson {
         std::mem::take(&mut self.steps)
     }
 
-    fn finish(&mut self) -> Vec<Step> {
+    fn is_within_call(&self) -> bool {
+        matches!(&self.place, Place::Call(call) if call.has_begun())
+    }
+
+    fn finish(&mut self, cut: bool) -> Vec<Step> {
         match self.place {
+            Place::Text if cut && self.finder.has_begun() => drop(self.finder.finish()),
             Place::Text => {
                 let held = self.finder.finish();
                 if !(self.after_call && held.trim().is_empty()) {
                     self.say_text(held, self.seen);
                 }
             }
-            Place::Before { .. } | Place::Call(_) => self.give_up(),
-            // The beginning of a closing mark; the call itself is whole.
-            Place::After { .. } => self.held.clear(),
+            Place::Before { .. } | Place::Call(_) if !cut => self.give_up(),
+            // Of a call that was cut, what nobody can use; of a whole one, the beginning of its closing mark.
+            Place::Before { .. } | Place::Call(_) | Place::After { .. } => self.held.clear(),
         }
         std::mem::take(&mut self.steps)
     }

@@ -11,6 +11,11 @@ struct Heard {
 }
 
 fn hear<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -> Heard {
+    hear_until(format, pieces, false)
+}
+
+/// As `hear`, of a text that may have been `cut`.
+fn hear_until<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>, cut: bool) -> Heard {
     let mut parser = format.parser();
     let (mut heard, mut end, mut given) = (Heard::default(), 0, 0);
     let mut take = |steps: Vec<Step>, given: usize| {
@@ -28,7 +33,7 @@ fn hear<'a>(format: ToolFormat, pieces: impl IntoIterator<Item = &'a str>) -> He
         given += piece.chars().count();
         take(parser.push(piece), given);
     }
-    take(parser.finish(), given);
+    take(parser.finish(cut), given);
     heard
 }
 
@@ -109,6 +114,23 @@ fn arguments_that_break_off_keep_what_came_and_the_rest_is_text() {
         "<tool_call>{\"name\": \"f\", \"arguments\": {}, oops}</tool_call>",
         &heard(", oops}</tool_call>", &[("f", "{}")]),
     );
+}
+
+#[test]
+fn of_a_call_that_is_cut_nothing_is_text() {
+    let hermes = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}, \"id\": 1}\n</tool_call>";
+    let mistral = "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\"}]";
+    for (format, marks) in [(ToolFormat::Hermes, hermes), (ToolFormat::Mistral, mistral)] {
+        for end in 1..=marks.len() {
+            let text = format!("Hm. {}", &marks[..end]);
+            assert_eq!(hear_until(format, [text.as_str()], true).text, "Hm.", "{text}");
+        }
+        // What is no call is text, cut or not.
+        for text in ["a \n", "x < y", "<tool_call>[1]", "[TOOL_CALLS]x"] {
+            let heard = hear_until(format, [text], true);
+            assert_eq!((heard.text.as_str(), heard.calls.len()), (text, 0));
+        }
+    }
 }
 
 #[test]

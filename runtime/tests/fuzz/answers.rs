@@ -58,7 +58,7 @@ fn tool_calls() {
 fn calls<'a>(format: ToolFormat, pieces: impl Iterator<Item = &'a str>) -> Vec<Said> {
     let mut parser = format.parser();
     let mut steps: Vec<_> = pieces.flat_map(|piece| parser.push(piece)).collect();
-    steps.extend(parser.finish());
+    steps.extend(parser.finish(false));
     assert!(steps.is_sorted_by_key(|step| step.end));
     let mut together: Vec<Said> = Vec::new();
     for step in steps {

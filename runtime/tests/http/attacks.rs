@@ -232,6 +232,36 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_length_beyond_the_limit_is_refused_before_the_body() {
+    let server = Server::start().await;
+    for more in ["", "expect: 100-continue\r\n"] {
+        for length in [(10 << 20) + 1, 1u64 << 60] {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\n{more}content-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // Not a byte of the body follows.
+            let got = until_closed(&mut stream).await;
+            assert!(got.starts_with("HTTP/1.1 413 ") && got.contains("connection: close"), "{more} {got:?}");
+            assert!(got.contains("\"request_too_large\""), "{more} {got:?}");
+        }
+    }
+    // Who asks first and may send is told so.
+    let body = named(user("say:fine", json!({}))).to_string();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 25];
+    timeout(PATIENCE, stream.read_exact(&mut first)).await.expect("it waits").unwrap();
+    assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(body.as_bytes()).await.unwrap();
+    assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    works(&server).await;
+}
+
+#[tokio::test]
 async fn chunks_without_end_are_refused_at_the_limit() {
     let server = Server::start().await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();

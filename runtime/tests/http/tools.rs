@@ -158,6 +158,98 @@ async fn an_answer_that_is_cut_in_a_call_says_so() {
     assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"], "{\"city\": \"Kö");
 }
 
+/// Wherever it is cut: what has begun of a call is in the call or nowhere.
+#[tokio::test]
+async fn an_answer_that_is_cut_has_no_marks_in_its_content() {
+    let server = Server::start().await;
+    let call = CALL.replace("Köln", "Rome");
+    let named = json!({"type": "function", "function": {"name": "weather"}});
+    let cases = [
+        (json!("required"), call.clone(), format!("{call}\n{call}"), ""),
+        (named, String::new(), call.clone(), ""),
+        (json!("auto"), String::new(), format!("Look: {call}"), "Look:"),
+    ];
+    for (choice, whole, text, content) in cases {
+        // A call that is whole goes before what is cut.
+        for most in whole.len() + 1..text.len() {
+            let more = json!({"tool_choice": choice, "max_tokens": most});
+            let answer = server.chat(saying(&text, more)).await.json();
+            let message = &answer["choices"][0]["message"];
+            let said = message["content"].as_str().unwrap_or_default();
+            assert_eq!(said.trim_end(), &content[..most.min(content.len())], "{choice} {most} {answer}");
+            assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
+            if !whole.is_empty() {
+                let arguments = &message["tool_calls"][0]["function"]["arguments"];
+                assert_eq!(arguments, "{\"city\": \"Rome\"}", "{most}");
+            }
+
+            let more = json!({"tool_choice": choice, "max_tokens": most, "stream": true});
+            let streamed = assembled(&server.chat(saying(&text, more)).await.chunks());
+            assert_eq!((streamed.0.as_str(), streamed.2.as_str()), (said, "length"), "{choice} {most}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn stop_strings_end_text_and_not_calls() {
+    let server = Server::start().await;
+    let call = CALL.replace("Köln", "Rome");
+    let stop = json!(["\n", "city", "END", "}"]);
+    let cases = [
+        ("required", call.clone(), Value::Null, 1, "tool_calls"),
+        ("auto", call.clone(), Value::Null, 1, "tool_calls"),
+        ("auto", format!("Hm.\n{call}\n{call}"), json!("Hm."), 2, "tool_calls"),
+        ("auto", format!("{call} so END of it"), json!(" so "), 1, "tool_calls"),
+        ("auto", format!("Hm. END {call}"), json!("Hm. "), 0, "stop"),
+    ];
+    for (choice, text, content, calls, finish) in cases {
+        let more = json!({"tool_choice": choice, "stop": stop, "max_tokens": 400});
+        let answer = server.chat(saying(&text, more.clone())).await.json();
+        let choice = &answer["choices"][0];
+        let none = Vec::new();
+        let whole: Vec<&str> = choice["message"]["tool_calls"]
+            .as_array()
+            .unwrap_or(&none)
+            .iter()
+            .map(|call| call["function"]["arguments"].as_str().unwrap())
+            .collect();
+        assert_eq!(whole, vec!["{\"city\": \"Rome\"}"; calls], "{text} {answer}");
+        assert_eq!(
+            (&choice["message"]["content"], &choice["finish_reason"]),
+            (&content, &json!(finish)),
+            "{text}"
+        );
+
+        let mut body = saying(&text, more);
+        body["stream"] = true.into();
+        let (said, streamed, end) = assembled(&server.chat(body).await.chunks());
+        let streamed: Vec<&str> = streamed.iter().map(|(_, _, arguments)| arguments.as_str()).collect();
+        assert_eq!((said.as_str(), streamed, end.as_str()), (content.as_str().unwrap_or(""), whole, finish));
+    }
+}
+
+/// A stop token is not a stop string: it ends the answer wherever it comes, and a call that it ends was not made.
+#[tokio::test]
+async fn a_call_that_a_stop_token_ends_was_not_made() {
+    let server = Server::start().await;
+    for (stop, calls) in [("R", 1), ("m", 0)] {
+        let token = json!([stop.as_bytes()[0]]);
+        let more = json!({"tool_choice": "required", "stop_token_ids": token, "max_tokens": 400});
+        let answer = server
+            .chat(saying(
+                "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>",
+                more,
+            ))
+            .await
+            .json();
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "stop", "{answer}");
+        assert_eq!(choice["message"]["content"].as_str().unwrap_or_default(), "", "{answer}");
+        let found = choice["message"]["tool_calls"].as_array().map_or(0, Vec::len);
+        assert_eq!(found, calls, "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn logprobs_of_a_call_go_out_once_and_in_order() {
     let server = Server::start().await;

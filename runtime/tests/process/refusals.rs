@@ -44,6 +44,17 @@ fn a_broken_folder_is_refused_by_every_command() {
 }
 
 #[test]
+fn a_folder_that_does_not_exist_is_said_to_be_so_by_every_command() {
+    let dir = whole();
+    for (model, says) in [("nope", "nope does not exist"), ("config.json", "config.json is not a folder")] {
+        let model = dir.path().join(model);
+        for command in [&["inspect"][..], &["bench"], &["serve", "--port", "0", "--host", "127.0.0.1"]] {
+            refuses(command, &model, 2, ModelRejected, says);
+        }
+    }
+}
+
+#[test]
 fn a_launch_that_cannot_be_is_refused() {
     let dir = whole();
     let serve = ["serve", "--port", "0", "--host", "127.0.0.1"];
@@ -52,6 +63,7 @@ fn a_launch_that_cannot_be_is_refused() {
         (["--device", "gpu"], "CUDA"),
         (["--quantization", "int3"], "known: none, int8"),
         (["--no-such-flag", "1"], "--no-such-flag"),
+        (["--otlp-traces-endpoint", "junk"], "--otlp-traces-endpoint"),
     ] {
         refuses(&[&serve[..], &more[..]].concat(), dir.path(), 2, LaunchRejected, says);
     }

@@ -2,7 +2,9 @@
 
 use super::error::ApiError;
 use crate::server::Front;
-use axum::body::{Body, BodyDataStream};
+use axum::body::{BodyDataStream, HttpBody};
+use axum::extract::Request;
+use axum::http::header::EXPECT;
 use futures::StreamExt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -51,9 +53,19 @@ impl Deref for Whole {
     }
 }
 
-/// The whole body.
-pub(super) async fn read(body: Body, front: &Front) -> Result<Whole, ApiError> {
+/// The whole body. One whose length is said to be too large is refused before a byte of it is waited for.
+pub(super) async fn read(request: Request, front: &Front) -> Result<Whole, ApiError> {
+    let asks_first = request.headers().contains_key(EXPECT);
+    let body = request.into_body();
+    let too_large = body.size_hint().lower() > LIMIT as u64;
     let mut stream = body.into_data_stream();
+    if too_large {
+        // Reading on would tell a client that asks first to send it.
+        if !asks_first {
+            tokio::spawn(async move { timeout(THROWING_TIME, throw_away(&mut stream)).await });
+        }
+        return Err(ApiError::too_large(LIMIT));
+    }
     let Ok(whole) = timeout(front.limits.body, collect(&mut stream, &front.bodies)).await else {
         return Err(ApiError::too_slow());
     };

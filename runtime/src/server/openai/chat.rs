@@ -111,12 +111,14 @@ impl Endpoint for Chat {
             with_logprobs: request.top_logprobs.is_some(),
             reasons: model.text.reasons,
             tool_format,
+            call_is_required: request.tool_use.is_required(),
             call_is_named: request.tool_use.is_named(),
         };
         let choices = (0..n).map(|_| reading.output()).collect();
         let answer = ChatAnswer::new(served_name, model.text.clone(), form, choices);
         let mut wanted = request.settings.wanted(&[engine_request], Self::PROMPT, model)?;
         wanted.shown.marks = reading.shown();
+        wanted.calls = reading.calls();
         let tool_form = reading
             .grammar()
             .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });

@@ -11,7 +11,6 @@ use crate::served_model::ServedModel;
 use crate::server::record::Record;
 use crate::server::{Front, stream};
 use crate::telemetry::Operation;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -48,7 +47,7 @@ pub(super) async fn create<E: Endpoint>(
     request: Request,
 ) -> Result<Response, ApiError> {
     let mut record = Record::begin(&front, E::OPERATION, request.headers());
-    match start::<E>(&front, request.into_body(), &mut record).await {
+    match start::<E>(&front, request, &mut record).await {
         Ok((generation, answer, streamed)) => stream::send(record.of(generation), answer, streamed).await,
         Err(why) => {
             record.refused(&why);
@@ -59,10 +58,10 @@ pub(super) async fn create<E: Endpoint>(
 
 async fn start<E: Endpoint>(
     front: &Front,
-    body: Body,
+    request: Request,
     record: &mut Record,
 ) -> Result<(Generation, E::Answer, Option<Streamed>), ApiError> {
-    let body = body::read(body, front).await?;
+    let body = body::read(request, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;

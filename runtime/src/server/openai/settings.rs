@@ -101,6 +101,7 @@ impl Settings {
         Ok(Wanted {
             requests: requests.collect(),
             choices_per_prompt: self.n,
+            calls: None,
             shown: Shown {
                 stops: self.stops.shown,
                 special_tokens: self.show_special_tokens,

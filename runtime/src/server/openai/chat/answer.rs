@@ -28,6 +28,8 @@ pub(super) struct Form {
     /// The model marks its reasoning.
     pub reasons: bool,
     pub tool_format: ToolFormat,
+    /// The answer is nothing but calls.
+    pub call_is_required: bool,
     /// The client chose the function that is called.
     pub call_is_named: bool,
 }
@@ -63,10 +65,15 @@ impl ChatAnswer {
     }
 
     /// `stop` and not `tool_calls` for a function that the client chose, as OpenAI documents it. An answer that was
-    /// cut says so, whatever it holds.
+    /// cut says so, whatever it holds; one that ends in a call has not called.
     fn finish_reason(&self, index: usize, finish: Finish) -> &'static str {
-        let called = self.choices[index].calls() > 0 && !self.form.call_is_named;
+        let called = self.choices[index].has_called() && !self.form.call_is_named;
         if called && finish == Finish::Stop { "tool_calls" } else { finish_reason(finish) }
+    }
+
+    /// What was held back. Where nothing but calls may come, a stop token cuts them, too.
+    fn finish(&mut self, index: usize, finish: Finish) -> Vec<Delta> {
+        self.choices[index].finish(finish == Finish::Length || self.form.call_is_required)
     }
 
     fn whole_choice(&mut self, index: usize, parts: Vec<Part>) -> Value {
@@ -76,7 +83,7 @@ impl ChatAnswer {
                 Part::Prompt(_) => {}
                 Part::Text(piece) => whole.extend(self.choices[index].push(piece)),
                 Part::End(reason) => {
-                    whole.extend(self.choices[index].finish());
+                    whole.extend(self.finish(index, reason));
                     finish = Some(self.finish_reason(index, reason));
                 }
             }
@@ -101,7 +108,7 @@ impl Answer for ChatAnswer {
         let (deltas, finish) = match part {
             Part::Prompt(_) => (Vec::new(), None),
             Part::Text(piece) => (self.choices[index].push(piece), None),
-            Part::End(finish) => (self.choices[index].finish(), Some(finish)),
+            Part::End(finish) => (self.finish(index, finish), Some(finish)),
         };
         let last = finish.map(|finish| {
             self.chunk_of(index, json!({}), Value::Null, Some(self.finish_reason(index, finish)))

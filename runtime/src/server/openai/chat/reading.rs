@@ -22,8 +22,12 @@ impl Reading<'_> {
             Reasons::Maybe => ReasoningSplitter::new(),
             Reasons::Inside => ReasoningSplitter::inside(),
         };
-        let calls = self.tool_use.may_call().then(|| self.tool_format.parser());
-        ChatOutput::new(reasoning, calls, !self.tool_use.parallel)
+        ChatOutput::new(reasoning, self.calls().map(ToolFormat::parser), !self.tool_use.parallel)
+    }
+
+    /// The form of calls, if there may be any.
+    pub fn calls(&self) -> Option<ToolFormat> {
+        self.tool_use.may_call().then_some(self.tool_format)
     }
 
     /// The marks that are special tokens, but are looked for in the text.

@@ -60,6 +60,11 @@ impl ToolUse {
         !self.tools.is_empty() && self.choice != ToolChoice::None
     }
 
+    /// At least one call must come.
+    pub fn is_required(&self) -> bool {
+        matches!(self.choice, ToolChoice::Required | ToolChoice::Named(_))
+    }
+
     /// The function was chosen by the client. OpenAI then says that the answer ended by `stop`, not by `tool_calls`.
     pub fn is_named(&self) -> bool {
         matches!(self.choice, ToolChoice::Named(_))

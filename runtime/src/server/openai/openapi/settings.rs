@@ -28,7 +28,7 @@ pub(super) fn settings() -> Value {
         "seed": integer(i64::MIN..=i64::MAX, "The same request with the same seed has the same answer."),
         "stop": {
             "anyOf": [stop, {"type": "array", "items": stop, "maxItems": MOST_STRINGS}],
-            "description": format!("The answer ends before these; each {LONGEST} bytes at most."),
+            "description": format!("The answer ends before these; each {LONGEST} bytes at most. They are not looked for in tool calls."),
         },
         "stop_token_ids": {
             "type": "array", "items": token_id(), "maxItems": MOST_STOP_TOKENS,
