@@ -24,7 +24,8 @@ fn spread(ranks: u32) -> Value {
 
 /// `http://ADDRESS:PORT` of one pod.
 fn address(pod: &Pod) -> Result<String> {
-    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("the pod has no address")?;
+    let ip =
+        pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("the pod has no address")?;
     Ok(format!("http://{ip}:{}", name::HTTP_PORT))
 }
 
