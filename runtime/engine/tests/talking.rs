@@ -143,8 +143,8 @@ fn it_says_what_the_reference_says() {
 #[test]
 #[ignore = "needs the talking model; `cargo xtask test` makes it and runs this"]
 fn int8_stays_near_bf16() {
-    let (mean, worst) =
-        divergence("KL(bf16 ‖ int8)", &mut engine(Quantization::None), &mut engine(Quantization::Int8));
+    let (p, q) = (scores(&mut engine(Quantization::None)), scores(&mut engine(Quantization::Int8)));
+    let (mean, worst) = divergence("KL(bf16 ‖ int8)", &p, &q);
     assert!(mean > 0.0 && mean < INT8_MEAN_KL && worst < INT8_WORST_KL);
 }
 
@@ -152,28 +152,28 @@ fn int8_stays_near_bf16() {
 #[ignore = "needs the talking model; `cargo xtask test` makes it and runs this"]
 fn what_travels_between_ranks_stays_near_what_does_not() {
     let map = ExpertMap::even(1, 30, 8, 1).unwrap();
+    let p = scores(&mut engine(Quantization::None));
     for (activations, mean_bound, worst_bound) in TRAVEL_KL {
         let connect = |_: Arc<dyn ExpertHost>| Ok(Box::new(Nobody) as Box<dyn Exchange>);
         let share = Share { rank: 0, map: &map, activations, connect: Box::new(connect) };
         let mut travelled = engine_of(Quantization::None, Some(share));
         let name = format!("KL(bf16 model ‖ with activations as {activations:?})");
-        let (mean, worst) = divergence(&name, &mut engine(Quantization::None), &mut travelled);
+        let (mean, worst) = divergence(&name, &p, &scores(&mut travelled));
         assert!(mean > 0.0 && mean < mean_bound && worst < worst_bound);
     }
 }
 
-/// Of `q` from `p` over prompts and greedy answers, nats per position: mean and worst.
-fn divergence(name: &str, p: &mut Engine, q: &mut Engine) -> (f64, f64) {
-    let texts: Vec<_> = golden().into_iter().map(|p| ([p.tokens, p.greedy].concat(), 0)).collect();
-    let (mut divergences, mut same) = (Vec::new(), 0);
-    let vocabulary = p.vocabulary();
-    for text in texts {
-        let [p, q] = [&mut *p, &mut *q].map(|engine| say(engine, vec![text.clone()], vocabulary).remove(0));
-        for (p, q) in p.prompt.iter().zip(&q.prompt) {
-            same += usize::from(p.top[0].0 == q.top[0].0);
-            divergences.push(kl(p, q, vocabulary));
-        }
-    }
+/// Every distribution over prompts and greedy answers.
+fn scores(engine: &mut Engine) -> Vec<TokenLogprobs> {
+    let vocabulary = engine.vocabulary();
+    let texts = golden().into_iter().map(|p| [p.tokens, p.greedy].concat());
+    texts.flat_map(|text| say(engine, vec![(text, 0)], vocabulary).remove(0).prompt).collect()
+}
+
+/// Of `q` from `p`, nats per position: mean and worst.
+fn divergence(name: &str, p: &[TokenLogprobs], q: &[TokenLogprobs]) -> (f64, f64) {
+    let same = p.iter().zip(q).filter(|(p, q)| p.top[0].0 == q.top[0].0).count();
+    let divergences: Vec<f64> = p.iter().zip(q).map(|(p, q)| kl(p, q)).collect();
     let mean = divergences.iter().sum::<f64>() / divergences.len() as f64;
     let most = divergences.iter().copied().fold(0.0, f64::max);
     println!(
@@ -184,8 +184,8 @@ fn divergence(name: &str, p: &mut Engine, q: &mut Engine) -> (f64, f64) {
 }
 
 /// Σ p (log p − log q) over the whole vocabulary, in nats.
-fn kl(p: &TokenLogprobs, q: &TokenLogprobs, vocabulary: usize) -> f64 {
-    let mut theirs = vec![f32::NAN; vocabulary];
+fn kl(p: &TokenLogprobs, q: &TokenLogprobs) -> f64 {
+    let mut theirs = vec![f32::NAN; q.top.len()];
     q.top.iter().for_each(|&(token, logprob)| theirs[token as usize] = logprob);
     let term = |&(token, p): &(u32, f32)| f64::from(p).exp() * f64::from(p - theirs[token as usize]);
     p.top.iter().map(term).sum()
