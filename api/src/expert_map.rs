@@ -4,7 +4,6 @@
 //! expert). An expert that sits in several slots is replicated.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use thiserror::Error;
 
@@ -86,13 +85,8 @@ pub enum NoMap {
 impl ExpertMap {
     /// A map of `experts` experts a layer; `layers[l][r]` lists, in any order, what rank r holds of layer l.
     pub fn new(version: u64, experts: usize, mut layers: Vec<Vec<Vec<u16>>>) -> Result<ExpertMap, NoMap> {
-        let within = |what, count, limit| match (1..=limit).contains(&count) {
-            true => Ok(count),
-            false => Err(NoMap::Count { what, count, limit }),
-        };
-        within("layers", layers.len(), LAYERS_LIMIT)?;
-        within("experts", experts, EXPERTS_LIMIT)?;
-        let ranks = within("ranks", layers[0].len(), RANKS_LIMIT)?;
+        let ranks = layers.first().map_or(0, Vec::len);
+        check_counts(layers.len(), experts, ranks)?;
         for (layer, held) in layers.iter_mut().enumerate() {
             if held.len() != ranks {
                 return Err(NoMap::Ragged { layer, found: held.len(), expected: ranks });
@@ -119,15 +113,10 @@ impl ExpertMap {
 
     /// Expert e on rank `e · ranks / experts` in every layer: neighbours together, each once.
     pub fn even(version: u64, layers: usize, experts: usize, ranks: usize) -> Result<ExpertMap, NoMap> {
-        if experts > EXPERTS_LIMIT || ranks > RANKS_LIMIT || layers > LAYERS_LIMIT {
-            // Refused with its reason before anything of that size is made.
-            return ExpertMap::new(version, experts, vec![vec![Vec::new(); ranks.min(RANKS_LIMIT + 1)]; 1]);
-        }
+        check_counts(layers, experts, ranks)?;
         let mut layer = vec![Vec::new(); ranks];
         for expert in 0..experts {
-            if let Some(held) = layer.get_mut(expert * ranks / experts) {
-                held.push(expert as u16);
-            }
+            layer[expert * ranks / experts].push(expert as u16);
         }
         ExpertMap::new(version, experts, vec![layer; layers])
     }
@@ -186,13 +175,17 @@ impl ExpertMap {
         let mut loads = 0;
         for layer in 0..self.layers() {
             for rank in 0..self.ranks {
-                let known = layer < before.layers();
-                let there: BTreeSet<u16> =
-                    if known { before.held(layer, rank).iter().copied().collect() } else { BTreeSet::new() };
-                loads += self.held(layer, rank).iter().filter(|expert| !there.contains(expert)).count();
+                let there = |expert: u16| layer < before.layers() && before.holds(layer, rank, expert.into());
+                loads += self.held(layer, rank).iter().filter(|expert| !there(**expert)).count();
             }
         }
         loads
+    }
+
+    /// Slots beyond one for every expert, all layers together.
+    pub fn copies(&self) -> usize {
+        let slots: usize = (0..self.ranks).map(|rank| self.slots_of(rank)).sum();
+        slots - self.layers() * self.experts
     }
 
     /// The same places under another version.
@@ -238,6 +231,19 @@ impl ExpertMap {
     }
 }
 
+/// Whether there may be so many; before anything of that size is made.
+fn check_counts(layers: usize, experts: usize, ranks: usize) -> Result<(), NoMap> {
+    let counts = [
+        ("layers", layers, LAYERS_LIMIT),
+        ("experts", experts, EXPERTS_LIMIT),
+        ("ranks", ranks, RANKS_LIMIT),
+    ];
+    match counts.into_iter().find(|(_, count, limit)| !(1..=*limit).contains(count)) {
+        Some((what, count, limit)) => Err(NoMap::Count { what, count, limit }),
+        None => Ok(()),
+    }
+}
+
 /// The map as it is written.
 #[derive(Serialize, Deserialize)]
 struct Written {
@@ -277,7 +283,7 @@ mod tests {
         assert_eq!(map.held(0, 7), [0_u16; 0]);
         assert!(map.holds(0, 1, 3) && !map.holds(1, 0, 3) && !map.holds(0, 0, 70_000));
         assert_eq!(map.holders(0, 3).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!((map.slots_of(0), map.slots_of(1)), (4, 5));
+        assert_eq!((map.slots_of(0), map.slots_of(1), map.copies()), (4, 5, 1));
     }
 
     #[test]
@@ -313,7 +319,9 @@ mod tests {
         assert_eq!(ExpertMap::even(1, 1, 2, 4).unwrap().held(0, 3), [0_u16; 0]);
         assert!(ExpertMap::even(1, 1, 8, RANKS_LIMIT + 5).is_err());
         assert!(ExpertMap::even(1, 1, EXPERTS_LIMIT + 1, 2).is_err());
-        assert!(ExpertMap::even(1, usize::MAX, 8, 2).is_err());
+        let refused = NoMap::Count { what: "layers", count: usize::MAX, limit: LAYERS_LIMIT };
+        assert_eq!(ExpertMap::even(1, usize::MAX, 8, 2), Err(refused));
+        assert!(ExpertMap::even(1, 1, 0, 2).is_err() && ExpertMap::even(1, 1, 2, 0).is_err());
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod worth;
 #[cfg(test)]
 mod tests;
 
-pub use figures::Figures;
+pub use figures::{Figures, balance};
 pub use worth::{Moving, Window, Worth, worth};
 
 use carried::Carried;

@@ -1,23 +1,11 @@
-//! How evenly the load on experts lies on ranks.
+//! How evenly the load on experts lies on ranks, in words.
 
+use crate::plan::placement;
 use coterie_api::expert_map::ExpertMap;
 
-/// Tokens of the busiest rank over the mean of all, with two digits; `None` if there were none. A step waits for the
-/// busiest rank of each layer, so these are summed; an expert's tokens are shared by its holders.
+/// [`placement::balance`] with two digits.
 pub(super) fn balance(map: &ExpertMap, tokens: &[Vec<u64>]) -> Option<String> {
-    let (mut busiest, mut sum) = (0.0, 0.0);
-    for (layer, tokens) in tokens.iter().enumerate().take(map.layers()) {
-        let mut ranks = vec![0.0_f64; map.ranks()];
-        for (expert, &tokens) in tokens.iter().enumerate().take(map.experts()) {
-            let holders: Vec<usize> = map.holders(layer, expert).collect();
-            for rank in &holders {
-                ranks[*rank] += tokens as f64 / holders.len() as f64;
-            }
-        }
-        busiest += ranks.iter().copied().fold(0.0, f64::max);
-        sum += ranks.iter().sum::<f64>();
-    }
-    (sum > 0.0).then(|| format!("{:.2}", busiest * map.ranks() as f64 / sum))
+    placement::balance(map, tokens).map(|balance| format!("{balance:.2}"))
 }
 
 #[cfg(test)]

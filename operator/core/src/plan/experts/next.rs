@@ -73,12 +73,6 @@ fn begun(view: &View, width: usize) -> Option<Next> {
     Some(ExpertsConfig { map, moved: None, redundant: view.target.redundant }.into())
 }
 
-/// Slots beyond one for every expert, of all layers.
-pub(super) fn copies(map: &ExpertMap) -> usize {
-    let slots: usize = (0..map.ranks()).map(|rank| map.slots_of(rank)).sum();
-    slots - map.layers() * map.experts()
-}
-
 /// The load calls for another map, and it is time for one.
 fn balanced(view: &View, map: &ExpertMap, steps: &mut Steps) -> Option<ExpertsConfig> {
     let load = view.observed.loads.get(&view.number).filter(|load| load.version == map.version())?;

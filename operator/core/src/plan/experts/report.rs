@@ -1,7 +1,6 @@
 //! What status tells of the experts of one replica.
 
 use super::load::balance;
-use super::next::copies;
 use super::{View, routes_by};
 use crate::objects::ExpertsConfig;
 use crate::observed::{ObservedPod, RankReport};
@@ -35,7 +34,7 @@ pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String
         version: version(map.version()),
         loaded: count(reports.iter().filter(|report| report.loaded >= map.version()).count()),
         routing: count(routing),
-        copies: count(copies(map)),
+        copies: count(map.copies()),
         balance: load
             .and_then(|load| balance(map, &load.tokens))
             .or_else(|| before.and_then(|before| before.balance.clone())),

@@ -13,8 +13,7 @@ const TWO_SAMPLES: f64 = std::f64::consts::SQRT_2;
 /// How good a map is for some tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
-    /// Load of the busiest rank over the mean of all ranks; over layers, the sum of the busiest over the sum of the
-    /// means, because a step waits for the busiest rank of each layer. 1 if there were no tokens.
+    /// See [`balance`]; 1 if there were no tokens.
     pub balance: f64,
     /// Slots beyond one for each expert, all layers together.
     pub copies: usize,
@@ -32,8 +31,7 @@ impl Figures {
     /// If it is of another model than the input.
     pub fn of(map: &ExpertMap, input: &Input) -> Figures {
         let nodes = nodes(input.ranks, map.ranks());
-        let (mut busiest, mut total, mut slots, mut crowded) = (0.0, 0.0, 0, 0);
-        let (mut apart, mut all) = (0.0, 0.0);
+        let (mut crowded, mut apart, mut all) = (0, 0.0, 0.0);
         for (number, tokens) in input.tokens.iter().enumerate() {
             let shares: Vec<usize> = (0..map.ranks()).map(|rank| map.held(number, rank).len()).collect();
             let terms = Terms::new(tokens, &nodes, &shares);
@@ -41,11 +39,6 @@ impl Figures {
             for rank in 0..map.ranks() {
                 map.held(number, rank).iter().for_each(|&expert| layer.put(usize::from(expert), rank));
             }
-            if !terms.uncounted {
-                busiest += layer.load(layer.busiest());
-                total += terms.tokens.iter().sum::<f64>();
-            }
-            slots += shares.iter().sum::<usize>();
             crowded += layer.crowded();
             for pair in pairs(input, number).unwrap_or_default() {
                 let [a, b] = pair.experts.map(usize::from);
@@ -54,12 +47,31 @@ impl Figures {
             }
         }
         Figures {
-            balance: if total > 0.0 { busiest / (total / map.ranks() as f64) } else { 1.0 },
-            copies: slots - map.layers() * map.experts(),
+            balance: balance(map, input.tokens).unwrap_or(1.0),
+            copies: map.copies(),
             crowded,
             cross_node: input.together.map(|_| if all > 0.0 { apart / all } else { 0.0 }),
         }
     }
+}
+
+/// Load of the busiest rank over the mean of all ranks; over layers, the sum of the busiest over the sum of the means,
+/// because a step waits for the busiest rank of each layer. An expert's tokens are shared by its holders. `None` if there
+/// were no tokens; those of layers or experts that the map does not have are left out.
+pub fn balance(map: &ExpertMap, tokens: &[Vec<u64>]) -> Option<f64> {
+    let (mut busiest, mut total) = (0.0, 0.0);
+    for (layer, tokens) in tokens.iter().enumerate().take(map.layers()) {
+        let held = |rank| map.held(layer, rank).iter().map(|&expert| usize::from(expert));
+        let mut copies = vec![0_u32; map.experts()];
+        (0..map.ranks()).flat_map(held).for_each(|expert| copies[expert] += 1);
+        let share = |expert: usize| {
+            tokens.get(expert).map_or(0.0, |&tokens| tokens as f64) / f64::from(copies[expert])
+        };
+        let loads = (0..map.ranks()).map(|rank| held(rank).map(share).sum::<f64>());
+        busiest += loads.fold(0.0, f64::max);
+        total += tokens.iter().take(map.experts()).map(|&tokens| tokens as f64).sum::<f64>();
+    }
+    (total > 0.0).then(|| busiest * map.ranks() as f64 / total)
 }
 
 /// How often copies of two experts, each taken by chance, are on different nodes.
