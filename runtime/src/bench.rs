@@ -3,9 +3,9 @@
 use crate::config::BenchArgs;
 use crate::machine;
 use crate::model_dir;
-use crate::termination::failed;
+use crate::termination::{failed, not_loaded};
 use coterie_api::launch::Termination;
-use coterie_engine::{Engine, EngineOptions, Event, LoadError, Request};
+use coterie_engine::{Engine, EngineOptions, Event, Request};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ impl Timing {
 /// Measures, and prints one JSON object.
 pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
-    let inspection = coterie_engine::inspect(&args.model).map_err(rejected)?;
+    let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
     let options = EngineOptions {
         quantization: args.quantization,
         device: args.device,
@@ -72,7 +72,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         prefix_cache: false,
     };
     let started = Instant::now();
-    let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(rejected)?;
+    let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(not_loaded)?;
     let load_s = started.elapsed().as_secs_f64();
 
     let mut timings = Vec::new();
@@ -168,10 +168,6 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 fn threads(args: &BenchArgs) -> usize {
     if args.threads > 0 { args.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
-}
-
-fn rejected(error: LoadError) -> Termination {
-    Termination { reason: error.reason(), message: error.to_string() }
 }
 
 #[cfg(test)]

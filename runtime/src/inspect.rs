@@ -4,7 +4,7 @@ use crate::config::{InspectArgs, Output};
 use crate::machine;
 use crate::model_dir;
 use crate::served_model::TextSide;
-use crate::termination::{failed, write_message};
+use crate::termination::{failed, not_loaded, write_message};
 use coterie_api::launch::{Inspection, Quantization, Termination};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -15,8 +15,7 @@ const GIB: f64 = (1 << 30) as f64;
 /// Inspects, and prints what was found; in a pod, the operator reads it from the termination message.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
-    let inspection = coterie_engine::inspect(&args.model)
-        .map_err(|error| Termination { reason: error.reason(), message: error.to_string() })?;
+    let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
     let text_side = TextSide::load(&args.model)?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),

@@ -14,7 +14,7 @@ use crate::served_model::{ServedModel, TextSide};
 use crate::server::{Front, Limits, accept, router};
 use crate::signals::{Asked, listen};
 use crate::telemetry;
-use crate::termination::failed;
+use crate::termination::{failed, not_loaded};
 use coterie_api::launch::Termination;
 use coterie_engine::Engine;
 use std::path::PathBuf;
@@ -98,7 +98,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
                 Some(prepared) => one_of_several::load(&dir, &engine, prepared, &window, progress),
                 None => Engine::load(&dir, &engine, progress),
             };
-            loaded.map_err(|error| Termination { reason: error.reason(), message: error.to_string() })
+            loaded.map_err(not_loaded)
         };
         serve(listener, options, load, asked).await
     });

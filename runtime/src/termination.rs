@@ -2,6 +2,7 @@
 //! exit code.
 
 use coterie_api::launch::{TERMINATION_MESSAGE_LIMIT, Termination, TerminationReason};
+use coterie_engine::LoadError;
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -16,6 +17,11 @@ pub fn failed(message: impl Into<String>) -> Termination {
 /// The model folder is unusable as it is.
 pub fn model_rejected(message: impl Into<String>) -> Termination {
     Termination { reason: TerminationReason::ModelRejected, message: message.into() }
+}
+
+/// The engine did not take the model or what was asked of it.
+pub fn not_loaded(error: LoadError) -> Termination {
+    Termination { reason: error.reason(), message: error.to_string() }
 }
 
 /// 2 where a person must change the model or the launch, 1 where trying again may help.

@@ -15,13 +15,13 @@ const SAMPLES: u64 = 64;
 /// … of so many bytes, the first right behind the beginning, the last at the file's end.
 const SAMPLE: u64 = 64 << 10;
 
-/// `sha256:` and the SHA-256 over the regular files that lie directly in `dir` (links followed, hidden names left
+/// The SHA-256 over the regular files that lie directly in `dir` (links followed, hidden names left
 /// out), sorted by name: for each the name, its length, the size, and the contents: whole up to 32 MiB; of a larger
 /// file the first 4 MiB and 64 samples of 64 KiB spread evenly up to its end.
 ///
 /// So it tells other weights, an edited tokenizer and a truncated file apart; it does not find a few flipped bytes in
 /// the middle of a large file.
-pub fn digest(dir: &Path) -> Result<String, LoadError> {
+pub fn digest(dir: &Path) -> Result<[u8; 32], LoadError> {
     let mut sha = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     for (name, path) in files(dir)? {
@@ -40,8 +40,13 @@ pub fn digest(dir: &Path) -> Result<String, LoadError> {
             }
         }
     }
-    let hex: String = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
+    Ok(sha.finalize().into())
+}
+
+/// `sha256:` and the digest in hexadecimal.
+pub fn text(digest: &[u8]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }
 
 fn files(dir: &Path) -> Result<Vec<(Vec<u8>, PathBuf)>, LoadError> {
@@ -82,7 +87,8 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         fs::write(at("a"), "one").unwrap();
         let first = digest(dir.path()).unwrap();
-        assert!(first.starts_with("sha256:") && first.len() == 7 + 64, "{first}");
+        let written = text(&first);
+        assert!(written.starts_with("sha256:") && written.len() == 7 + 64, "{written}");
         fs::write(at(".hidden"), "x").unwrap();
         assert_eq!(digest(dir.path()).unwrap(), first);
         fs::write(at("a"), "two").unwrap();

@@ -1,6 +1,6 @@
 //! Reads a model folder's headers and says what serving it takes.
 
-use crate::digest::digest;
+use crate::digest;
 use crate::engine::{LOGIT_ROWS, SPARE_TOKENS, STEP_TOKENS};
 use crate::load_error::LoadError;
 use crate::model;
@@ -34,7 +34,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
         kv_bytes_per_token: model::state_bytes_per_token(&config) as u64,
         state_bytes: 0,
         working_bytes: working_bytes(&config),
-        digest: digest(dir)?,
+        digest: digest::text(&digest::digest(dir)?),
         devices: vec![Device::Cpu],
     })
 }

@@ -2,8 +2,8 @@
 
 use crate::config::ServeArgs;
 use crate::exchange::{ExchangeOptions, Prepared, Window};
-use crate::termination::failed;
-use coterie_api::launch::{Termination, TerminationReason};
+use crate::termination::{failed, not_loaded};
+use coterie_api::launch::Termination;
 use coterie_engine::digest::digest;
 use coterie_engine::engine::Engine;
 use coterie_engine::moe::share::Share;
@@ -23,7 +23,7 @@ pub fn prepare(args: &ServeArgs) -> Result<Option<Prepared>, Termination> {
         peers: peers.clone(),
         tls: ranks.exchange_tls.clone(),
         activations: ranks.activations,
-        model: model(&args.model)?,
+        model: digest(&args.model).map_err(not_loaded)?,
         quantization: args.quantization,
         // A step has at least a row for each request that runs.
         step_rows: args.step_tokens.max(args.max_running),
@@ -49,20 +49,4 @@ pub fn load(
     };
     let share = Share { rank, map: &map, activations, connect: Box::new(connect) };
     Engine::load_with(dir, options, Some(share), |_| {}, progress)
-}
-
-/// The digest of the folder `dir`, by which ranks know that they serve the same model.
-fn model(dir: &Path) -> Result<[u8; 32], Termination> {
-    let text =
-        digest(dir).map_err(|error| Termination { reason: error.reason(), message: error.to_string() })?;
-    let hex = text.strip_prefix("sha256:").unwrap_or(&text);
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        let digits = hex.get(2 * at..2 * at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        *byte = digits.ok_or_else(|| Termination {
-            reason: TerminationReason::Failed,
-            message: format!("the digest {text:?} of the model is no SHA-256; this is a bug of the runtime"),
-        })?;
-    }
-    Ok(bytes)
 }
