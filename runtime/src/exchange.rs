@@ -54,7 +54,7 @@ use keeper::Keeper;
 use limits::Limits;
 use placed::Placed;
 use sender::Links;
-use shared::{Beginning, Shared};
+use shared::{Given, Shared};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -172,7 +172,7 @@ impl Prepared {
         let Prepared { options, map, guard, listener } = self;
         let address = listener.local_addr()?;
         let (shape, activations, step_rows) = (host.shape(), options.activations, options.step_rows);
-        let shared = Arc::new(Shared::new(Beginning {
+        let given = Given {
             own: options.rank,
             terms: Terms {
                 model: options.model,
@@ -187,9 +187,8 @@ impl Prepared {
             counts: window.counts.clone(),
             adopt_limit: options.adopt_limit,
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            map: Placed::new(map),
-            peer_wait: options.peer_wait,
-        }));
+        };
+        let shared = Arc::new(Shared::new(given, Placed::new(map), options.peer_wait));
         let desk = Arc::new(Desk::default());
         let inbound = Inbound::new(shared.clone(), desk.clone());
         let links = Links::default();

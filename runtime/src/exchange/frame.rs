@@ -218,10 +218,10 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn parcel() -> Header {
+    pub fn parcel() -> Header {
         let sequence = 9;
         Header {
             kind: Kind::Parcel,

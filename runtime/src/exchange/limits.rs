@@ -69,25 +69,12 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::super::frame::HEADER;
+    use super::super::frame::tests::parcel;
     use super::*;
     use proptest::prelude::*;
 
     const LIMITS: Limits =
         Limits { shape: ExpertShape { layers: 2, experts: 8, hidden: 3 }, row_bytes: 6, step_rows: 4 };
-
-    fn parcel() -> Header {
-        let sequence = 9;
-        Header {
-            kind: Kind::Parcel,
-            adopt: true,
-            layer: 1,
-            experts: 2,
-            rows: 2,
-            sends: 3,
-            payload: 36,
-            sequence,
-        }
-    }
 
     #[test]
     fn what_cannot_be_is_refused_before_anything_is_allocated() {

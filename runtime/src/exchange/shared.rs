@@ -14,12 +14,23 @@ use coterie_api::expert_report::ExpertReport;
 use coterie_api::peers::Peers;
 use coterie_engine::moe::exchange::{ExpertHost, Route};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the threads of the exchange share.
+/// What the threads of the exchange share; what it was given is read as its own.
 pub struct Shared {
+    given: Given,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held while an expert is read, so that only one is in memory twice.
+    loading: Mutex<()>,
+    ended: AtomicBool,
+}
+
+/// What does not change.
+pub struct Given {
     pub own: u16,
     pub terms: Terms,
     pub limits: Limits,
@@ -29,11 +40,14 @@ pub struct Shared {
     pub adopt_limit: usize,
     /// Seconds since 1970.
     pub since: u64,
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Held while an expert is read, so that only one is in memory twice.
-    loading: Mutex<()>,
-    ended: AtomicBool,
+}
+
+impl Deref for Shared {
+    type Target = Given;
+
+    fn deref(&self) -> &Given {
+        &self.given
+    }
 }
 
 struct State {
@@ -55,25 +69,9 @@ pub enum Trouble {
     Loading,
 }
 
-/// What a [`Shared`] begins with.
-pub struct Beginning {
-    pub own: u16,
-    pub terms: Terms,
-    pub limits: Limits,
-    pub host: Arc<dyn ExpertHost>,
-    pub guard: Guard,
-    pub counts: ExchangeCounts,
-    pub adopt_limit: usize,
-    pub since: u64,
-    /// The map whose experts are loaded.
-    pub map: Placed,
-    pub peer_wait: Duration,
-}
-
 impl Shared {
-    pub fn new(beginning: Beginning) -> Shared {
-        let Beginning { own, terms, limits, host, guard, counts, adopt_limit, since, map, peer_wait } =
-            beginning;
+    /// Of a rank that has loaded what `map` gives it, and waits so long for ranks that it has never reached.
+    pub fn new(given: Given, map: Placed, peer_wait: Duration) -> Shared {
         let state = State {
             maps: Maps::new(Arc::new(map)),
             lives: Lives::new(peer_wait),
@@ -83,8 +81,7 @@ impl Shared {
             trouble: [None, None],
         };
         let (state, changed, loading) = (Mutex::new(state), Condvar::new(), Mutex::new(()));
-        let ended = AtomicBool::new(false);
-        Shared { own, terms, limits, host, guard, counts, adopt_limit, since, state, changed, loading, ended }
+        Shared { given, state, changed, loading, ended: AtomicBool::new(false) }
     }
 
     // Poisoned only by a panic of ours, which was logged; every change under the lock is whole.

@@ -14,7 +14,6 @@ mod memory;
 #[allow(dead_code)]
 mod model;
 mod rank;
-mod ranks;
 mod refusals;
 mod serving;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]

@@ -30,6 +30,18 @@ impl Process {
 
     /// Starts with the model folder `model` and waits until it is ready.
     pub async fn of(model: &Path, more: &[&str]) -> Process {
+        let process = Process::spawn(model, more);
+        for _ in 0..6000 {
+            if exchange(process.address, "GET", "/ready", "").await.status == 200 {
+                return process;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never ready");
+    }
+
+    /// Starts with the model folder `model` and waits only until it listens.
+    pub fn spawn(model: &Path, more: &[&str]) -> Process {
         let termination = TerminationLog::new();
         let mut child = coterie(&["serve", "--host", "127.0.0.1", "--port", "0", "--served-name", "tiny"])
             .args(["--log-format", "json", "--model"])
@@ -43,14 +55,7 @@ impl Process {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let address = lines.find_map(|line| address_in(&line)).expect("it says where it listens");
         std::thread::spawn(move || lines.for_each(drop));
-        let process = Process { address, child, termination, _folder: None };
-        for _ in 0..6000 {
-            if exchange(address, "GET", "/ready", "").await.status == 200 {
-                return process;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never ready");
+        Process { address, child, termination, _folder: None }
     }
 
     pub async fn post(&self, path: &str, mut body: Value) -> Reply {

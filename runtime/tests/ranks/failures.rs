@@ -1,6 +1,6 @@
 //! Ranks that die, hang and come back.
 
-use crate::replica::{Replica, choice, map, oracle};
+use crate::replica::{LAYERS, Replica, choice, map, oracle};
 use coterie_api::expert_report::PeerState;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -72,6 +72,41 @@ async fn a_stopped_rank_is_left_out_and_taken_back() {
     replica.until_seen(1, 2, PeerState::Alive).await;
     replica.until_seen(2, 1, PeerState::Alive).await;
     replica.agrees_with(&expected).await;
+}
+
+#[tokio::test]
+async fn several_ranks_answer_like_one_whatever_happens_to_another() {
+    let expected = &oracle(1, &[]).await[0];
+    // Experts 0 and 3 are on one rank only.
+    let replica = Replica::start(&map(1, &[&[0, 1], &[1, 2], &[2, 3]]), &[]).await;
+    for rank in 0..3 {
+        assert_eq!(&choice(&replica.ask(rank, 0).await), expected);
+        let report = replica.report(rank).await;
+        assert_eq!((report.rank, report.held, report.adopted), (rank as u16, 4, 0));
+        assert!(report.tokens.iter().flatten().sum::<u64>() > 0);
+    }
+
+    // Stopped, it is left out; going on, it is used again.
+    replica.signal(1, "STOP");
+    assert_eq!(&choice(&replica.ask(0, 0).await), expected);
+    replica.until_seen(0, 1, PeerState::Left).await;
+    assert_eq!(&choice(&replica.ask(2, 0).await), expected);
+    replica.signal(1, "CONT");
+    replica.until_seen(0, 1, PeerState::Alive).await;
+    assert_eq!(&choice(&replica.ask(1, 0).await), expected);
+
+    // Killed, its lost experts are taken over.
+    let began = Instant::now();
+    replica.signal(2, "KILL");
+    assert_eq!(&choice(&replica.ask(0, 0).await), expected);
+    println!("an answer of 24 tokens after a kill took {:?}", began.elapsed());
+    replica.until_seen(0, 2, PeerState::Left).await;
+    assert_eq!(&choice(&replica.ask(1, 0).await), expected);
+    let adopted = replica.report(0).await.adopted + replica.report(1).await.adopted;
+    assert!(
+        (1..=2 * LAYERS as u32).contains(&adopted),
+        "expert 3 of each layer that asked for it: {adopted}"
+    );
 }
 
 #[tokio::test]

@@ -7,11 +7,17 @@
 #[allow(dead_code)]
 mod client;
 mod failures;
+#[path = "../process/folder.rs"]
+#[allow(dead_code)]
+mod folder;
 mod hostile;
 #[path = "../http/model.rs"]
 #[allow(dead_code)]
 mod model;
 mod moves;
+#[path = "../process/rank.rs"]
+#[allow(dead_code)]
+mod rank;
 mod replica;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]
 mod tiny_mixtral;

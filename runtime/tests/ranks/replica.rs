@@ -1,15 +1,13 @@
 //! The processes of one replica, and the files by which they share its experts.
 
 use crate::client::{Reply, exchange};
-use crate::{model, tiny_mixtral};
+use crate::folder::whole;
+use crate::rank::Process;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::expert_report::{ExpertReport, PeerState};
 use coterie_api::peers::{Peer, Peers};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -25,25 +23,14 @@ pub struct Replica {
     files: TempDir,
     ports: Vec<u16>,
     more: Vec<String>,
-    ranks: Vec<Option<Rank>>,
-}
-
-pub struct Rank {
-    child: Child,
-    pub address: SocketAddr,
+    ranks: Vec<Option<Process>>,
 }
 
 impl Replica {
     /// The ranks of `map`, of which none runs yet; `more` are further flags of each.
     pub fn new(map: &ExpertMap, more: &[&str]) -> Replica {
-        let folder = model::folder();
-        let mut config = tiny_mixtral::config();
-        config["vocab_size"] = 259.into();
-        config["eos_token_id"] = model::END.into();
-        config["max_position_embeddings"] = 400.into();
-        tiny_mixtral::write(folder.path(), &config, &tiny_mixtral::tensors(&config, 1));
         let mut replica = Replica {
-            folder,
+            folder: whole(),
             files: tempfile::tempdir().unwrap(),
             ports: Vec::new(),
             more: more.iter().map(|flag| (*flag).to_owned()).collect(),
@@ -94,33 +81,14 @@ impl Replica {
         self.ranks[rank] = Some(self.spawn(rank));
     }
 
-    fn spawn(&self, rank: usize) -> Rank {
-        let path = |name: &str| -> PathBuf { self.files.path().join(name) };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_coterie"))
-            .args(["serve", "--host", "127.0.0.1", "--port", "0", "--served-name", "tiny", "--threads", "1"])
-            .args(["--log-format", "json", "--context", "300", "--drain-seconds", "20", "--model"])
-            .arg(self.folder.path())
-            .args(["--rank", &rank.to_string(), "--exchange-port", &self.ports[rank].to_string()])
-            .arg("--expert-map")
-            .arg(path("map.json"))
-            .arg("--peers")
-            .arg(path("peers.json"))
-            .args(&self.more)
-            .env_remove("RUST_LOG")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| http_address(&line)).expect("it says where it listens");
-        let show = std::env::var_os("SHOW_RANKS").is_some();
-        std::thread::spawn(move || {
-            for line in lines {
-                if show {
-                    eprintln!("rank {rank}: {line}");
-                }
-            }
-        });
-        Rank { child, address }
+    fn spawn(&self, rank: usize) -> Process {
+        let files = ["map.json", "peers.json"].map(|name| self.files.path().join(name));
+        let [map, peers] = files.each_ref().map(|file| file.to_str().unwrap());
+        let (rank, port) = (rank.to_string(), self.ports[rank].to_string());
+        let mut flags = vec!["--threads", "1", "--context", "300", "--drain-seconds", "20", "--rank", &rank];
+        flags.extend(["--expert-map", map, "--peers", peers, "--exchange-port", &port]);
+        flags.extend(self.more.iter().map(String::as_str));
+        Process::spawn(self.folder.path(), &flags)
     }
 
     pub async fn all_ready(&self) {
@@ -148,8 +116,7 @@ impl Replica {
     }
 
     pub fn signal(&self, rank: usize, name: &str) {
-        let pid = self.ranks[rank].as_ref().unwrap().child.id();
-        assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
+        self.ranks[rank].as_ref().expect("the rank runs").signal(name);
     }
 
     pub async fn report(&self, rank: usize) -> ExpertReport {
@@ -210,13 +177,6 @@ impl Replica {
     }
 }
 
-impl Drop for Rank {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A request of its own length, with log probabilities.
 fn body(number: u64) -> Value {
     let prompt: Vec<u64> = (0..5 + number % 7 * 9).map(|at| (at * at + 3 * number) % 250).collect();
@@ -249,9 +209,4 @@ pub fn map(version: u64, layer: &[&[u16]]) -> ExpertMap {
 /// Nobody else takes it soon: the system gives ports of its own choice in turn.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn http_address(line: &str) -> Option<SocketAddr> {
-    let entry: Value = serde_json::from_str(line).ok()?;
-    entry["address"].as_str()?.parse().ok()
 }
