@@ -70,7 +70,11 @@ impl<'a> Maker<'a> {
                         if overdue > self.now {
                             steps.look_again(overdue.duration_since(self.now));
                         } else {
-                            steps.delete_at_once(pod, "its node does not let it end, and its name is needed");
+                            steps.delete_within(
+                                pod,
+                                0,
+                                "its node does not let it end, and its name is needed",
+                            );
                         }
                     }
                 }
