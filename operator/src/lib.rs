@@ -5,6 +5,7 @@
 //! with its Lease, `certificates` with its Secrets and `definition`, which looks at the CRD. `reports` asks ranks.
 
 mod apply;
+mod ask;
 mod backoff;
 mod book;
 mod certificates;
@@ -15,6 +16,7 @@ mod error;
 mod health;
 mod http;
 mod leader;
+mod loads;
 mod metrics;
 mod observe;
 pub mod options;

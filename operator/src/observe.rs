@@ -10,6 +10,7 @@ use crate::Operator;
 use crate::book::{Book, Change, Key};
 use crate::certificates::Certificates;
 use crate::error::Error;
+use crate::loads::Loads;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::readable::{Guarded, readable};
@@ -24,6 +25,7 @@ use coterie_operator_core::observed::{
 };
 use coterie_operator_core::validate::Source;
 use coterie_operator_core::{Deployment, Observed};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{Store, store};
@@ -43,6 +45,7 @@ pub struct Observer {
     services: Book<Service>,
     config_maps: Book<ConfigMap>,
     reports: Arc<Reports>,
+    rank_loads: Arc<Loads>,
     progress: Progresses,
 }
 
@@ -75,6 +78,7 @@ impl Observer {
             services: Book::default(),
             config_maps: Book::default(),
             reports: Arc::new(Reports::new(load_window)),
+            rank_loads: Arc::default(),
             progress: Progresses::default(),
         });
         let (seen, progress) = (observer.clone(), &observer.progress);
@@ -149,7 +153,11 @@ impl Observer {
             },
         );
         let (seen, reports) = (observer.clone(), observer.reports.clone());
-        let asked = async move { reports.follow(|| seen.own_pods(), &queue).await };
+        let loads = observer.rank_loads.clone();
+        let asked = async move {
+            let pods = || seen.own_pods();
+            futures::join!(reports.follow(pods, &queue), loads.follow(pods, &queue));
+        };
         let follow = async move {
             futures::join!(deployments, pods, nodes, services, config_maps, asked);
         };
@@ -209,6 +217,7 @@ impl Observer {
         // The book has no order; a plan must not depend on that.
         pods.sort_by(|a, b| a.name.cmp(&b.name));
         observed.reports = self.reports.of(&pods);
+        observed.occupancy = self.rank_loads.of(&pods, Timestamp::now());
         observed.pods = pods;
         Ok(observed)
     }
