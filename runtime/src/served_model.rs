@@ -65,7 +65,7 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// Forms that its answers can be given.
     pub grammars: Arc<Grammars>,
-    /// For the long text that is split into tokens.
+    /// For the long text that is split into tokens, or the long answer that is followed.
     long: Arc<Semaphore>,
 }
 
@@ -73,6 +73,12 @@ impl ServedModel {
     /// The model of which `text` and `engine` are the two sides, and `grammars` the forms of its answers.
     pub fn new(text: Arc<TextSide>, engine: EngineHandle, grammars: Arc<Grammars>) -> ServedModel {
         ServedModel { text, engine, grammars, long: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Waits for the turn to do what takes long beside the network's threads; it lasts until it is dropped. It
+    /// always comes: the semaphore is never closed.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.long.clone().acquire_owned().await.ok()
     }
 
     /// The tokens of `text`; `special` as in [`Tokenizer::encode`].
@@ -88,8 +94,7 @@ impl ServedModel {
         if text.len() <= SHORT {
             return self.aside(None, move |side| side.tokenizer.encode(&text, special)).await;
         }
-        // The semaphore is never closed, so the turn always comes.
-        let turn = self.long.clone().acquire_owned().await.ok();
+        let turn = self.turn().await;
         let encode = move |side: &TextSide| {
             let exceeds = side.tokenizer.exceeds(&text, context)?;
             if exceeds { Ok(None) } else { side.tokenizer.encode(&text, special).map(Some) }

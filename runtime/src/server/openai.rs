@@ -11,6 +11,7 @@ mod messages;
 mod models;
 mod openapi;
 mod parameters;
+mod replay;
 mod response_format;
 mod sampling;
 mod settings;
@@ -30,7 +31,7 @@ use completions::Completions;
 use create::create;
 pub(super) use error::ApiError;
 use parameters::Parameters;
-pub(super) use settings::{Streamed, UsageChunks};
+pub(super) use settings::UsageChunks;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
