@@ -2,7 +2,7 @@
 //! ask whether we live, also while the last ones finish.
 
 use super::Limits;
-use super::openai::ApiError;
+use super::openai::{ApiError, discard};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -178,12 +178,14 @@ async fn answer(
     request: Request<Incoming>,
     refusal: Option<Refusal>,
 ) -> Result<Response, Infallible> {
+    let request = request.map(Body::new);
     if let Some(refusal) = refusal
         && !FOR_PROBES.contains(&request.uri().path())
     {
+        discard(request).await;
         return Ok(refusal().into_response());
     }
-    router.oneshot(request.map(Body::new)).await
+    router.oneshot(request).await
 }
 
 /// Returns once `stop` is true, or nobody is left to say so.

@@ -25,7 +25,7 @@ pub(super) use answer::{Answer, Usage};
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
-pub(super) use body::BodyRoom;
+pub(super) use body::{BodyRoom, discard};
 use chat::Chat;
 use completions::Completions;
 use create::create;

@@ -106,6 +106,8 @@ async fn to_the_end_of_a_drain_probes_are_answered_and_nothing_new_is_taken() {
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.header("connection"), Some("close"));
     assert_eq!(server.get("/v1/models").await.status, 503);
+    let large = server.chat(user(&"x".repeat(4 << 20), json!({}))).await;
+    assert_eq!(large.status, 503, "the answer comes also where the whole body is not looked at");
     for _ in 0..3 {
         let draining = load(&server).await;
         assert_eq!((draining.ready, draining.draining, draining.running), (false, true, 1));

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 /// `begun.id` at most, bytes.
 pub(super) const LONGEST_ID: usize = 64;
-/// More tokens than this are followed one answer at a time, so that a thread is left for short prompts. So many take a
-/// few milliseconds.
+/// More tokens than this are followed one answer at a time, so that a thread is left for short prompts. So many take 10
+/// to 20 ms.
 const SHORT: usize = 4096;
 
 /// Takes the parameter. Token ids below `vocabulary` exist.
