@@ -68,10 +68,10 @@ impl Exchange {
         Exchange { stream: BufReader::new(stream) }
     }
 
-    /// Reads on until `text` has come.
-    pub async fn read_until(&mut self, text: &str) {
+    /// Reads on until `text` has come; gives what came.
+    pub async fn read_until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
-        while !String::from_utf8_lossy(&seen).contains(text) {
+        while !seen.ends_with(text.as_bytes()) {
             let byte = tokio::time::timeout(PATIENCE, self.stream.read_u8()).await.expect("too slow");
             seen.push(
                 byte.unwrap_or_else(|_| {
@@ -79,6 +79,7 @@ impl Exchange {
                 }),
             );
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     /// Reads to the end of the connection.
@@ -87,6 +88,18 @@ impl Exchange {
         tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("too slow").unwrap();
         String::from_utf8_lossy(&rest).into_owned()
     }
+}
+
+/// Without the sizes of the chunks in which a body comes; a last one that is not whole is left out.
+pub fn dechunked_so_far(body: &str) -> String {
+    let (mut out, mut rest) = (String::new(), body);
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let Some(chunk) = after.get(..size) else { break };
+        out.push_str(chunk);
+        rest = after.get(size + 2..).unwrap_or_default();
+    }
+    out
 }
 
 pub async fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Reply {
