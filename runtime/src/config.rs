@@ -4,6 +4,7 @@ mod ranks;
 
 pub use ranks::RanksArgs;
 
+use crate::chat_template::SUBCOMMAND;
 use crate::server::Limits;
 use crate::telemetry::check_endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -46,6 +47,9 @@ pub enum Command {
     /// each one's name, size and content; of a file over 32 MiB the first 4 MiB and 64 samples of 64 KiB. It tells
     /// other weights, an edited tokenizer and a cut-off file apart; it does not find a few flipped bytes.
     Inspect(InspectArgs),
+    /// The process in which a chat template is rendered; only coterie itself starts it
+    #[command(name = SUBCOMMAND, hide = true)]
+    RenderTemplate,
 }
 
 /// Form of the log.

@@ -19,5 +19,6 @@ mod rank;
 mod refusals;
 mod replay;
 mod serving;
+mod templates;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]
 mod tiny_mixtral;
