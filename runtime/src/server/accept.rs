@@ -64,13 +64,14 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Limits, mut s
     while !(stopped && connections.is_empty()) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if stopped => {
-                    let place = places.late();
-                    place.map(|place| late.spawn(serve(stream, router.clone(), limits, place, stop.clone())));
-                }
                 Ok((stream, _)) => {
-                    let place = places.take();
-                    place.map(|place| connections.spawn(serve(stream, router.clone(), limits, place, stop.clone())));
+                    let (place, among) = match stopped {
+                        false => (places.take(), &mut connections),
+                        true => (places.late(), &mut late),
+                    };
+                    if let Some(place) = place {
+                        among.spawn(serve(stream, router.clone(), limits, place, stop.clone()));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");

@@ -90,18 +90,6 @@ impl Exchange {
     }
 }
 
-/// Without the sizes of the chunks in which a body comes; a last one that is not whole is left out.
-pub fn dechunked_so_far(body: &str) -> String {
-    let (mut out, mut rest) = (String::new(), body);
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
-        let Some(chunk) = after.get(..size) else { break };
-        out.push_str(chunk);
-        rest = after.get(size + 2..).unwrap_or_default();
-    }
-    out
-}
-
 pub async fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Reply {
     parse(&Exchange::start(address, method, path, body).await.rest().await)
 }

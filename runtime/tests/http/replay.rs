@@ -61,7 +61,10 @@ async fn cut_anywhere_a_stream_goes_on() {
             }
             // What the second rank writes goes on from what the first one wrote.
             rest.steps.iter().for_each(|(_, entry)| take(&mut journal, entry));
-            assert_eq!(journal, Journalled::journal(&whole.steps), "{at}");
+            let tokens = |journal: &Journal| -> Vec<Vec<u32>> {
+                journal.choices.iter().map(|choice| choice.tokens.clone()).collect()
+            };
+            assert_eq!(tokens(&journal), tokens(&Journalled::journal(&whole.steps)), "{at}");
         }
     }
 }

@@ -86,8 +86,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are; with a seed that
-    /// was drawn, no two of the answer have the same. A prompt that the engine would refuse for its length is refused before there are `n` copies of it; it came in `param`.
+    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are; where the
+    /// seed was drawn, all choices of the answer have different ones. A prompt that the engine would refuse for its length
+    /// is refused before there are `n` copies of it; it came in `param`.
     pub fn wanted(self, prompts: &[Request], param: &str, model: &ServedModel) -> Result<Wanted, ApiError> {
         let context = model.engine.context_length();
         for Request { prompt, max_tokens, .. } in prompts {
