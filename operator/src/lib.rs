@@ -8,6 +8,7 @@ mod apply;
 mod backoff;
 mod book;
 mod certificates;
+mod columns;
 mod controller;
 mod definition;
 pub mod dry_run;
@@ -22,6 +23,7 @@ mod queue;
 mod readable;
 mod report;
 mod reports;
+pub mod simulate;
 mod watch;
 mod written;
 

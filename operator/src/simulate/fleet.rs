@@ -157,7 +157,9 @@ impl<'a> Fleet<'a> {
     fn dispatch(&mut self, trace: &Trace, now: f64) {
         while let Some(request) = self.held.front().copied() {
             let free = self.replicas.iter_mut().filter(|it| !it.draining && it.ready <= now && it.has_room());
-            let Some(replica) = free.min_by(|a, b| a.expected_wait().total_cmp(&b.expected_wait())) else { return };
+            let Some(replica) = free.min_by(|a, b| a.expected_wait().total_cmp(&b.expected_wait())) else {
+                return;
+            };
             // What came since the last look has not waited for it.
             replica.take(request, trace.arrivals[request.index].at.max(now - LOOK));
             self.held.pop_front();
@@ -181,19 +183,19 @@ impl<'a> Fleet<'a> {
         if second.is_multiple_of(scaler.every()) {
             let wanted = scaler.decide(&seen).clamp(self.setting.least, self.setting.most);
             if wanted != current {
-                self.outcome.decided(now, current, wanted);
+                self.outcome.decided(now);
             }
             (current..wanted).for_each(|_| self.make(now, self.setting.cold_start));
             (wanted..current).for_each(|_| self.drop_one(now));
         }
-        let kept = self.replicas.iter().filter(|replica| !replica.draining).count();
-        self.outcome.second(now, self.replicas.len(), kept, self.unanswered);
+        self.outcome.second(now, self.replicas.len(), self.unanswered);
     }
 
     /// The newest that is not ready, else the emptiest.
     fn drop_one(&mut self, now: f64) {
         let kept = || self.replicas.iter().enumerate().filter(|(_, replica)| !replica.draining);
-        let coming = kept().filter(|(_, it)| it.ready > now).max_by(|(_, a), (_, b)| a.ready.total_cmp(&b.ready));
+        let coming =
+            kept().filter(|(_, it)| it.ready > now).max_by(|(_, a), (_, b)| a.ready.total_cmp(&b.ready));
         if let Some((at, _)) = coming {
             self.replicas.remove(at);
         } else if let Some((at, _)) = kept().min_by_key(|(_, replica)| replica.in_flight()) {

@@ -12,24 +12,11 @@ pub struct Slo {
     pub itl: f64,
 }
 
-/// One change of the number of replicas.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
-    /// Seconds since the trace began.
-    pub at: f64,
-    /// Replicas before.
-    pub from: usize,
-    /// Replicas after.
-    pub to: usize,
-}
-
 /// One second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Second {
     /// Replicas that hold a device: those on their way and those draining too.
     pub held: usize,
-    /// Replicas that are wanted.
-    pub wanted: usize,
     /// Requests, waiting and running.
     pub requests: usize,
 }
@@ -44,8 +31,8 @@ pub struct Outcome {
     end: f64,
     /// Each second until the last arrival.
     pub seconds: Vec<Second>,
-    /// In order.
-    pub changes: Vec<Change>,
+    /// How often the number of replicas was changed, until the last arrival.
+    pub decisions: usize,
 }
 
 impl Outcome {
@@ -59,7 +46,7 @@ impl Outcome {
             last: vec![f64::INFINITY; count],
             end: trace.seconds(),
             seconds: Vec::new(),
-            changes: Vec::new(),
+            decisions: 0,
         }
     }
 
@@ -70,15 +57,13 @@ impl Outcome {
         }
     }
 
-    pub(super) fn decided(&mut self, at: f64, from: usize, to: usize) {
-        if at <= self.end {
-            self.changes.push(Change { at, from, to });
-        }
+    pub(super) fn decided(&mut self, at: f64) {
+        self.decisions += usize::from(at <= self.end);
     }
 
-    pub(super) fn second(&mut self, at: f64, held: usize, wanted: usize, requests: usize) {
+    pub(super) fn second(&mut self, at: f64, held: usize, requests: usize) {
         if at <= self.end {
-            self.seconds.push(Second { held, wanted, requests });
+            self.seconds.push(Second { held, requests });
         }
     }
 

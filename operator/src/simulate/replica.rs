@@ -1,15 +1,12 @@
 //! A model of one replica: continuous batching with chunked prefill.
 //!
-//! A step computes one token of every running request and up to [`CHUNK`] tokens of the prompts that wait, first come
+//! A step computes one token of every running request and up to [`Speed::chunk`] tokens of the prompts that wait, first come
 //! first served, as long as the batch has a slot. It takes `step + token · running + prompt · chunk` seconds. A prompt that
 //! is through has its first token at the end of the step. Steps that are alike are computed at once.
 
 use coterie_api::rank_load::RankLoad;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-
-/// Prompt tokens that one step computes at most.
-pub const CHUNK: f64 = 128.0;
 
 /// How fast a replica is.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +19,8 @@ pub struct Speed {
     pub prompt: f64,
     /// Requests in one batch.
     pub slots: usize,
+    /// Prompt tokens in one step at most.
+    pub chunk: f64,
 }
 
 /// A request on its way through a replica.
@@ -148,7 +147,7 @@ impl Replica {
 
     /// What the next step computes of which waiting prompts: places in the queue, and tokens.
     fn chunk(&self) -> Vec<(usize, f64)> {
-        let mut free = CHUNK;
+        let mut free = self.speed.chunk;
         let mut chunk = Vec::new();
         let slots = self.speed.slots.saturating_sub(self.running.len());
         for (at, (from, left, _)) in self.waiting.iter().enumerate().take(slots) {
@@ -225,7 +224,7 @@ impl Replica {
 mod tests {
     use super::*;
 
-    const SPEED: Speed = Speed { step: 0.01, token: 0.001, prompt: 0.000_1, slots: 2 };
+    const SPEED: Speed = Speed { step: 0.01, token: 0.001, prompt: 0.000_1, slots: 2, chunk: 512.0 };
 
     fn events(requests: &[(f64, f64, u64)], until: f64) -> (Vec<Event>, Replica) {
         let mut replica = Replica::new(0, 0.0, 1.0, SPEED);
@@ -243,7 +242,8 @@ mod tests {
             Event::First(index, time) => (0, index, time),
             Event::Last(index, time) => (1, index, time),
         };
-        let ((kind, index, time), (kind_expected, index_expected, expected)) = (parts(event), parts(expected));
+        let ((kind, index, time), (kind_expected, index_expected, expected)) =
+            (parts(event), parts(expected));
         assert_eq!((kind, index), (kind_expected, index_expected));
         assert!((time - expected).abs() < 1e-9, "{time} is not {expected}");
     }
@@ -281,8 +281,9 @@ mod tests {
 
     #[test]
     fn in_pieces_it_is_the_same_as_at_once() {
-        let requests: Vec<(f64, f64, u64)> =
-            (0..40).map(|i| (f64::from(i) * 0.037, 100.0 + f64::from(i * 37 % 900), 1 + (i as u64 * 7) % 50)).collect();
+        let requests: Vec<(f64, f64, u64)> = (0..40)
+            .map(|i| (f64::from(i) * 0.037, 100.0 + f64::from(i * 37 % 900), 1 + (i as u64 * 7) % 50))
+            .collect();
         let (at_once, whole) = events(&requests, 60.0);
         let mut replica = Replica::new(0, 0.0, 1.0, SPEED);
         for (index, (from, prompt, output)) in requests.iter().enumerate() {

@@ -35,7 +35,7 @@ const CONVERSATION_RATE: f64 = 5.53;
 /// Deviation of the logarithm of the rate: for slow changes the squared coefficient of variation is 2 exp(s²) - 1.
 const CONVERSATION_DEVIATION: f64 = 0.316;
 /// Seconds after which the rate has forgotten a third of what it was.
-const CONVERSATION_MEMORY: f64 = 240.0;
+const CONVERSATION_MEMORY: f64 = 400.0;
 
 const CODE_RATE: f64 = 2.57;
 /// Requests a second within a burst: median and 99th percentile.
@@ -52,11 +52,8 @@ pub fn trace(shape: Shape, seed: u64, seconds: f64, scale: f64) -> Result<Trace>
         }
         Shape::Code => (code(&mut dice, seconds, scale), Length(1469.0, 7436.0), Length(13.0, 249.0)),
     };
-    let arrival = |at| Arrival {
-        at,
-        prompt_tokens: prompts.draw(&mut dice),
-        output_tokens: outputs.draw(&mut dice),
-    };
+    let arrival =
+        |at| Arrival { at, prompt_tokens: prompts.draw(&mut dice), output_tokens: outputs.draw(&mut dice) };
     let name = format!("synthetic {shape:?}").to_lowercase();
     Trace::new(name, times.into_iter().map(arrival).collect())
 }

@@ -48,7 +48,10 @@ impl Trace {
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let size = fs::metadata(path).with_context(|| format!("cannot read {name}"))?.len();
-        ensure!(size <= BYTES_LIMIT, "{name} has {size} bytes, more than {BYTES_LIMIT}: take a part of the trace");
+        ensure!(
+            size <= BYTES_LIMIT,
+            "{name} has {size} bytes, more than {BYTES_LIMIT}: take a part of the trace"
+        );
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         Self::parse(name, &text)
     }

@@ -111,7 +111,11 @@ fn wanted(
     let waits = signals.queue_depth() > 0;
     let needed = need.replicas();
     if current == 0 {
-        return if waits || signals.running > 0 { (needed.max(1), Reason::Wake) } else { (0, Reason::Asleep) };
+        return if waits || signals.running > 0 {
+            (needed.max(1), Reason::Wake)
+        } else {
+            (0, Reason::Asleep)
+        };
     }
     if needed > current {
         return (needed, Reason::Grow);

@@ -65,7 +65,9 @@ impl Autoscaler for Coterie {
         let fleet = Fleet {
             width: 1,
             ready: seen.ready(),
-            starting: starting.map(|replica| SignedDuration::from_secs_f64(seen.now - replica.made)).collect(),
+            starting: starting
+                .map(|replica| SignedDuration::from_secs_f64(seen.now - replica.made))
+                .collect(),
         };
         let before = self.desired.or(Some(seen.current()));
         let decision = self.scaler.decide(&self.policy, &fleet, before, at(seen.now));

@@ -63,7 +63,11 @@ mod tests {
     #[test]
     fn a_burst_may_wait_as_long_as_is_allowed() {
         assert_eq!(needed(&[2.0; 10], 1.0, 1.0), 2, "20 s of work in 11 s");
-        assert_eq!(needed(&[0.0, 6.0, 0.0], 1.0, 1.0), 3, "6 s of work in a second and the one that it may wait");
+        assert_eq!(
+            needed(&[0.0, 6.0, 0.0], 1.0, 1.0),
+            3,
+            "6 s of work in a second and the one that it may wait"
+        );
         assert_eq!(needed(&[0.0; 10], 1.0, 1.0), 0);
     }
 }

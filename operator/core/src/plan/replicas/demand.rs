@@ -27,6 +27,7 @@ pub struct Demand {
     arrivals: Arrivals,
     fit: Fit,
     mix: Mix,
+    full: Full,
     /// Seconds from made to Ready, newest last.
     starts: VecDeque<f64>,
     /// What an earlier operator had measured.
@@ -50,6 +51,14 @@ struct Source<T> {
 struct Mix {
     requests: f64,
     prompt_tokens: f64,
+    computed_tokens: f64,
+    generated_tokens: f64,
+}
+
+/// What ranks did in stretches in which they had more to do than they could; older ones count less and less.
+#[derive(Clone, Debug, Default)]
+struct Full {
+    seconds: f64,
     computed_tokens: f64,
     generated_tokens: f64,
 }
@@ -92,6 +101,9 @@ pub struct Measured {
     pub output_tokens: f64,
     /// Requests in one batch at most; at least 1.
     pub max_running: f64,
+    /// Share of its time that a rank which had more to do than it could spent on prompts and tokens, not on steps as such.
+    /// `None` if none was seen so.
+    pub full_share: Option<f64>,
 }
 
 impl Signals {
@@ -111,6 +123,7 @@ impl Demand {
             arrivals: Arrivals::default(),
             fit: Fit::default(),
             mix: Mix::default(),
+            full: Full::default(),
             starts: start.into_iter().collect(),
             remembered: kept.map(Measured::of),
             last_request: now,
@@ -144,7 +157,10 @@ impl Demand {
     pub fn rank(&mut self, uid: &str, load: &RankLoad, now: Timestamp) {
         let Some(source) = self.ranks.get_mut(uid) else { return };
         let before = source.answer.replace(load.clone());
+        let passed = now.duration_since(source.heard).as_secs_f64();
         source.heard = now;
+        let held =
+            self.routers.values().filter_map(|router| router.answer.as_ref()).any(|load| load.waiting > 0);
         let begun_anew = RankLoad { since: load.since, ..RankLoad::default() };
         // What was begun before the first answer of a rank is nobody's.
         let Some(before) = before else { return };
@@ -167,6 +183,9 @@ impl Demand {
         self.mix.generated_tokens += grown(before.generated_tokens, load.generated_tokens);
         if let Some(stretch) = Stretch::between(&before, load) {
             self.fit.take(&stretch);
+            if is_full(&before, held) && is_full(load, held) {
+                self.full.take(&stretch, passed);
+            }
         }
         if requests > 0.0 || load.running > 0 || load.waiting > 0 {
             self.last_request = self.last_request.max(now);
@@ -188,7 +207,8 @@ impl Demand {
                 },
             );
         }
-        let idle = load.idle_seconds.filter(|idle| (0.0..1e9).contains(idle)).map(SignedDuration::from_secs_f64);
+        let idle =
+            load.idle_seconds.filter(|idle| (0.0..1e9).contains(idle)).map(SignedDuration::from_secs_f64);
         let last = idle.and_then(|idle| now.checked_sub(idle).ok());
         let last = if load.waiting > 0 || load.running > 0 { Some(now) } else { last };
         self.last_request = last.map_or(self.last_request, |last| self.last_request.max(last));
@@ -209,6 +229,7 @@ impl Demand {
         let factor = (-passed / MEMORY_SECONDS).exp();
         self.fit.fade(factor);
         self.mix.fade(factor);
+        self.full.fade(factor);
         self.faded = self.faded.max(now);
         let heard = self.ranks.values().map(|rank| rank.heard);
         let mut heard = heard.chain(self.routers.values().map(|router| router.heard));
@@ -245,9 +266,15 @@ impl Demand {
         Some(Measured {
             rates,
             prompt_tokens: prompt_tokens / requests,
-            computed_share: if prompt_tokens > 0.0 { (computed_tokens / prompt_tokens).min(1.0) } else { 1.0 },
+            computed_share: if prompt_tokens > 0.0 {
+                (computed_tokens / prompt_tokens).min(1.0)
+            } else {
+                1.0
+            },
             output_tokens: generated_tokens / finished,
-            max_running: slots.or(self.remembered.map(|kept| kept.max_running as u64)).unwrap_or(1).max(1) as f64,
+            full_share: self.full.share(&rates),
+            max_running: slots.or(self.remembered.map(|kept| kept.max_running as u64)).unwrap_or(1).max(1)
+                as f64,
         })
     }
 
@@ -271,6 +298,34 @@ impl Mix {
     }
 }
 
+/// Less time says little.
+const FULL_SECONDS: f64 = 10.0;
+
+impl Full {
+    fn take(&mut self, stretch: &Stretch, seconds: f64) {
+        self.seconds += seconds.max(0.0);
+        self.generated_tokens += stretch.counts[1];
+        self.computed_tokens += stretch.counts[2];
+    }
+
+    fn fade(&mut self, factor: f64) {
+        for sum in [&mut self.seconds, &mut self.computed_tokens, &mut self.generated_tokens] {
+            *sum *= factor;
+        }
+    }
+
+    fn share(&self, rates: &Rates) -> Option<f64> {
+        let work = self.computed_tokens * rates.prompt + self.generated_tokens * rates.token;
+        (self.seconds >= FULL_SECONDS).then(|| work / self.seconds)
+    }
+}
+
+/// Whether a rank has more to do than it can: requests wait at it although routers hold others back, or more than a batch
+/// takes in.
+fn is_full(load: &RankLoad, held: bool) -> bool {
+    load.waiting > 0 && (held || load.waiting >= load.running.max(4))
+}
+
 impl Measured {
     /// What a status kept.
     fn of(kept: &MeasuredStatus) -> Self {
@@ -284,6 +339,7 @@ impl Measured {
             prompt_tokens: positive(kept.prompt_tokens),
             computed_share: 1.0,
             output_tokens: positive(kept.output_tokens),
+            full_share: None,
             max_running: positive(kept.max_running).max(1.0),
         }
     }

@@ -33,10 +33,9 @@ mod tests {
         let mut held = Held::default();
         let window = SignedDuration::from_secs(10);
         let mut take = |second, needed| held.take(needed, Timestamp::from_second(second).unwrap(), window);
-        let seen: Vec<usize> =
-            [(0, 3), (2, 5), (4, 2), (8, 4), (12, 1), (13, 1), (18, 1), (19, 1), (24, 1)]
-                .map(|(second, needed)| take(second, needed))
-                .into();
+        let seen: Vec<usize> = [(0, 3), (2, 5), (4, 2), (8, 4), (12, 1), (13, 1), (18, 1), (19, 1), (24, 1)]
+            .map(|(second, needed)| take(second, needed))
+            .into();
         assert_eq!(seen, [3, 5, 5, 5, 5, 4, 4, 1, 1]);
     }
 }

@@ -3,10 +3,11 @@
 //! Work is counted in seconds: what a rank would take for a request's prompt and answer if steps cost nothing by
 //! themselves. A rank does at most `share` of a second's work in a second, the rest goes to the steps: with load `l`
 //! a step takes `step / (1 - l)`, which is the time between two tokens, so the load that just keeps the ITL is
-//! `share = 1 - step / itl`.
+//! `share = 1 - step / itl`, or what a rank that had more to do than it could was seen to do. Less is planned for, by a headroom for what the demand may grow to before a replica comes.
 //!
-//! - **Steady:** the fewest replicas that would have met the demand of the last minutes: with them no request of those
-//!   seconds would have waited longer than the TTFT leaves.
+//! - **Steady:** the fewest replicas that meet the demand of the last seconds, and that would have
+//!   met the demand of the last minutes: with them no request of those seconds would have waited longer than the TTFT
+//!   leaves.
 //! - **Backlog:** what waits now, less what the ready replicas and those on their way do until another one could be
 //!   ready. Only what is left then can be helped by more replicas.
 
@@ -35,8 +36,19 @@ impl Fleet {
 
 /// What is assumed before a replica has come.
 pub const START_SECONDS: f64 = 60.0;
-/// Demand is steady if it lasts as long as a replica takes to come; within these bounds.
-const STEADY_SECONDS: (f64, f64) = (10.0, 60.0);
+/// Demand is steady if it lasts a quarter of what a replica takes to come; within these bounds.
+const STEADY_SHARE: f64 = 0.25;
+const STEADY_SECONDS: (f64, f64) = (5.0, 30.0);
+/// A backlog is drained in the time that a replica takes to come, but not faster than so.
+const DRAIN_SECONDS: f64 = 10.0;
+/// Demand wanders, as far as the square root of the time that it has: by how much more is planned for each square root of
+/// a second that a replica takes to come, and the bounds of that. Docs: docs/design/020-scaler.md.
+const HEADROOM: f64 = 0.033;
+const HEADROOM_BOUNDS: (f64, f64) = (0.1, 0.6);
+/// Share of its time that a rank can spend on work at most, before one was seen with more to do than it could: steps have
+/// only so many tokens. And the least that is believed of one that was.
+const FULL_SHARE: f64 = 0.8;
+const FULL_SHARE_LEAST: f64 = 0.3;
 /// Seconds of demand that are looked at as one.
 const BLOCK: usize = 30;
 /// A prompt of so many times the mean must still get its first token in time.
@@ -51,7 +63,7 @@ pub struct Need {
     pub backlog: f64,
     /// Seconds of work that come each second.
     pub work: f64,
-    /// Seconds of work of one replica in a second.
+    /// Seconds of work of one replica in a second that are planned for.
     pub capacity: f64,
     /// Seconds of work that wait.
     pub waiting: f64,
@@ -75,15 +87,16 @@ pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> 
     let Some(measured) = &signals.measured else {
         return unmeasured(policy, signals);
     };
-    let cost = Cost::of(policy, measured, width);
-    let start = signals.start.unwrap_or(START_SECONDS);
+    let start = signals.start.unwrap_or(START_SECONDS).max(0.0);
+    let cost = Cost::of(policy, measured, width, start);
     // The newest second is not over.
     let over = signals.arrived.len().saturating_sub(1);
     let demand: Vec<f64> = signals.arrived[..over].iter().map(|second| cost.work(second) * margin).collect();
-    let window = start.clamp(STEADY_SECONDS.0, STEADY_SECONDS.1);
+    let window = (STEADY_SHARE * start).clamp(STEADY_SECONDS.0, STEADY_SECONDS.1);
     let work = sum_of_last(&demand, window) / window;
     let waiting = cost.waiting(signals);
-    let steady = (work / cost.capacity).max(cost.slots(work)).max(cost.lately(&demand, signals.newest_second));
+    let steady =
+        (work / cost.capacity).max(cost.slots(work)).max(cost.lately(&demand, signals.newest_second));
     let (left, backlog) = cost.backlog(waiting, work, steady, fleet, start);
     Need { steady, backlog, work, capacity: cost.capacity, waiting, left, start }
 }
@@ -106,7 +119,7 @@ fn sum_of_last(seconds: &[f64], window: f64) -> f64 {
 /// What requests cost, and what replicas can pay.
 struct Cost<'a> {
     measured: &'a Measured,
-    /// Work of one replica in a second, seconds.
+    /// Work of one replica in a second that is planned for, seconds.
     capacity: f64,
     /// Work that may wait for each replica, seconds.
     allowance: f64,
@@ -117,13 +130,16 @@ struct Cost<'a> {
 }
 
 impl<'a> Cost<'a> {
-    fn of(policy: &Scaling, measured: &'a Measured, width: f64) -> Self {
+    fn of(policy: &Scaling, measured: &'a Measured, width: f64, start: f64) -> Self {
         let rates = measured.rates;
         // Where a rank alone takes more than half of the ITL, more replicas cannot reach it.
         let itl = policy.itl.as_secs_f64().max(2.0 * rates.step).max(1e-3);
-        let capacity = width * (1.0 - rates.step / itl);
+        let headroom = (HEADROOM * start.sqrt()).clamp(HEADROOM_BOUNDS.0, HEADROOM_BOUNDS.1);
+        let possible = measured.full_share.map_or(FULL_SHARE, |share| share.clamp(FULL_SHARE_LEAST, 1.0));
+        let capacity = width * (1.0 - rates.step / itl).min(possible) / (1.0 + headroom);
         let ttft = policy.ttft.as_secs_f64();
-        let own = LONG_PROMPT * measured.prompt_tokens * measured.computed_share * rates.prompt * width / capacity;
+        let own =
+            LONG_PROMPT * measured.prompt_tokens * measured.computed_share * rates.prompt * width / capacity;
         let mut cost = Self { measured, capacity, allowance: 0.0, slots: measured.max_running * width, itl };
         cost.allowance = match policy.queue_target {
             Some(count) => f64::from(count) * cost.request(),
@@ -181,7 +197,8 @@ impl<'a> Cost<'a> {
 
     /// Work that is left when a replica made now is ready, and the replicas that this takes beyond `steady`.
     fn backlog(&self, waiting: f64, work: f64, steady: f64, fleet: &Fleet, start: f64) -> (f64, f64) {
-        let mut coming: Vec<f64> = fleet.starting.iter().map(|age| remaining(age.as_secs_f64(), start)).collect();
+        let mut coming: Vec<f64> =
+            fleet.starting.iter().map(|age| remaining(age.as_secs_f64(), start)).collect();
         coming.sort_by(f64::total_cmp);
         let (mut at, mut left, mut replicas) = (0.0, waiting, fleet.ready as f64);
         for ready in coming.iter().copied().filter(|ready| *ready < start).chain([start]) {
@@ -190,14 +207,17 @@ impl<'a> Cost<'a> {
         }
         let there = steady.max(fleet.replicas() as f64);
         let spare = (there * self.capacity - work).max(0.0);
-        let drained = start.max(STEADY_SECONDS.0);
+        let drained = start.max(DRAIN_SECONDS);
         let over = left - there * self.allowance - spare * drained;
-        (left, (over / (drained * self.capacity)).max(0.0) + (there - steady) * f64::from(u8::from(over > 0.0)))
+        (
+            left,
+            (over / (drained * self.capacity)).max(0.0) + (there - steady) * f64::from(u8::from(over > 0.0)),
+        )
     }
 }
 
-/// Seconds until a replica is ready that was made `age` seconds ago. One that takes longer than others may take as long
-/// again as it is late.
+/// Seconds until a replica is ready that was made `age` seconds ago. One that is late may take as long again as it is
+/// late, but still counts: others would be late as well.
 fn remaining(age: f64, start: f64) -> f64 {
-    (start - age).abs()
+    (start - age).abs().min(0.9 * start)
 }

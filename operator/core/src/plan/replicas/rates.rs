@@ -108,8 +108,7 @@ impl Fit {
     fn error(&self, solution: &[f64; 3]) -> f64 {
         let mut error = 0.0;
         for row in 0..3 {
-            let products: f64 =
-                (0..3).map(|column| self.drawn(row, column) * solution[column]).sum();
+            let products: f64 = (0..3).map(|column| self.drawn(row, column) * solution[column]).sum();
             error += solution[row] * (products - 2.0 * self.with_busy[row]);
         }
         error
@@ -217,7 +216,7 @@ mod tests {
         for _ in 0..50 {
             fit.take(&stretch(50.0, 50.0, 0.0));
         }
-        fit.fade(1e-3);
+        fit.fade(1e-4);
         assert_eq!(fit.rates(), None, "the steps fade too");
         fit.take(&Stretch { counts: [100.0, 100.0, 0.0], busy: 2.0 });
         near(fit.rates().unwrap().step, 0.02);

@@ -14,7 +14,12 @@ const NOTABLE: f64 = 0.2;
 
 /// The status after a decision. It is what it was as long as nothing was decided and what it told is ten seconds old or
 /// still true. `current` is how many replicas there should have been until now.
-pub fn record(before: Option<&ScalingStatus>, decision: &Decision, current: usize, now: Timestamp) -> ScalingStatus {
+pub fn record(
+    before: Option<&ScalingStatus>,
+    decision: &Decision,
+    current: usize,
+    now: Timestamp,
+) -> ScalingStatus {
     let now = whole_second(now);
     let time = Time(now);
     let signals = &decision.signals;
@@ -60,7 +65,7 @@ fn count(count: u64) -> i64 {
 /// What was measured, or what was written before if that is nearly the same.
 fn measured(signals: &Signals, before: Option<MeasuredStatus>) -> Option<MeasuredStatus> {
     let Some(measured) = &signals.measured else { return before };
-    let Measured { rates, prompt_tokens, computed_share, output_tokens, max_running } = *measured;
+    let Measured { rates, prompt_tokens, computed_share, output_tokens, max_running, .. } = *measured;
     let after = MeasuredStatus {
         prefill_tokens_per_second: (1.0 / rates.prompt.max(1e-9)).round() as i64,
         step_microseconds: (rates.step * 1e6).round() as i64,

@@ -45,15 +45,17 @@ pub(super) fn sentence(
 ) -> String {
     let queue = requests(signals.queue_depth());
     let mut text = match reason {
-        Reason::Wake => format!("{queue} wait and there is no replica"),
+        Reason::Wake => format!("{queue} and there is no replica"),
         Reason::Asleep => "nobody asks".to_owned(),
         Reason::Grow | Reason::Enough if signals.measured.is_none() => {
-            format!("{queue} wait, and no rank was measured yet")
+            format!("{queue}, and no rank was measured yet")
         }
         Reason::Grow | Reason::Enough => format!("{}{}", demand(need), backlog(need, signals, fleet)),
         Reason::Idle => format!("no request for {} s", policy.idle.as_secs()),
         Reason::Blind => "a router or a rank does not answer, so nothing is taken away".to_owned(),
-        Reason::Shrink => format!("the last {} s would have done with fewer; {}", policy.quiet.as_secs(), demand(need)),
+        Reason::Shrink => {
+            format!("the last {} s would have done with fewer; {}", policy.quiet.as_secs(), demand(need))
+        }
         Reason::NotYet => format!(
             "fewer may do ({}), which was not watched for {} s yet",
             demand(need),
@@ -81,7 +83,7 @@ fn backlog(need: &Need, signals: &Signals, fleet: &Fleet) -> String {
         return String::new();
     }
     format!(
-        "; {} wait, of which {:.1} s of work are left in {:.0} s when another replica can be ready ({} are on their way), \
+        "; {}, of which {:.1} s of work are left in {:.0} s when another replica can be ready ({} on the way), \
          which takes {:.1} more",
         requests(signals.queue_depth()),
         need.left,
@@ -92,5 +94,5 @@ fn backlog(need: &Need, signals: &Signals, fleet: &Fleet) -> String {
 }
 
 fn requests(count: u64) -> String {
-    if count == 1 { "1 request".to_owned() } else { format!("{count} requests") }
+    if count == 1 { "1 request waits".to_owned() } else { format!("{count} requests wait") }
 }
