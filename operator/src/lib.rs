@@ -9,6 +9,7 @@ mod ask;
 mod backoff;
 mod book;
 mod certificates;
+mod columns;
 mod controller;
 mod definition;
 pub mod dry_run;
@@ -24,6 +25,7 @@ mod queue;
 mod readable;
 mod report;
 mod reports;
+pub mod simulate;
 mod watch;
 mod written;
 

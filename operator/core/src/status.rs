@@ -71,6 +71,7 @@ pub fn status(
             hold_reason: hold_reason(plan),
         }),
         experts: if rollout.revision.is_some() { experts(plan) } else { before.experts },
+        scaling: if deployment.scaling.is_some() { before.scaling } else { None },
         last_failure: rollout.failure.clone(),
         last_inspect_failure: plan.inspection.failure.clone(),
     }
