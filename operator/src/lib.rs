@@ -25,6 +25,7 @@ mod queue;
 mod readable;
 mod report;
 mod reports;
+mod scaling;
 pub mod simulate;
 mod watch;
 mod written;

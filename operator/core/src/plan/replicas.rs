@@ -12,6 +12,7 @@ mod held;
 pub mod need;
 pub mod rates;
 mod record;
+mod resolved;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -19,6 +20,7 @@ mod why;
 pub use demand::{Demand, Measured, Signals};
 pub use need::{Fleet, Need};
 pub use record::record;
+pub use resolved::resolved;
 
 use crate::validate::Scaling;
 use coterie_api::deployment::scaling::ScalingStatus;
