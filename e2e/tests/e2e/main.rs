@@ -4,6 +4,7 @@ mod bad_input;
 mod chat;
 mod experts;
 mod failure;
+mod front_door;
 mod lifecycle;
 mod rollout;
 mod scale;
