@@ -43,7 +43,7 @@ impl Coterie {
         };
         demand.router(ROUTER, &load, now);
         // Every two seconds, every second while something waits: as the operator asks them.
-        if seen.now as u64 % 2 == 0 || seen.held > 0 {
+        if (seen.now as u64).is_multiple_of(2) || seen.held > 0 {
             ready().for_each(|replica| demand.rank(&replica.id.to_string(), &replica.load(), now));
         }
         for replica in ready().filter(|replica| replica.ready > 0.0) {

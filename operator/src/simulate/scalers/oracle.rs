@@ -1,4 +1,4 @@
-//! What could be had by somebody who knows the trace and the speed of replicas: a bound to compare with, no policy.
+//! What could be had by somebody who knows the trace and the speed of replicas: something to compare with, no policy.
 
 use super::{Autoscaler, Seen};
 use crate::simulate::fleet::Setting;
@@ -16,10 +16,11 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// It reads the whole trace.
-    pub fn new(trace: &Trace, setting: &Setting, slo: Slo) -> Self {
+    /// It reads the whole trace. `headroom` is how many times the work is planned for: 1 is what replicas can just do, if
+    /// it is spread perfectly.
+    pub fn new(trace: &Trace, setting: &Setting, slo: Slo, headroom: f64) -> Self {
         let speed = setting.speed;
-        let capacity = 1.0 - speed.step / slo.itl.max(2.0 * speed.step);
+        let capacity = (1.0 - speed.step / slo.itl.max(2.0 * speed.step)) / headroom;
         let mut work = vec![0.0; trace.seconds() as usize + 1];
         for arrival in &trace.arrivals {
             work[arrival.at as usize] +=

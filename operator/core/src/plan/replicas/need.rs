@@ -3,7 +3,8 @@
 //! Work is counted in seconds: what a rank would take for a request's prompt and answer if steps cost nothing by
 //! themselves. A rank does at most `share` of a second's work in a second, the rest goes to the steps: with load `l`
 //! a step takes `step / (1 - l)`, which is the time between two tokens, so the load that just keeps the ITL is
-//! `share = 1 - step / itl`, or what a rank that had more to do than it could was seen to do. Less is planned for, by a headroom for what the demand may grow to before a replica comes.
+//! `share = 1 - step / itl`; or less, if a rank that had more to do than it could was seen to do less. Planned for is less
+//! again, by a headroom for what the demand may grow to before a replica comes.
 //!
 //! - **Steady:** the fewest replicas that meet the demand of the last seconds, and that would have
 //!   met the demand of the last minutes: with them no request of those seconds would have waited longer than the TTFT
@@ -125,8 +126,8 @@ struct Cost<'a> {
     allowance: f64,
     /// Requests that one replica runs at once.
     slots: f64,
-    /// Seconds from one token to the next that are aimed at.
-    itl: f64,
+    /// Seconds from one token to the next of a rank that works as much as it may.
+    pace: f64,
 }
 
 impl<'a> Cost<'a> {
@@ -135,12 +136,14 @@ impl<'a> Cost<'a> {
         // Where a rank alone takes more than half of the ITL, more replicas cannot reach it.
         let itl = policy.itl.as_secs_f64().max(2.0 * rates.step).max(1e-3);
         let headroom = (HEADROOM * start.sqrt()).clamp(HEADROOM_BOUNDS.0, HEADROOM_BOUNDS.1);
-        let possible = measured.full_share.map_or(FULL_SHARE, |share| share.clamp(FULL_SHARE_LEAST, 1.0));
-        let capacity = width * (1.0 - rates.step / itl).min(possible) / (1.0 + headroom);
+        let possible = measured.full_share.map_or(FULL_SHARE, |share| share.clamp(FULL_SHARE_LEAST, 0.99));
+        let share = (1.0 - rates.step / itl).min(possible);
+        let capacity = width * share / (1.0 + headroom);
+        let pace = rates.step / (1.0 - share);
         let ttft = policy.ttft.as_secs_f64();
         let own =
             LONG_PROMPT * measured.prompt_tokens * measured.computed_share * rates.prompt * width / capacity;
-        let mut cost = Self { measured, capacity, allowance: 0.0, slots: measured.max_running * width, itl };
+        let mut cost = Self { measured, capacity, allowance: 0.0, slots: measured.max_running * width, pace };
         cost.allowance = match policy.queue_target {
             Some(count) => f64::from(count) * cost.request(),
             None => (ttft - own).max(ttft / 4.0) * capacity,
@@ -163,10 +166,10 @@ impl<'a> Cost<'a> {
         self.work(&Arrived { requests, prompt_tokens: signals.waiting_tokens }).max(0.0)
     }
 
-    /// Replicas whose batches hold what runs at once, by Little's law at the ITL that is aimed at.
+    /// Replicas whose batches hold what runs at once, by Little's law.
     fn slots(&self, work: f64) -> f64 {
         let per_second = work / self.request().max(1e-9);
-        per_second * self.measured.output_tokens * self.itl / self.slots
+        per_second * self.measured.output_tokens * self.pace / self.slots
     }
 
     /// Replicas that would have kept every first token in time, in the blocks of the last minutes. The highest block is
