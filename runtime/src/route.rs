@@ -1,0 +1,164 @@
+//! `coterie route`: the front door. One OpenAI endpoint for every ModelDeployment that it may see.
+//!
+//! A request goes `front` (understood) → `lane` (waits for its turn and a rank, `choice`) → `relay` (sent there, and to
+//! another rank if that one is lost). Which models and ranks there are is a [`Table`], from a `cluster` or a
+//! `ranks_file`. Only `cluster` knows Kubernetes.
+
+mod asked;
+mod choice;
+mod cluster;
+mod door;
+mod fleet;
+mod front;
+mod headers;
+mod lane;
+mod members;
+mod prefix;
+mod rank_client;
+mod ranks_file;
+mod refusals;
+mod relay;
+mod reports;
+mod table;
+
+pub use door::{Door, Patience};
+pub use fleet::Fleet;
+pub use lane::LaneLimits;
+pub use table::{Model, ModelKey, Table};
+
+use crate::config::RouteArgs;
+use crate::machine::open_files;
+use crate::serve::{Ended, INTERRUPTED, LAME_DUCK, until};
+use crate::server::{Limits, accept};
+use crate::signals::{Asked, listen};
+use crate::termination::failed;
+use coterie_api::launch::{Termination, TerminationReason};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// After the drain's deadline, how long streams may take to leave that have nothing more to come.
+const CUT_GRACE: Duration = Duration::from_millis(500);
+
+/// Where the table comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// This file.
+    File(PathBuf),
+    /// The cluster that the environment names: these namespaces, or all if there are none.
+    Cluster(Vec<String>),
+}
+
+/// How a router ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// For how long new requests are still taken once a drain begins.
+    pub lame_duck: Duration,
+    /// How long after its beginning a drain may last.
+    pub drain: Duration,
+}
+
+/// Serves as the command line says, until told to end.
+pub fn run(args: &RouteArgs) -> Result<ExitCode, Termination> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed(format!("the network's threads could not be started: {error}")))?;
+    let ended = runtime.block_on(async {
+        let clients = bind((args.host, args.port).into())?;
+        let scrapers = bind((args.host, args.metrics_port).into())?;
+        let asked = listen()?;
+        let limits = Limits::with_connections(args.max_connections, open_files());
+        let door = Arc::new(Door::new(args.patience(), limits, args.waiting(), args.max_body_bytes));
+        let ending = Ending { lame_duck: LAME_DUCK, drain: Duration::from_secs(args.drain_seconds.into()) };
+        tokio::select! {
+            ended = serve(clients, scrapers, door.clone(), ending, asked) => ended,
+            failed = follow(args.source(), &door.fleet) => Err(failed?),
+        }
+    });
+    runtime.shutdown_background();
+    Ok(match ended? {
+        Ended::Drained => ExitCode::SUCCESS,
+        Ended::Interrupted => ExitCode::from(INTERRUPTED),
+    })
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Termination> {
+    accept::bind(address).map_err(|error| {
+        failed(format!("cannot listen on {address}: {error}; stop what uses the port, or choose another"))
+    })
+}
+
+/// Keeps the table as its source says; ends only with a reason why it cannot.
+pub async fn follow(source: Source, fleet: &Fleet) -> Result<Termination, Termination> {
+    match source {
+        Source::File(path) => {
+            let rejected = |message| Termination { reason: TerminationReason::LaunchRejected, message };
+            let table = ranks_file::read(&path).map_err(rejected)?;
+            fleet.update(&table);
+            ranks_file::follow(path, table, fleet).await;
+        }
+        Source::Cluster(namespaces) => {
+            let client = cluster::connect().await.map_err(|error| {
+                failed(format!(
+                    "no cluster can be asked: {error}; without one, name the ranks with --ranks-file"
+                ))
+            })?;
+            cluster::follow(client, &namespaces, fleet).await;
+        }
+    }
+    Ok(failed("the watch of the models ended; this is a bug".to_owned()))
+}
+
+/// Serves clients and scrapers, until `asked` to end.
+pub async fn serve(
+    clients: TcpListener,
+    scrapers: TcpListener,
+    door: Arc<Door>,
+    ending: Ending,
+    mut asked: watch::Receiver<Asked>,
+) -> Result<Ended, Termination> {
+    if let Ok(address) = clients.local_addr() {
+        tracing::info!(%address, "the front door is open");
+    }
+    let (stop, stopped) = watch::channel(false);
+    let (stop_reports, reports_stopped) = watch::channel(false);
+    let served = accept::accept(clients, front::router(door.clone()), door.limits, stopped);
+    let mut served = tokio::spawn(served);
+    let reports = accept::accept(scrapers, reports::router(door.clone()), Limits::default(), reports_stopped);
+    let reports = tokio::spawn(reports);
+    let mut now = asked.clone();
+    let ended = tokio::select! {
+        _ = until(&mut now, Asked::EndNow) => Ok(Ended::Interrupted),
+        ended = async {
+            until(&mut asked, Asked::Drain).await;
+            tracing::info!(seconds = ending.drain.as_secs(), "draining");
+            door.begin_drain();
+            sleep(ending.lame_duck.min(ending.drain)).await;
+            stop.send_replace(true);
+            let left = ending.drain.saturating_sub(ending.lame_duck);
+            match timeout(left + CUT_GRACE, &mut served).await {
+                Ok(_) => {
+                    tracing::info!("drained");
+                    Ok(Ended::Drained)
+                }
+                Err(_) => {
+                    let running = door.fleet.models().iter().map(|model| model.lane.load()).map(|load| load.running + load.waiting).sum::<u64>();
+                    Err(failed(format!(
+                        "{running} requests were not finished {} s after the process was asked to end and were cut; allow more time with --drain-seconds",
+                        ending.drain.as_secs()
+                    )))
+                }
+            }
+        } => ended,
+    };
+    stop_reports.send_replace(true);
+    served.abort();
+    reports.abort();
+    ended
+}
