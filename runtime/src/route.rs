@@ -11,11 +11,14 @@ mod door;
 mod fleet;
 mod front;
 mod headers;
+mod keys;
 mod lane;
 mod members;
+mod metrics;
 mod prefix;
 mod rank_client;
 mod ranks_file;
+mod record;
 mod refusals;
 mod relay;
 mod reports;
@@ -23,6 +26,7 @@ mod table;
 
 pub use door::{Door, Patience};
 pub use fleet::Fleet;
+pub use keys::{Allowance, KeyRule, Keys};
 pub use lane::LaneLimits;
 pub use table::{Model, ModelKey, Table};
 
@@ -33,8 +37,9 @@ use crate::server::{Limits, accept};
 use crate::signals::{Asked, listen};
 use crate::termination::failed;
 use coterie_api::launch::{Termination, TerminationReason};
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,11 +79,13 @@ pub fn run(args: &RouteArgs) -> Result<ExitCode, Termination> {
         let scrapers = bind((args.host, args.metrics_port).into())?;
         let asked = listen()?;
         let limits = Limits::with_connections(args.max_connections, open_files());
-        let door = Arc::new(Door::new(args.patience(), limits, args.waiting(), args.max_body_bytes));
+        let keys = read_keys(args.keys.as_deref())?;
+        let door = Arc::new(Door::new(args.patience(), limits, args.waiting(), args.max_body_bytes, keys));
         let ending = Ending { lame_duck: LAME_DUCK, drain: Duration::from_secs(args.drain_seconds.into()) };
         tokio::select! {
             ended = serve(clients, scrapers, door.clone(), ending, asked) => ended,
             failed = follow(args.source(), &door.fleet) => Err(failed?),
+            never = follow_keys(args.keys.as_deref(), &door.keys) => match never {},
         }
     });
     runtime.shutdown_background();
@@ -94,11 +101,35 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Termination> {
     })
 }
 
+/// The keys in `folder`, if keys are asked for at all.
+fn read_keys(folder: Option<&Path>) -> Result<Keys, Termination> {
+    let Some(folder) = folder else {
+        tracing::warn!("no API keys are asked for: whoever reaches the port may ask");
+        return Ok(Keys::open());
+    };
+    let (rules, troubles) = keys::read(folder).map_err(rejected)?;
+    for trouble in troubles {
+        tracing::warn!(trouble, "an API key does not count");
+    }
+    tracing::info!(keys = rules.len(), "API keys are asked for");
+    Ok(Keys::only(rules))
+}
+
+async fn follow_keys(folder: Option<&Path>, keys: &Keys) -> Infallible {
+    match folder {
+        Some(folder) => keys::follow(folder, keys).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn rejected(message: String) -> Termination {
+    Termination { reason: TerminationReason::LaunchRejected, message }
+}
+
 /// Keeps the table as its source says; ends only with a reason why it cannot.
 pub async fn follow(source: Source, fleet: &Fleet) -> Result<Termination, Termination> {
     match source {
         Source::File(path) => {
-            let rejected = |message| Termination { reason: TerminationReason::LaunchRejected, message };
             let table = ranks_file::read(&path).map_err(rejected)?;
             fleet.update(&table);
             ranks_file::follow(path, table, fleet).await;

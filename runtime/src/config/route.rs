@@ -27,6 +27,10 @@ pub struct RouteArgs {
     /// Without Kubernetes: file that names models and their ranks, YAML or JSON; read again when it changes
     #[arg(long, value_name = "FILE")]
     pub ranks_file: Option<PathBuf>,
+    /// Folder with API keys, a file each, as a mounted Secret has them; read again when they change. Without it,
+    /// everybody who reaches the port may ask
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
     /// A request may wait so long for a rank, seconds; then it gets status 503
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub hold_seconds: u32,

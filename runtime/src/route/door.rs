@@ -1,12 +1,19 @@
 //! What every request at the front door sees.
 
+use super::asked::Asked;
 use super::fleet::{Fleet, Served};
+use super::keys::Keys;
 use super::lane::{LaneLimits, Need};
+use super::metrics::Metrics;
 use super::rank_client::RankClient;
+use super::record::Record;
 use crate::server::{ApiError, BodyRoom, Limits, unix_seconds};
+use axum::http::HeaderMap;
+use axum::http::uri::PathAndQuery;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How patient the front door is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,10 @@ impl Default for Patience {
 pub struct Door {
     /// The models and their ranks.
     pub fleet: Fleet,
+    /// Who may ask.
+    pub keys: Keys,
+    /// What is counted.
+    pub metrics: Metrics,
     pub(super) client: RankClient,
     /// How long it waits for what.
     pub patience: Patience,
@@ -49,11 +60,19 @@ pub struct Door {
 
 impl Door {
     /// A front door that knows no model. `body_bytes` of large bodies are held at once.
-    pub fn new(patience: Patience, limits: Limits, waiting: LaneLimits, body_bytes: usize) -> Door {
+    pub fn new(
+        patience: Patience,
+        limits: Limits,
+        waiting: LaneLimits,
+        body_bytes: usize,
+        keys: Keys,
+    ) -> Door {
         let client = RankClient::default();
         Door {
             // A rank on a full machine is slow to answer, but not gone.
             fleet: Fleet::new(waiting, client.clone(), patience.lost / 2),
+            keys,
+            metrics: Metrics::default(),
             client,
             patience,
             limits,
@@ -89,12 +108,13 @@ impl Door {
 /// One client's request on its way to a rank.
 #[derive(Debug)]
 pub(super) struct Order {
-    pub asked: super::asked::Asked,
+    pub asked: Asked,
     pub served: Served,
     pub need: Arc<Need>,
-    pub path: axum::http::uri::PathAndQuery,
-    pub headers: axum::http::HeaderMap,
-    pub arrived: std::time::Instant,
+    pub path: PathAndQuery,
+    pub headers: HeaderMap,
+    pub arrived: Instant,
+    pub record: Record,
     /// Of its body among the large ones; free when it is answered.
-    pub _room: Option<tokio::sync::OwnedSemaphorePermit>,
+    pub _room: Option<OwnedSemaphorePermit>,
 }

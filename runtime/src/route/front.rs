@@ -4,11 +4,12 @@ use super::asked::Asked;
 use super::door::{Door, Order};
 use super::headers::onward;
 use super::lane::Need;
+use super::record::Record;
 use super::relay;
 use crate::server::{ApiError, receive, refuse_encoded};
 use axum::extract::{Path, Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -57,13 +58,19 @@ pub(super) async fn ready(State(door): State<Arc<Door>>) -> (StatusCode, &'stati
     }
 }
 
-async fn list(State(door): State<Arc<Door>>) -> Result<Json<Value>, ApiError> {
+async fn list(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    door.keys.caller(&headers)?;
     let names = names(&door)?;
     let models: Vec<Value> = names.into_iter().map(|name| object(&door, &name)).collect();
     Ok(Json(json!({"object": "list", "data": models})))
 }
 
-async fn retrieve(State(door): State<Arc<Door>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn retrieve(
+    State(door): State<Arc<Door>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    door.keys.caller(&headers)?;
     door.model(&name)?;
     Ok(Json(object(&door, &name)))
 }
@@ -89,23 +96,40 @@ fn object(door: &Door, name: &str) -> Value {
 
 /// Answers a request for tokens.
 async fn create(State(door): State<Arc<Door>>, request: Request) -> Result<Response, ApiError> {
+    let order = match order(&door, request).await {
+        Ok(order) => order,
+        Err(refused) => {
+            door.metrics.refused(refused.name());
+            return Err(refused);
+        }
+    };
+    if order.asked.streamed {
+        Ok(relay::streamed(door, order).await)
+    } else {
+        relay::whole(door, order).await
+    }
+}
+
+/// What a request asks for, if its caller may.
+async fn order(door: &Arc<Door>, request: Request) -> Result<Order, ApiError> {
     let arrived = Instant::now();
+    let caller = door.keys.caller(request.headers())?;
     let path =
         PathAndQuery::try_from(request.uri().path()).unwrap_or_else(|_| PathAndQuery::from_static("/"));
     let headers = onward(request.headers());
     let (bytes, room) = receive(request, door.limits.body, &door.bodies).await?.into_parts();
     let asked = Asked::read(bytes.into())?;
     let served = door.model(&asked.model)?;
-    let need = Arc::new(Need {
-        caller: "".into(),
-        priority: 0,
+    let permit = caller.admit(asked.prompt_tokens)?;
+    let need = Need {
+        caller: caller.name.clone(),
+        priority: caller.priority(),
         cost: asked.cost(),
         prompt_tokens: asked.prompt_tokens,
         choices: asked.choices,
         bytes: asked.bytes(),
         prefix: asked.prefix.clone(),
-    });
-    let streamed = asked.streamed;
-    let order = Order { asked, served, need, path, headers, arrived, _room: room };
-    if streamed { Ok(relay::streamed(door, order).await) } else { relay::whole(door, order).await }
+    };
+    let record = Record::begin(door.clone(), permit, served.lane.key.clone(), arrived);
+    Ok(Order { asked, served, need: Arc::new(need), path, headers, arrived, record, _room: room })
 }

@@ -82,11 +82,33 @@ impl ApiError {
         unavailable("rank_lost", message)
     }
 
+    /// A key is asked for, and none came.
+    pub fn no_key() -> ApiError {
+        unauthorized("No API key was sent; send one as 'Authorization: Bearer KEY'.")
+    }
+
+    /// The key is none of ours.
+    pub fn wrong_key() -> ApiError {
+        unauthorized("The API key is not valid.")
+    }
+
+    /// The caller has taken as much as its key allows; more after that time.
+    pub fn caller_at_limit(limit: &str, after: Duration) -> ApiError {
+        let message = format!("This API key allows {limit}; send the request again later.");
+        let code = Some("rate_limit_exceeded");
+        let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message).retry(seconds)
+    }
+
     /// A rank answered in a way that means nothing here.
     pub fn nonsense(what: &str) -> ApiError {
         let message = format!("A rank answered what makes no sense: {what}; send the request again.");
         ApiError::new(StatusCode::BAD_GATEWAY, "server_error", Some("bad_answer"), message)
     }
+}
+
+fn unauthorized(message: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "invalid_request_error", Some("invalid_api_key"), message)
 }
 
 fn unavailable(code: &'static str, message: impl Into<String>) -> ApiError {

@@ -2,6 +2,7 @@
 
 use super::door::Door;
 use super::front::ready;
+use super::metrics::scrape;
 use crate::server::ApiError;
 use axum::extract::State;
 use axum::http::{Method, Uri};
@@ -16,6 +17,7 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .route("/load", get(load))
+        .route("/metrics", get(scrape))
         .fallback(|method: Method, uri: Uri| async move { ApiError::not_here(&method, uri.path()) })
         .with_state(door)
 }

@@ -91,7 +91,7 @@ async fn a_client_that_leaves_ends_its_request_at_the_rank() {
     ranks[0].change(|script| script.pause = Duration::from_secs(3600));
     let body = crate::door::named(&streamed("hello")).to_string();
     let mut client = Exchange::start(door.address, "POST", "/v1/completions", &body).await;
-    let other = json!({"model": "m", "prompt": "x"}).to_string();
+    let other = json!({"model": "m", "prompt": "pend at 30"}).to_string();
     let waiting = Exchange::start(door.address, "POST", "/v1/completions", &other).await;
     door.until("running", |load| load.running == 2).await;
     client.read_until("200 OK").await;

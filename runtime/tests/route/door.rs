@@ -4,7 +4,7 @@ use crate::client::{Reply, exchange};
 use crate::fake_rank::{FakeRank, Happened};
 use coterie_api::front_door::{FrontDoorLoad, ModelLoad};
 use coterie_api::launch::Termination;
-use coterie_runtime::route::{Door, Ending, LaneLimits, Model, ModelKey, Patience, Table, serve};
+use coterie_runtime::route::{Door, Ending, Keys, LaneLimits, Model, ModelKey, Patience, Table, serve};
 use coterie_runtime::serve::Ended;
 use coterie_runtime::server::{Limits, accept};
 use coterie_runtime::signals::Asked;
@@ -54,7 +54,7 @@ pub async fn with_ranks(number: usize) -> (FrontDoor, Vec<FakeRank>) {
 impl FrontDoor {
     pub async fn start(patience: Patience, waiting: LaneLimits) -> FrontDoor {
         let limits = Limits { connections: 10_000, ..Limits::default() };
-        FrontDoor::of(Door::new(patience, limits, waiting, 256 << 20)).await
+        FrontDoor::of(Door::new(patience, limits, waiting, 256 << 20, Keys::open())).await
     }
 
     pub async fn of(door: Door) -> FrontDoor {

@@ -112,7 +112,10 @@ impl Relayed {
             match out {
                 Ok(Some(out)) => return Some(out),
                 Ok(None) => {}
-                Err(error) => return Some(refused(error)),
+                Err(error) => {
+                    self.tries.order.record.failed(&error, self.begun);
+                    return Some(refused(error));
+                }
             }
         }
     }
@@ -185,6 +188,15 @@ impl Relayed {
 
     /// What may be passed on now that `piece` has come. What came before nonsense has happened.
     fn enter(&mut self, splitter: &mut Splitter, piece: &[u8]) -> Result<Vec<u8>, Nonsense> {
+        let passed = self.split(splitter, piece);
+        self.tries.order.record.tokens = self.ledger.tokens();
+        if self.ledger.ended() {
+            self.tries.order.record.answered();
+        }
+        passed
+    }
+
+    fn split(&mut self, splitter: &mut Splitter, piece: &[u8]) -> Result<Vec<u8>, Nonsense> {
         let mut passed = Vec::new();
         for event in splitter.push(piece)? {
             match self.ledger.take(&event) {
@@ -203,7 +215,10 @@ impl Relayed {
 
     async fn pass(&mut self, mut answer: Box<Answer>) -> Result<Option<Out>, ApiError> {
         match answer.read().await {
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                self.tries.order.record.answered();
+                Ok(None)
+            }
             Ok(Some(piece)) => {
                 self.state = State::Plain(answer);
                 Ok(Some(Out::Events(piece)))
@@ -233,6 +248,7 @@ impl Relayed {
                 sentence(&body)
             )));
         }
+        self.tries.order.record.answered();
         let value = serde_json::from_slice::<Value>(&body).ok().filter(|value| value.get("error").is_some());
         let value = value.unwrap_or_else(|| ApiError::nonsense("no events").json());
         let response = (answer.head.status, back(&answer.head.headers), body).into_response();

@@ -63,6 +63,7 @@ impl Tries {
             let mut lease = self.lease().await?;
             match self.send(&mut lease, body.clone()).await? {
                 Sent::Answered(answer) => {
+                    self.order.record.taken(journal.is_some());
                     let (head, body) = answer.into_parts();
                     let (heard, patience) = (Instant::now(), self.door.patience.lost);
                     return Ok(Answer { head, body, lease, heard, patience });
