@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod load;
 pub mod namespace;
+pub mod node;
 pub mod operator;
 pub mod wait;
 

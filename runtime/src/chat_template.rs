@@ -1,40 +1,84 @@
 //! Chat templates: a conversation as the text that the model was trained on.
 //!
-//! Written in Jinja by whoever made the model, rendered here as HuggingFace renders them: the same options, the same
-//! extra functions, and within the bounds of `bounds`.
+//! Written in Jinja by whoever made the model. What a template is shown is decided here; `interpreter` renders it, in a
+//! process of its own (`aside`, `renderer`), because it is a program that came with a download. See docs/design/012.
 
+mod aside;
 mod bounds;
+mod interpreter;
 mod python_json;
+mod renderer;
 mod source;
 mod tools_as_text;
+mod wire;
 
 use crate::conversation::{Conversation, Message, Role, Tool};
-use crate::termination::model_rejected;
+use crate::termination::{failed, model_rejected};
 use crate::tool_calls::ToolFormat;
-use bounds::{Bounded, FUEL, LARGEST_TEMPLATE, RECURSION_LIMIT, on_a_deep_stack};
+pub use aside::{Aside, SUBCOMMAND};
 use coterie_api::launch::Termination;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, Error, ErrorKind, State};
-use python_json::PythonJson;
+pub use interpreter::{Interpreter, Variables};
+pub use renderer::run as run_renderer;
+use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
-
-/// Largest JSON that `tojson` may write in compact form, bytes; parsed for its second form, it takes up to a hundred
-/// times as much.
-const LARGEST_JSON: usize = 2 << 20;
-/// What a byte of it costs, in bytes of plain text.
-const BYTES_PER_JSON_BYTE: usize = 32;
-/// Spaces a level that `tojson` may be asked for.
-const MOST_INDENT: usize = 16;
-const NAME: &str = "chat_template";
+use std::path::{Path, PathBuf};
 
 /// What only a template that takes system messages prints.
 const PROBE: &str = "a system message";
 
+/// Where templates are compiled and rendered.
+#[derive(Clone, Debug)]
+pub enum Rendering {
+    /// In a process of this program, which is `coterie`.
+    Aside(PathBuf),
+    /// In this process, without a clock: for templates that are trusted.
+    Within,
+}
+
+impl Rendering {
+    /// Aside, by the program that runs.
+    pub fn by_this_program() -> Rendering {
+        // Also where the file was replaced since.
+        Rendering::Aside("/proc/self/exe".into())
+    }
+
+    fn compile(&self, text: &str) -> Result<Box<dyn Render>, NotRendered> {
+        Ok(match self {
+            Rendering::Aside(program) => Box::new(Aside::new(program, text)?),
+            Rendering::Within => Box::new(Interpreter::new(text).map_err(NotRendered::Refused)?),
+        })
+    }
+}
+
+/// A compiled template.
+trait Render: Send + Sync {
+    fn render(&self, variables: &Variables) -> Result<String, NotRendered>;
+}
+
+impl Render for Interpreter {
+    fn render(&self, variables: &Variables) -> Result<String, NotRendered> {
+        Interpreter::render(self, variables).map_err(NotRendered::Refused)
+    }
+}
+
+/// Why a template did not compile, or wrote nothing: each a part of a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRendered {
+    /// The interpreter or the template itself says no.
+    #[error("{0}")]
+    Refused(String),
+    /// It took more time or memory than it may.
+    #[error("{0}")]
+    Exceeded(String),
+    /// The machine would not.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// A model's chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    compiled: Box<dyn Render>,
     /// `bos_token`, `eos_token` and the like.
     special_tokens: BTreeMap<String, String>,
     text: String,
@@ -46,41 +90,29 @@ pub struct ChatTemplate {
 
 impl ChatTemplate {
     /// Reads chat_template.jinja, or `chat_template` in tokenizer_config.json. `None` if the model has neither.
-    pub fn load(dir: &Path) -> Result<Option<ChatTemplate>, Termination> {
+    pub fn load(dir: &Path, rendering: &Rendering) -> Result<Option<ChatTemplate>, Termination> {
         let Some(source) = source::read(dir)? else { return Ok(None) };
-        let template = ChatTemplate::new(&source.text, source.special_tokens).map_err(|error| {
-            model_rejected(format!(
-                "the chat template in {} is not valid: {}; repair it or remove it",
-                source.path.display(),
-                sentence(&error)
-            ))
-        })?;
-        Ok(Some(template))
+        let path = source.path.display();
+        let template = ChatTemplate::new(&source.text, source.special_tokens, rendering);
+        template.map(Some).map_err(|why| match why {
+            NotRendered::Refused(_) => {
+                model_rejected(format!("the chat template in {path} is not valid: {why}; repair it or remove it"))
+            }
+            NotRendered::Exceeded(_) => model_rejected(format!(
+                "the chat template in {path} cannot be used, not even for a short conversation: {why}; repair it or remove it"
+            )),
+            NotRendered::Failed(_) => failed(format!("the chat template in {path} was not read: {why}")),
+        })
     }
 
-    /// Compiles a template.
-    pub fn new(text: &str, special_tokens: BTreeMap<String, String>) -> Result<ChatTemplate, Error> {
-        if text.len() > LARGEST_TEMPLATE {
-            let message = format!("it has {} bytes, and {LARGEST_TEMPLATE} are allowed", text.len());
-            return Err(Error::new(ErrorKind::SyntaxError, message));
-        }
-        let mut environment = Environment::new();
-        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION_LIMIT);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(bounds::method);
-        environment.remove_global("debug"); // writes everything that it sees, unpaid
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
-        let source = source::without_generation_marks(text);
-        let environment = on_a_deep_stack(|| {
-            environment.add_template_owned(NAME, source)?;
-            Ok(environment)
-        })?;
+    /// Compiles a template, and tries it.
+    pub fn new(
+        text: &str,
+        special_tokens: BTreeMap<String, String>,
+        rendering: &Rendering,
+    ) -> Result<ChatTemplate, NotRendered> {
         let mut template = ChatTemplate {
-            environment,
+            compiled: rendering.compile(text)?,
             special_tokens,
             text: text.to_owned(),
             tool_format: ToolFormat::of_template(text).filter(|_| text.contains("tools")),
@@ -89,7 +121,11 @@ impl ChatTemplate {
         };
         let probe = [Message::new(Role::System, PROBE), Message::new(Role::User, "hello")];
         let probe = Conversation { messages: probe.into(), ..Conversation::default() };
-        template.takes_system = template.render(&probe).is_ok_and(|text| text.contains(PROBE));
+        template.takes_system = match template.render(&probe) {
+            Ok(text) => text.contains(PROBE),
+            Err(NotRendered::Refused(_)) => false,
+            Err(broken) => return Err(broken),
+        };
         Ok(template)
     }
 
@@ -103,8 +139,8 @@ impl ChatTemplate {
         self.text.contains(word)
     }
 
-    /// The prompt for `conversation`, ready for the assistant's answer. The error is a sentence for the client.
-    pub fn render(&self, conversation: &Conversation) -> Result<String, String> {
+    /// The prompt for `conversation`, ready for the assistant's answer.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, NotRendered> {
         let Conversation { messages, tools, variables: more } = conversation;
         let (messages, tools) = match self.tool_format {
             Some(_) => (messages.clone(), tools.iter().map(Tool::definition).collect::<Vec<_>>()),
@@ -112,24 +148,16 @@ impl ChatTemplate {
         };
         let messages: Vec<Message> =
             messages.into_iter().map(|message| self.with_known_role(message)).collect();
-        let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
-        variables.extend(more.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))));
-        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token))));
-        variables.insert("messages", Value::from(Serde(&messages)));
-        variables.insert("add_generation_prompt", Value::from(true));
-        let told = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(&tools)) };
-        variables.insert("tools", told);
-        variables.insert("documents", Value::from(()));
-        let rendered = on_a_deep_stack(|| {
-            let mut prompt = Bounded::prompt();
-            self.environment
-                .get_template(NAME)?
-                .render_captured_to(Value::from_pairs(variables), &mut prompt)?;
-            prompt.into_text()
-        });
-        rendered.map_err(|error| {
-            format!("the model's chat template refuses these messages: {}", sentence(&error))
-        })
+        let mut variables = more.clone();
+        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.clone(), json(token))));
+        let tools = if tools.is_empty() { Value::Null } else { Value::from(tools) };
+        variables.extend([
+            ("messages".to_owned(), json(&messages)),
+            ("add_generation_prompt".to_owned(), Value::from(true)),
+            ("tools".to_owned(), tools),
+            ("documents".to_owned(), Value::Null),
+        ]);
+        self.compiled.render(&variables)
     }
 
     fn with_known_role(&self, message: Message) -> Message {
@@ -140,44 +168,9 @@ impl ChatTemplate {
     }
 }
 
-/// An error without the position in the template, which a client cannot see.
-fn sentence(error: &Error) -> String {
-    // Of output that could not be written, only the source says why.
-    let source = std::error::Error::source(error).filter(|_| error.kind() == ErrorKind::WriteFailure);
-    match (source, error.detail()) {
-        (Some(source), _) => source.to_string(),
-        (None, Some(detail)) => detail.to_owned(),
-        (None, None) => error.kind().to_string(),
-    }
-}
-
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-fn strftime_now(format: &str) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
-}
-
-/// Python's `json.dumps`, as HuggingFace gives it to templates: not escaped for HTML, `", "` and `": "` between.
-fn to_json(state: &State, value: Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let sorted: Option<bool> = options.get("sort_keys")?;
-    options.assert_all_used()?;
-    let wrong = |why: String| Error::new(ErrorKind::BadSerialization, format!("tojson: {why}"));
-    if indent.is_some_and(|spaces| spaces > MOST_INDENT) {
-        return Err(wrong(format!("indent must be {MOST_INDENT} at most")));
-    }
-    // First into a bounded text: a value that holds itself twice, thirty times over, is small only until it is written.
-    let mut compact = Bounded::new(LARGEST_JSON);
-    serde_json::to_writer(&mut compact, &value).map_err(|error| wrong(error.to_string()))?;
-    bounds::pay(state, compact.bytes().len().saturating_mul(BYTES_PER_JSON_BYTE))?;
-    let json: serde_json::Value =
-        serde_json::from_slice(compact.bytes()).map_err(|error| wrong(error.to_string()))?;
-    let style = PythonJson { indent, ascii: ascii.unwrap_or(false), sorted: sorted.unwrap_or(false) };
-    Ok(Value::from_safe_string(style.write(&json)))
+/// Texts and maps with keys of text can always be written.
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod route;
 pub use ranks::RanksArgs;
 pub use route::RouteArgs;
 
+use crate::chat_template::SUBCOMMAND;
 use crate::server::Limits;
 use crate::telemetry::check_endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -53,6 +54,9 @@ pub enum Command {
     /// each one's name, size and content; of a file over 32 MiB the first 4 MiB and 64 samples of 64 KiB. It tells
     /// other weights, an edited tokenizer and a cut-off file apart; it does not find a few flipped bytes.
     Inspect(InspectArgs),
+    /// The process in which a chat template is rendered; only coterie itself starts it
+    #[command(name = SUBCOMMAND, hide = true)]
+    RenderTemplate,
 }
 
 /// Form of the log.

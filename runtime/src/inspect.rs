@@ -1,5 +1,6 @@
 //! `coterie inspect`: what a model folder holds and what serving it takes.
 
+use crate::chat_template::Rendering;
 use crate::config::{InspectArgs, Output};
 use crate::machine;
 use crate::model_dir;
@@ -16,7 +17,7 @@ const GIB: f64 = (1 << 30) as f64;
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
     let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
-    let text_side = TextSide::load(&args.model)?;
+    let text_side = TextSide::load(&args.model, &Rendering::by_this_program())?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),
         Output::Text => {

@@ -61,6 +61,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Route(args) => (route::run(&args), args.termination_log),
         Command::Bench(args) => (bench::run(&args), args.termination_log),
         Command::Inspect(args) => (inspect::run(&args), args.termination_log),
+        // Whoever asks sees the end of the process; nobody reads what it would say.
+        Command::RenderTemplate => {
+            return chat_template::run_renderer().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
     };
     match result {
         Ok(code) => code,

@@ -12,7 +12,10 @@ const PROMPT: &str = "Hello";
 
 /// Generates one token.
 pub async fn run(model: &ServedModel) -> Result<(), Termination> {
-    let mut tokens = prompt(model).await.map_err(|why| model_rejected(why.into_message()))?;
+    let mut tokens = prompt(model).await.map_err(|why| match why {
+        NotEncoded::Failed(why) => failed(why),
+        why => model_rejected(why.into_message()),
+    })?;
     if tokens.is_empty() {
         return Err(model_rejected(format!(
             "the tokenizer makes no token of {PROMPT:?}; download tokenizer.json again"
@@ -51,6 +54,7 @@ async fn prompt(model: &ServedModel) -> Result<Vec<u32>, NotEncoded> {
     let hello = Conversation { messages: vec![Message::new(Role::User, PROMPT)], ..Conversation::default() };
     match model.encode_chat(hello).await {
         Some(Ok(prompt)) => return Ok(prompt.tokens),
+        Some(Err(broken @ (NotEncoded::Exceeded(_) | NotEncoded::Failed(_)))) => return Err(broken),
         Some(Err(refused)) => tracing::warn!(
             refused = refused.into_message(),
             "the chat template does not take a plain user message"

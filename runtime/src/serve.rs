@@ -2,6 +2,7 @@
 
 mod one_of_several;
 
+use crate::chat_template::Rendering;
 use crate::config::ServeArgs;
 use crate::engine_thread::{Cut, EngineHandle, TokenSource, spawn};
 use crate::exchange::Window;
@@ -40,6 +41,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub struct ServeOptions {
     /// Folder with the tokenizer and the chat template.
     pub model_dir: PathBuf,
+    /// Where the chat template is rendered.
+    pub rendering: Rendering,
     /// Name that clients put into `model`.
     pub served_name: String,
     /// URL to which spans are posted, if they are.
@@ -82,6 +85,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Termination> {
         let asked = listen()?;
         let options = ServeOptions {
             model_dir: args.model.clone(),
+            rendering: Rendering::by_this_program(),
             served_name: args.served_name(),
             collector: telemetry::endpoint(args.otlp_traces_endpoint.as_deref(), |name| {
                 std::env::var(name).ok()
@@ -175,9 +179,9 @@ where
     L: FnOnce(&dyn Fn(f32)) -> Result<S, Termination> + Send + 'static,
 {
     let started = Instant::now();
-    let dir = options.model_dir.clone();
+    let (dir, rendering) = (options.model_dir.clone(), options.rendering.clone());
     // First what is small: a folder without a tokenizer is refused before its weights are read.
-    let text = tokio::task::spawn_blocking(move || TextSide::load(&dir)).await;
+    let text = tokio::task::spawn_blocking(move || TextSide::load(&dir, &rendering)).await;
     let text = text.unwrap_or_else(|_| Err(failed("reading the tokenizer panicked")))?;
     let metrics = front.metrics.clone();
     let progress = front.metrics.clone();

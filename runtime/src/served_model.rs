@@ -1,6 +1,6 @@
 //! A model that can be asked: its tokenizer, its chat template, the way to its engine.
 
-use crate::chat_template::ChatTemplate;
+use crate::chat_template::{ChatTemplate, NotRendered, Rendering};
 use crate::conversation::Conversation;
 use crate::engine_thread::EngineHandle;
 use crate::grammar::Grammars;
@@ -27,8 +27,8 @@ pub struct TextSide {
 
 impl TextSide {
     /// Reads it from the model folder `dir`.
-    pub fn load(dir: &Path) -> Result<TextSide, Termination> {
-        let (tokenizer, chat_template) = (Tokenizer::load(dir)?, ChatTemplate::load(dir)?);
+    pub fn load(dir: &Path, rendering: &Rendering) -> Result<TextSide, Termination> {
+        let (tokenizer, chat_template) = (Tokenizer::load(dir)?, ChatTemplate::load(dir, rendering)?);
         let knows = |tag: &&str| {
             let in_template = chat_template.as_ref().is_some_and(|template| template.mentions(tag));
             in_template || tokenizer.token(tag).is_some()
@@ -47,13 +47,17 @@ pub struct ChatPrompt {
     pub tokens: Vec<u32>,
 }
 
-/// Why a prompt did not become tokens. Both hold a sentence for the client.
+/// Why a prompt did not become tokens. Each holds a sentence for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotEncoded {
+    /// The machine would not; another try may succeed.
+    Failed(String),
     /// It cannot fit into the context.
     TooLong(String),
     /// The chat template or the tokenizer does not take it.
     Refused(String),
+    /// The chat template takes more time or memory for it than it may.
+    Exceeded(String),
 }
 
 /// A model that can be asked.
@@ -67,12 +71,15 @@ pub struct ServedModel {
     pub grammars: Arc<Grammars>,
     /// For the long text that is split into tokens.
     long: Arc<Semaphore>,
+    /// For the conversation that is rendered.
+    rendering: Arc<Semaphore>,
 }
 
 impl ServedModel {
     /// The model of which `text` and `engine` are the two sides, and `grammars` the forms of its answers.
     pub fn new(text: Arc<TextSide>, engine: EngineHandle, grammars: Arc<Grammars>) -> ServedModel {
-        ServedModel { text, engine, grammars, long: Arc::new(Semaphore::new(1)) }
+        let turn = || Arc::new(Semaphore::new(1));
+        ServedModel { text, engine, grammars, long: turn(), rendering: turn() }
     }
 
     /// The tokens of `text`; `special` as in [`Tokenizer::encode`].
@@ -86,7 +93,8 @@ impl ServedModel {
             )));
         }
         if text.len() <= SHORT {
-            return self.aside(None, move |side| side.tokenizer.encode(&text, special)).await;
+            let encode = move |side: &TextSide| side.tokenizer.encode(&text, special);
+            return self.aside(None, move |side| encode(side).map_err(NotEncoded::Refused)).await;
         }
         // The semaphore is never closed, so the turn always comes.
         let turn = self.long.clone().acquire_owned().await.ok();
@@ -94,6 +102,7 @@ impl ServedModel {
             let exceeds = side.tokenizer.exceeds(&text, context)?;
             if exceeds { Ok(None) } else { side.tokenizer.encode(&text, special).map(Some) }
         };
+        let encode = move |side: &TextSide| encode(side).map_err(NotEncoded::Refused);
         self.aside(turn, encode).await?.ok_or_else(|| {
             NotEncoded::TooLong(format!(
                 "the prompt has more tokens than the context of {context} tokens; send a shorter one"
@@ -103,12 +112,13 @@ impl ServedModel {
 
     /// The prompt for a conversation, ready for the assistant's answer; none if the model has no chat template.
     pub async fn encode_chat(&self, conversation: Conversation) -> Option<Result<ChatPrompt, NotEncoded>> {
-        self.text.chat_template.as_ref()?;
+        // One at a time: whatever a template makes of a conversation, a thread is left for the others' texts.
+        let turn = self.rendering.clone().acquire_owned().await.ok();
         let render = move |side: &TextSide| {
-            let template = side.chat_template.as_ref().ok_or("the model has no chat template")?;
-            template.render(&conversation)
+            let template = side.chat_template.as_ref().map(|template| template.render(&conversation));
+            Ok(template.transpose()?)
         };
-        let text = match self.aside(None, render).await {
+        let text = match self.aside(turn, render).await.transpose()? {
             Ok(text) => text,
             Err(refused) => return Some(Err(refused)),
         };
@@ -122,7 +132,7 @@ impl ServedModel {
     async fn aside<T: Send + 'static>(
         &self,
         turn: Option<OwnedSemaphorePermit>,
-        work: impl FnOnce(&TextSide) -> Result<T, String> + Send + 'static,
+        work: impl FnOnce(&TextSide) -> Result<T, NotEncoded> + Send + 'static,
     ) -> Result<T, NotEncoded> {
         let side = self.text.clone();
         let work = move || {
@@ -130,8 +140,7 @@ impl ServedModel {
             work(&side)
         };
         let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|_| Err("the tokenizer failed on this text".to_owned()))
-            .map_err(NotEncoded::Refused)
+        done.unwrap_or_else(|_| Err(NotEncoded::Refused("the tokenizer failed on this text".to_owned())))
     }
 }
 
@@ -139,7 +148,24 @@ impl NotEncoded {
     /// Its sentence.
     pub fn into_message(self) -> String {
         match self {
-            NotEncoded::TooLong(message) | NotEncoded::Refused(message) => message,
+            NotEncoded::Failed(message)
+            | NotEncoded::TooLong(message)
+            | NotEncoded::Refused(message)
+            | NotEncoded::Exceeded(message) => message,
+        }
+    }
+}
+
+impl From<NotRendered> for NotEncoded {
+    fn from(why: NotRendered) -> NotEncoded {
+        match why {
+            NotRendered::Failed(_) => NotEncoded::Failed(why.to_string()),
+            NotRendered::Refused(_) => {
+                NotEncoded::Refused(format!("the model's chat template refuses these messages: {why}"))
+            }
+            NotRendered::Exceeded(_) => {
+                NotEncoded::Exceeded(format!("the model's chat template cannot render these messages: {why}"))
+            }
         }
     }
 }

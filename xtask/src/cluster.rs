@@ -35,6 +35,7 @@ use crate::go::{self, Binaries};
 use crate::image::{self, Image};
 use crate::step::{self, Step, step};
 use crate::{apt, cmd};
+use node::node_name;
 use place::Place;
 use process::Process;
 
@@ -154,6 +155,16 @@ impl Cluster {
     /// The folder of all daemons' logs, and of `audit.log`: the API requests of everything but Kubernetes itself.
     pub fn logs(&self) -> PathBuf {
         self.place.keep.join("log")
+    }
+
+    /// `NODE=PID` of each node's kubelet, with commas between: what a test needs to make a node fail.
+    pub fn kubelets(&self) -> Result<String> {
+        let kubelet = |node| {
+            let process = Process::recorded(&self.place.pid_file(&format!("kubelet-{node}")));
+            let process = process.with_context(|| format!("{} has no running kubelet", node_name(node)))?;
+            Ok(format!("{}={}", node_name(node), process.pid))
+        };
+        Ok((0..self.nodes).map(kubelet).collect::<Result<Vec<_>>>()?.join(","))
     }
 
     /// The built kubectl.

@@ -27,7 +27,8 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   demo [--keep] [--context NAME [--registry HOST/PATH]]   from nothing to a chat answer on a real Kubernetes
-  test                    every test of the project
+  test [--long]           every test of the project; --long: with every case of the failures' matrices
+  test --e2e [NAME…]      only the end-to-end tests, or those of them with NAME in theirs
   soak [--minutes 10]     a rank among random clients: nothing may be left behind
   check                   format, clippy, generated files, architecture rules: fast, before every commit
   generate                write the generated files
@@ -55,7 +56,7 @@ fn run() -> Result<()> {
     };
     match command.as_str() {
         "demo" => demo::run(&demo_options(parser)?),
-        "test" => words::<0>(parser).and_then(|[]| test::run()),
+        "test" => test::run(&test_options(parser)?),
         "soak" => soak::run(soak_time(parser)?),
         "check" => words::<0>(parser).and_then(|[]| check::run()),
         "generate" => words::<0>(parser).and_then(|[]| check::generate()),
@@ -82,6 +83,21 @@ fn demo_options(mut parser: lexopt::Parser) -> Result<demo::Options> {
             Long("keep") => options.keep = true,
             Long("context") => options.context = Some(parser.value()?.string()?),
             Long("registry") => options.registry = Some(parser.value()?.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(options)
+}
+
+fn test_options(mut parser: lexopt::Parser) -> Result<test::Options> {
+    let mut options = test::Options::default();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("long") => options.long = true,
+            Long("e2e") => options.end_to_end = Some(Vec::new()),
+            Value(name) if options.end_to_end.is_some() => {
+                options.end_to_end.get_or_insert_default().push(name.string()?);
+            }
             other => return Err(other.unexpected().into()),
         }
     }

@@ -16,37 +16,31 @@ use tally::Tally;
 /// Name of the embedded cluster that the end-to-end tests run on.
 const CLUSTER: &str = "test";
 
+/// Which tests to run.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Every case of the matrices of failures, not only those that differ most.
+    pub long: bool,
+    /// Only the end-to-end tests with one of these in their names; all of them, if there is none.
+    pub end_to_end: Option<Vec<String>>,
+}
+
 /// Runs the checks, then the tests of every crate, then the end-to-end tests on the embedded cluster. Goes on after
 /// a failed part, so that one run shows all that is wrong, and fails at the end.
-pub fn run() -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut tally = Tally::default();
 
     heading("Kubernetes");
     let binaries = go::binaries()?;
-    heading("Checks");
-    tally.part("check", check::run());
-    heading("Tests of the crates");
-    let mut cargo = product::cargo()?;
-    // Always the whole workspace: with other packages selected, cargo would build most crates again. The end-to-end
-    // tests are no default target.
-    cargo.args(["test", "--release", "--locked", "--no-fail-fast", "--workspace"]);
-    cargo.env("COTERIE_KUBE_BIN", search_path(&[&binaries.etcd, &binaries.kube_apiserver, &binaries.helm])?);
-    tally.cargo_test("crates", &mut cargo)?;
-
-    heading("The talking model beside its reference");
-    let mut cargo = product::cargo()?;
-    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "talking", "--", "--ignored"]);
-    cargo.env("COTERIE_TALKING_MODEL", model::cached()?);
-    tally.cargo_test("talking model", &mut cargo)?;
-
-    heading("The API beside its document and others' clients");
-    clients(&mut tally)?;
-
+    if options.end_to_end.is_none() {
+        crates(&binaries, options, &mut tally)?;
+    }
     heading("End to end");
     let product = Product::build()?;
-    let cluster = cluster::up(&cluster::Options { name: CLUSTER.into(), nodes: 2 })?;
-    let result = end_to_end(&cluster, &binaries, &product, &mut tally);
+    let cluster = cluster::up(&cluster::Options { name: CLUSTER.into(), nodes: 3 })?;
+    let names = options.end_to_end.as_deref().unwrap_or(&[]);
+    let result = end_to_end(&cluster, &binaries, &product, names, &mut tally);
     tally.part("end to end", result);
     if tally.has_failed() {
         report(&Kube::new(&binaries, cluster.kubeconfig(), None));
@@ -59,6 +53,31 @@ pub fn run() -> Result<()> {
         bail!("not everything passed");
     }
     Ok(())
+}
+
+/// All that needs no cluster.
+fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Result<()> {
+    heading("Checks");
+    tally.part("check", check::run());
+    heading("Tests of the crates");
+    let mut cargo = product::cargo()?;
+    // Always the whole workspace: with other packages selected, cargo would build most crates again. The end-to-end
+    // tests are no default target.
+    cargo.args(["test", "--release", "--locked", "--no-fail-fast", "--workspace"]);
+    cargo.env("COTERIE_KUBE_BIN", search_path(&[&binaries.etcd, &binaries.kube_apiserver, &binaries.helm])?);
+    if options.long {
+        cargo.env("COTERIE_LONG", "1");
+    }
+    tally.cargo_test("crates", &mut cargo)?;
+
+    heading("The talking model beside its reference");
+    let mut cargo = product::cargo()?;
+    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "talking", "--", "--ignored"]);
+    cargo.env("COTERIE_TALKING_MODEL", model::cached()?);
+    tally.cargo_test("talking model", &mut cargo)?;
+
+    heading("The API beside its document and others' clients");
+    clients(tally)
 }
 
 /// The tests that drive `coterie serve` with programs that others wrote.
@@ -79,22 +98,26 @@ fn end_to_end(
     cluster: &cluster::Cluster,
     binaries: &go::Binaries,
     product: &Product,
+    names: &[String],
     tally: &mut Tally,
 ) -> Result<()> {
     cluster.import(&product.images())?;
     let kube = Kube::new(binaries, cluster.kubeconfig(), None);
     step("helm install coterie charts/coterie", || {
-        kube.install_chart(&product.operator.name, &product.runtime.name, &[])
+        // Short enough that both happen while a test looks.
+        let values = ["experts.windowSeconds=20", "exchange.certificateSeconds=90"];
+        kube.install_chart(&product.operator.name, &product.runtime.name, &values)
     })?;
     let e2e = ["test", "--release", "--locked", "--workspace", "--test", "e2e"];
     product::shown("cargo test --no-run: e2e", product::cargo()?.args(e2e).arg("--no-run"))?;
     let mut cargo = product::cargo()?;
-    cargo.args(e2e).args(["--offline", "--", "--test-threads=1", "--nocapture"]);
+    cargo.args(e2e).args(["--offline", "--", "--test-threads=1", "--nocapture"]).args(names);
     // Inside the cluster's network, where Services have their addresses.
     cluster.enter(&mut cargo)?;
     let tools = search_path(&[&binaries.kubectl, &binaries.helm])?;
     let path = std::env::var("PATH").context("PATH is not set")?;
     cargo.env("PATH", format!("{tools}:{path}")).env("COTERIE_CHART", chart());
+    cargo.env("COTERIE_KUBELETS", cluster.kubelets()?);
     tally.cargo_test("e2e", &mut cargo)
 }
 

@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+mod certificates;
+mod hot;
+mod lost_node;
+
 /// The talking model on `ranks` ranks, every expert but two of each layer's eight in one place only.
 fn spread(ranks: u32) -> Value {
     let mut spec = talking_model(1);

@@ -21,7 +21,7 @@ pub(super) const LARGEST_TEMPLATE: usize = 64 << 10;
 const LONGEST_OUTPUT: usize = 16 << 20;
 /// Values that a template nests, and chains of operators in its text, are walked and freed by recursion, which nothing
 /// in minijinja bounds. This holds all that the fuel pays for; pages that are not touched cost nothing.
-const STACK: usize = 1 << 30;
+const STACK: usize = 256 << 20;
 /// A number with more digits in a format string would be a width that allocates.
 const FORMAT_DIGITS: usize = 4;
 

@@ -1,3 +1,4 @@
+use super::bounds::LARGEST_TEMPLATE;
 use super::*;
 use crate::conversation::{CallKind, CalledFunction, ToolCall};
 use coterie_api::launch::TerminationReason;
@@ -33,7 +34,10 @@ fn tokens() -> BTreeMap<String, String> {
 }
 
 fn render(template: &str, turns: &[(&str, &str)]) -> Result<String, String> {
-    ChatTemplate::new(template, tokens()).unwrap().render(&messages(turns))
+    ChatTemplate::new(template, tokens(), &Rendering::Within)
+        .unwrap()
+        .render(&messages(turns))
+        .map_err(|why| why.to_string())
 }
 
 #[test]
@@ -95,8 +99,11 @@ fn a_template_cannot_run_away() {
 #[test]
 fn the_template_is_found_in_each_of_its_places() {
     let dir = tempfile::tempdir().unwrap();
-    let rendered =
-        || ChatTemplate::load(dir.path()).unwrap().map(|t| t.render(&messages(&[("user", "a")])).unwrap());
+    let rendered = || {
+        ChatTemplate::load(dir.path(), &Rendering::Within)
+            .unwrap()
+            .map(|t| t.render(&messages(&[("user", "a")])).unwrap())
+    };
     assert_eq!(rendered(), None);
 
     let config = |template: &str| {
@@ -115,7 +122,7 @@ fn the_template_is_found_in_each_of_its_places() {
     assert_eq!(rendered().unwrap(), "own");
 
     std::fs::write(dir.path().join("chat_template.jinja"), "{% if %}").unwrap();
-    let broken = ChatTemplate::load(dir.path()).err().unwrap();
+    let broken = ChatTemplate::load(dir.path(), &Rendering::Within).err().unwrap();
     assert_eq!(broken.reason, TerminationReason::ModelRejected);
     assert!(broken.message.contains("chat_template.jinja"), "{}", broken.message);
 }
@@ -146,7 +153,7 @@ fn weather(template: &str) -> Conversation {
 
 #[test]
 fn a_template_that_knows_tools_is_given_them_as_transformers_gives_them() {
-    let template = ChatTemplate::new(QWEN, tokens()).unwrap();
+    let template = ChatTemplate::new(QWEN, tokens(), &Rendering::Within).unwrap();
     assert_eq!(template.tool_format(), ToolFormat::Hermes);
     let expected = "<|im_start|>system\n<tools>\n\
         {\"type\": \"function\", \"function\": {\"name\": \"weather\", \
@@ -161,7 +168,7 @@ fn a_template_that_knows_tools_is_given_them_as_transformers_gives_them() {
 
 #[test]
 fn tools_work_with_templates_that_know_none() {
-    let chatml = ChatTemplate::new(CHATML, tokens()).unwrap();
+    let chatml = ChatTemplate::new(CHATML, tokens(), &Rendering::Within).unwrap();
     let prompt = chatml.render(&weather(CHATML)).unwrap();
     assert!(prompt.starts_with("<|im_start|>system\n# Tools\n"), "{prompt}");
     let ends = "<|im_start|>assistant\n<tool_call>\n{\"name\": \"weather\", \
@@ -170,7 +177,7 @@ fn tools_work_with_templates_that_know_none() {
     assert!(prompt.ends_with(ends), "{prompt}");
 
     // Mixtral's refuses system messages, and two turns of one side.
-    let mixtral = ChatTemplate::new(MIXTRAL, tokens()).unwrap();
+    let mixtral = ChatTemplate::new(MIXTRAL, tokens(), &Rendering::Within).unwrap();
     let prompt = mixtral.render(&weather(MIXTRAL)).unwrap();
     assert!(prompt.starts_with("<s>[INST] # Tools\n"), "{prompt}");
     assert!(prompt.ends_with("</s>[INST] <tool_response>\n9\n</tool_response> [/INST]"), "{prompt}");
@@ -190,7 +197,8 @@ fn variables_reach_the_template_but_cannot_take_the_conversations_place() {
     let mut conversation = messages(&[("user", "a")]);
     conversation.variables.insert("mode".into(), json!({"deep": [1]}));
     conversation.variables.insert("messages".into(), json!([]));
-    let template = ChatTemplate::new("{{ mode.deep[0] }}{{ messages | length }}", tokens()).unwrap();
+    let template =
+        ChatTemplate::new("{{ mode.deep[0] }}{{ messages | length }}", tokens(), &Rendering::Within).unwrap();
     assert_eq!(template.render(&conversation).unwrap(), "11");
 }
 
@@ -258,13 +266,17 @@ fn the_text_of_a_template_cannot_exhaust_the_stack() {
     let chained = |unit: &str| format!("{{{{ 1{} }}}}", unit.repeat((LARGEST_TEMPLATE - 8) / unit.len()));
     for unit in ["|e", ".a", "+1", "<1", "()", " is a", " if 1 else 1"] {
         // Some are valid, some are not; all are answered.
-        drop(ChatTemplate::new(&chained(unit), tokens()).map(|template| template.render(&messages(&[]))));
+        drop(
+            ChatTemplate::new(&chained(unit), tokens(), &Rendering::Within)
+                .map(|template| template.render(&messages(&[]))),
+        );
     }
     for opened in ["{{ (", "{{ [", "{{ -", "{{ not ", "{% if a %}", "{% for a in b %}"] {
         assert!(
-            ChatTemplate::new(&opened.repeat(LARGEST_TEMPLATE / opened.len()), tokens()).is_err(),
+            ChatTemplate::new(&opened.repeat(LARGEST_TEMPLATE / opened.len()), tokens(), &Rendering::Within)
+                .is_err(),
             "{opened}"
         );
     }
-    assert!(ChatTemplate::new(&"x".repeat(LARGEST_TEMPLATE + 1), tokens()).is_err());
+    assert!(ChatTemplate::new(&"x".repeat(LARGEST_TEMPLATE + 1), tokens(), &Rendering::Within).is_err());
 }

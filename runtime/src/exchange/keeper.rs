@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether maps can be switched and experts let go.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+/// A tenth of the processor that a thread of answers gets beside it. Not the least there is: it holds locks for moments.
+const LOADING_NICENESS: i32 = 10;
 /// After an expert could not be loaded.
 const LOAD_RETRY: Duration = Duration::from_secs(5);
 
@@ -93,6 +95,7 @@ impl Keeper {
 
 /// Loads what new maps give this rank, one expert after the other, until the end.
 pub fn load(shared: &Shared) {
+    step_back();
     while !shared.ended() {
         let maps = shared.maps();
         if maps.loaded {
@@ -116,6 +119,16 @@ pub fn load(shared: &Shared) {
                 }
             }
         }
+    }
+}
+
+/// Loading is in no hurry: where this thread shares a core with those that answer, they go first.
+fn step_back() {
+    // SAFETY: it changes the calling thread alone, and nothing but how it is scheduled.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOADING_NICENESS) };
+    if done != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::warn!(%error, "experts are loaded with the priority of answers");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Chat templates: programs that came with a download.
 
 use crate::fuzz::{Target, run};
-use coterie_runtime::chat_template::ChatTemplate;
+use coterie_runtime::chat_template::{ChatTemplate, Rendering};
 use coterie_runtime::conversation::{Conversation, Message, Role, Tool};
 use std::collections::BTreeMap;
 
@@ -60,11 +60,11 @@ fn chat_template() {
     };
     run(&target, |text| {
         let Ok(text) = str::from_utf8(text) else { return "not UTF-8".to_owned() };
-        match ChatTemplate::new(text, tokens.clone()) {
+        match ChatTemplate::new(text, tokens.clone(), &Rendering::Within) {
             Err(error) => error.to_string(),
-            Ok(template) => {
-                template.render(&conversation).map_or_else(|refused| refused, |_| "rendered".to_owned())
-            }
+            Ok(template) => template
+                .render(&conversation)
+                .map_or_else(|refused| refused.to_string(), |_| "rendered".to_owned()),
         }
     });
 }

@@ -5,6 +5,7 @@ use crate::{model, script::Script};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use coterie_runtime::chat_template::Rendering;
 use coterie_runtime::engine_thread::spawn;
 use coterie_runtime::grammar::Grammars;
 use coterie_runtime::served_model::{ServedModel, TextSide};
@@ -116,7 +117,7 @@ async fn served() -> Router {
     let folder = model::folder();
     let front = Arc::new(Front::new("scripted".to_owned(), Limits::default(), None, Default::default()));
     let engine = spawn(|| Ok(Script::new(Arc::default())), front.metrics.clone()).await.unwrap();
-    let text = Arc::new(TextSide::load(folder.path()).unwrap());
+    let text = Arc::new(TextSide::load(folder.path(), &Rendering::Within).unwrap());
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
     front.open(ServedModel::new(text, engine, grammars));
     router(front)

@@ -4,6 +4,7 @@ use crate::client::{Reply, exchange};
 use crate::model;
 use crate::script::{Script, Seen};
 use coterie_api::launch::Termination;
+use coterie_runtime::chat_template::Rendering;
 use coterie_runtime::exchange::Window;
 use coterie_runtime::serve::{Ended, ServeOptions, serve};
 use coterie_runtime::server::{Limits, accept};
@@ -76,6 +77,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let options = ServeOptions {
             model_dir: folder.path().to_owned(),
+            rendering: Rendering::Aside(env!("CARGO_BIN_EXE_coterie").into()),
             served_name: MODEL.to_owned(),
             collector,
             lame_duck: Duration::from_millis(300),

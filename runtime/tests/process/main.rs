@@ -16,5 +16,6 @@ mod model;
 mod rank;
 mod refusals;
 mod serving;
+mod templates;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]
 mod tiny_mixtral;

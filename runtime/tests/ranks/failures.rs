@@ -55,6 +55,11 @@ async fn a_killed_rank_costs_its_own_requests_only() {
     replica.until_seen(0, 2, PeerState::Alive).await;
     replica.until_seen(1, 2, PeerState::Alive).await;
     replica.agrees_with(&expected[..6]).await;
+    // Half a minute after the holder is back, what was taken over is let go.
+    for rank in [0, 1] {
+        replica.until(rank, "let go of what it took over", |report| report.adopted == 0).await;
+    }
+    replica.agrees_with(&expected[..6]).await;
 }
 
 #[tokio::test]

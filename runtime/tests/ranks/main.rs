@@ -11,6 +11,7 @@ mod failures;
 #[allow(dead_code)]
 mod folder;
 mod hostile;
+mod matrix;
 #[path = "../http/model.rs"]
 #[allow(dead_code)]
 mod model;
@@ -21,3 +22,4 @@ mod rank;
 mod replica;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]
 mod tiny_mixtral;
+mod wire;

@@ -70,6 +70,16 @@ impl Replica {
         std::fs::rename(next, self.files.path().join(name)).unwrap();
     }
 
+    /// Rank `from`, which does not run yet, reaches rank `to` at another address.
+    pub fn detour(&self, from: usize, to: usize, address: SocketAddr) {
+        let peer = |rank: usize| {
+            let own = format!("127.0.0.1:{}", self.ports[rank]);
+            Peer { rank: rank as u16, address: if rank == to { address.to_string() } else { own } }
+        };
+        let peers = Peers::new((0..self.ports.len()).map(peer).collect()).unwrap();
+        self.put(&format!("peers-{from}.json"), &serde_json::to_string(&peers).unwrap());
+    }
+
     /// Knows the ranks of another replica for its own, and listens elsewhere.
     pub fn take_peers_of(&self, other: &Replica) {
         let peers = std::fs::read_to_string(other.files.path().join("peers.json")).unwrap();
@@ -82,7 +92,9 @@ impl Replica {
     }
 
     fn spawn(&self, rank: usize) -> Process {
-        let files = ["map.json", "peers.json"].map(|name| self.files.path().join(name));
+        let file = |name: &str| self.files.path().join(name);
+        let own = Some(file(&format!("peers-{rank}.json"))).filter(|file| file.exists());
+        let files = [file("map.json"), own.unwrap_or_else(|| file("peers.json"))];
         let [map, peers] = files.each_ref().map(|file| file.to_str().unwrap());
         let (rank, port) = (rank.to_string(), self.ports[rank].to_string());
         let mut flags = vec!["--threads", "1", "--context", "300", "--drain-seconds", "20", "--rank", &rank];

@@ -181,7 +181,8 @@ impl ApiError {
     /// The prompt that came in `param` did not become tokens.
     pub fn not_encoded(why: NotEncoded, param: &str) -> ApiError {
         match why {
-            NotEncoded::Refused(message) => ApiError::invalid(param, message),
+            NotEncoded::Failed(message) => ApiError::not_ready(&message),
+            NotEncoded::Refused(message) | NotEncoded::Exceeded(message) => ApiError::invalid(param, message),
             NotEncoded::TooLong(message) => {
                 ApiError::refused(Some("context_length_exceeded"), message).about(param)
             }

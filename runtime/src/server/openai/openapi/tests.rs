@@ -2,6 +2,7 @@
 //! that it is said to have and refused beyond its limits, and every parameter that the parser takes is documented.
 
 use super::document;
+use crate::chat_template::Rendering;
 use crate::engine_thread::{TokenSource, spawn};
 use crate::grammar::Grammars;
 use crate::model_folder as folder;
@@ -138,7 +139,7 @@ async fn served() -> Router {
     let folder = folder::folder();
     let front = Arc::new(Front::new(MODEL.to_owned(), Limits::default(), None, Default::default()));
     let engine = spawn(|| Ok(Full), front.metrics.clone()).await.unwrap();
-    let text = Arc::new(TextSide::load(folder.path()).unwrap());
+    let text = Arc::new(TextSide::load(folder.path(), &Rendering::Within).unwrap());
     let grammars = Arc::new(Grammars::new(text.clone(), engine.vocabulary(), engine.stop_tokens()));
     front.open(ServedModel::new(text, engine, grammars));
     router(front)

@@ -1,0 +1,68 @@
+//! The certificates by which ranks trust each other change while they work.
+
+use super::{address, report, says, spread, uids};
+use crate::READY;
+use anyhow::{Context, Result, ensure};
+use coterie_api::name;
+use coterie_e2e::chat::question;
+use coterie_e2e::load::Load;
+use coterie_e2e::namespace::{Namespace, is_ready};
+use coterie_e2e::wait::until;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use std::time::{Duration, Instant};
+
+/// The certificates that `cargo xtask test` has the operator make are valid for 90 s, and the next ones take over at 60.
+const LIFE: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn certificates_change_under_load() -> Result<()> {
+    let namespace = Namespace::create("e2e-certificates").await?;
+    let made = Instant::now();
+    namespace.apply("chat", spread(2)).await?;
+    namespace.condition("chat", "Ready", "True", READY).await?;
+    let ranks = namespace.ready_ranks("chat", 2, READY).await?;
+    let expected = says(&ranks[0], "Count to five.").await?;
+    let first = certificate(&namespace).await?;
+    let body = question("chat", "Name three colours.", 12);
+    let loads =
+        ranks.iter().map(|pod| Ok(Load::start(&address(pod)?, &body, 1))).collect::<Result<Vec<_>>>()?;
+    until("the next certificate", LIFE * 2, || async {
+        let now = certificate(&namespace).await?;
+        Ok(if now == first { Err("the first one".to_owned()) } else { Ok(()) })
+    })
+    .await?;
+    // Until the first one is worth nothing any more.
+    tokio::time::sleep((LIFE + Duration::from_secs(10)).saturating_sub(made.elapsed())).await;
+    for pod in &ranks {
+        let peers = report(pod).await?["peers"].clone();
+        ensure!(peers[0]["state"] == "Alive", "{}: {peers}", pod.name_any());
+    }
+    for load in loads {
+        println!("{} requests answered by one rank meanwhile", load.finish_without_failure().await?);
+    }
+
+    // A rank that comes now has only certificates of now, and must be let in.
+    namespace.pods().delete("chat-0-1", &DeleteParams::default().grace_period(0)).await?;
+    let again = until("the pod to be replaced", READY, || async {
+        let pods = namespace.ranks("chat").await?;
+        let new = pods.len() == 2 && uids(&pods) != uids(&ranks) && pods.iter().all(is_ready);
+        Ok(if new { Ok(pods) } else { Err(format!("{} pods", pods.len())) })
+    })
+    .await?;
+    until("the ranks to be joined again", READY, || async {
+        let peers = report(&again[0]).await?["peers"].clone();
+        Ok(if peers[0]["state"] == "Alive" { Ok(()) } else { Err(peers.to_string()) })
+    })
+    .await?;
+    ensure!(says(&again[1], "Count to five.").await? == expected);
+    namespace.delete().await
+}
+
+async fn certificate(namespace: &Namespace) -> Result<ByteString> {
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let secret = secrets.get("chat-exchange-tls").await?.data.unwrap_or_default();
+    secret.get(name::TLS_CERTIFICATE_FILE).cloned().context("no certificate in the Secret")
+}
