@@ -78,7 +78,8 @@ pub fn run(args: &RouteArgs) -> Result<ExitCode, Termination> {
         let clients = bind((args.host, args.port).into())?;
         let scrapers = bind((args.host, args.metrics_port).into())?;
         let asked = listen()?;
-        let limits = Limits::with_connections(args.max_connections, open_files());
+        // Each client's connection may need one to a rank.
+        let limits = Limits::with_connections(args.max_connections, open_files().map(|files| files / 2));
         let keys = read_keys(args.keys.as_deref())?;
         let door = Arc::new(Door::new(args.patience(), limits, args.waiting(), args.max_body_bytes, keys));
         let ending = Ending { lame_duck: LAME_DUCK, drain: Duration::from_secs(args.drain_seconds.into()) };

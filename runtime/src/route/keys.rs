@@ -4,7 +4,8 @@ mod meter;
 mod rules;
 
 pub use meter::Bucket;
-pub use rules::{Allowance, KeyRule, position, read};
+use rules::position;
+pub use rules::{Allowance, KeyRule, read};
 
 use crate::server::ApiError;
 use axum::http::HeaderMap;
@@ -86,7 +87,7 @@ impl Keys {
     }
 
     /// Whose request has these headers.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
         let Some(callers) = &self.callers else { return Ok(self.anybody.clone()) };
         let callers = callers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -113,7 +114,7 @@ impl Caller {
     }
 
     /// A request comes whose prompt has about `prompt_tokens` tokens.
-    pub fn admit(self: &Arc<Self>, prompt_tokens: u64) -> Result<Permit, ApiError> {
+    pub(super) fn admit(self: &Arc<Self>, prompt_tokens: u64) -> Result<Permit, ApiError> {
         let now = Instant::now();
         let mut taken = self.lock();
         let Taken { allowance, requests, tokens, running } = &mut *taken;

@@ -117,7 +117,9 @@ async fn a_rank_without_journal_is_passed_on_as_it_is() {
     ranks.iter().for_each(|rank| rank.change(|script| script.journal = false));
     let body = streamed("hello");
     assert_eq!(door.complete(&body).await.body, undisturbed(&body));
-    let reply = door.complete(streamed("die at 150")).await;
+    let long = json!({"prompt": "die at 15000", "stream": true, "max_tokens": 900});
+    assert!(length(&named(&long)) > 30_000);
+    let reply = door.complete(&long).await;
     assert!(reply.body.contains("keeps no journal") && reply.body.contains("rank_lost"), "{reply:?}");
 }
 

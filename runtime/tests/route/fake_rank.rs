@@ -289,11 +289,9 @@ fn answer(head: &str, body: &Value, script: &Script, fault: &Fault) -> Vec<Vec<u
         return vec![bytes];
     }
     let journal = script.journal && head.contains("coterie-journal: 1");
-    let echo = if journal { "coterie-journal: 1\r\n" } else { "" };
     let events = events(body, journal, &fault.words);
     let mut pieces = vec![
-        format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n{echo}transfer-encoding: chunked\r\n\r\n")
-            .into_bytes(),
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
     ];
     let mut left = fault.at;
     for event in events {

@@ -5,9 +5,11 @@
 
 mod answers;
 mod broken_streams;
+mod callers;
 #[path = "../http/client.rs"]
 #[allow(dead_code)] // shared with the tests of a rank
 mod client;
 mod door;
 mod fake_rank;
 mod holding;
+mod process;

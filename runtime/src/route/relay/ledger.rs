@@ -8,6 +8,8 @@ use coterie_api::replay::{Begun, COMMENT, Entry, Journal};
 const MOST_CHOICES: usize = 1024;
 /// Bytes of events that may wait for their entry.
 const MOST_HELD: usize = 16 << 20;
+/// Events that open an answer at most: one for each choice, and some.
+const OPENING: usize = 256;
 
 /// A rank wrote what cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(super) struct Nonsense(pub String);
 pub(super) struct Ledger {
     journal: Option<Journal>,
     held: Vec<u8>,
+    /// Events that came before the first entry.
+    opening: usize,
     ended: bool,
     /// Tokens of all choices.
     tokens: u64,
@@ -33,6 +37,7 @@ impl Ledger {
         }
         let Some(entry) = event.strip_prefix(COMMENT.as_bytes()) else {
             self.held.extend_from_slice(event);
+            self.opening += usize::from(self.journal.is_none());
             if self.held.len() > MOST_HELD {
                 return Err(Nonsense(format!("{MOST_HELD} bytes without an entry in the journal")));
             }
@@ -61,9 +66,18 @@ impl Ledger {
         Ok(())
     }
 
+    /// What is held, if the rank keeps no journal at all, as one of an older version: then nothing can be gone on with,
+    /// and it may as well be passed on.
+    pub fn without_journal(&mut self) -> Option<Bytes> {
+        let whole = self.held.ends_with(b"data: [DONE]\n\n");
+        let none = self.journal.is_none() && !self.ended && (whole || self.opening > OPENING);
+        none.then(|| std::mem::take(&mut self.held).into())
+    }
+
     /// The rank is gone, and with it what it sent last. Returns whether the answer had come on with it.
     pub fn break_off(&mut self) -> bool {
         self.held.clear();
+        self.opening = 0;
         std::mem::take(&mut self.further)
     }
 
@@ -145,6 +159,24 @@ mod tests {
         let mut ended = begun();
         taken(&mut ended, ": coterie \"ended\"\n\n");
         assert!(ended.take(b"data: 1\n\n").is_err());
+    }
+
+    #[test]
+    fn a_rank_that_keeps_no_journal_is_known_by_its_end_or_by_its_length() {
+        let mut short = Ledger::default();
+        taken(&mut short, "data: 1\n\n");
+        assert_eq!(short.without_journal(), None);
+        taken(&mut short, "data: [DONE]\n\n");
+        assert_eq!(short.without_journal().unwrap(), "data: 1\n\ndata: [DONE]\n\n");
+        let mut long = Ledger::default();
+        assert!(
+            (0..1000).any(|_| taken(&mut long, "data: 1\n\n").is_empty() && long.without_journal().is_some())
+        );
+        let mut usual = Ledger::default();
+        taken(&mut usual, BEGUN);
+        (0..1000).for_each(|_| drop(taken(&mut usual, "data: 1\n\n")));
+        taken(&mut usual, "data: [DONE]\n\n");
+        assert_eq!(usual.without_journal(), None);
     }
 
     #[test]

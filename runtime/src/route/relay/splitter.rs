@@ -40,6 +40,11 @@ impl Splitter {
         }
         Ok(events)
     }
+
+    /// What is left, an event that is not whole.
+    pub fn rest(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use coterie_api::replay::JOURNAL;
 use futures::stream::{self, BoxStream, StreamExt};
 use serde_json::Value;
 use std::convert::Infallible;
@@ -89,9 +88,9 @@ struct Relayed {
 enum State {
     /// For a rank to begin, or to go on.
     Waiting,
-    /// A rank answers, with a journal.
+    /// A rank answers.
     Running(Box<Answer>, Splitter),
-    /// A rank answers that knows no journal: what it sends is passed on as it comes, and lost with it.
+    /// A rank answers that keeps no journal: what it sends is passed on as it comes, and lost with it.
     Plain(Box<Answer>),
     Done,
 }
@@ -132,15 +131,7 @@ impl Relayed {
             return self.other(answer).await;
         }
         let headers = back(&answer.head.headers);
-        let keeps_journal = answer.head.headers.contains_key(JOURNAL);
-        self.state = match keeps_journal {
-            true => State::Running(Box::new(answer), Splitter::default()),
-            false if self.ledger.journal().is_some() => {
-                answer.shun();
-                return Err(ApiError::not_continued("it is of another version"));
-            }
-            false => State::Plain(Box::new(answer)),
-        };
+        self.state = State::Running(Box::new(answer), Splitter::default());
         if self.begun {
             return Ok(None);
         }
@@ -164,7 +155,12 @@ impl Relayed {
                 Err(why) => break why,
             };
             match self.enter(&mut splitter, &piece) {
-                Ok(passed) if passed.is_empty() && !self.ledger.ended() => {}
+                Ok(passed) if passed.is_empty() && !self.ledger.ended() => {
+                    if let Some(held) = self.ledger.without_journal() {
+                        self.state = State::Plain(answer);
+                        return Ok(Some(Out::Events([&held, &*splitter.rest()].concat().into())));
+                    }
+                }
                 Ok(passed) => {
                     if !self.ledger.ended() {
                         self.state = State::Running(answer, splitter);
