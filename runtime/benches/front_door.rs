@@ -69,7 +69,18 @@ struct Router {
 impl Router {
     fn start(ranks: &std::path::Path) -> Result<Router, Box<dyn std::error::Error>> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_coterie"))
-            .args(["--log-format", "json", "route", "--host", "127.0.0.1", "--port", "0", "--metrics-port", "0", "--ranks-file"])
+            .args([
+                "--log-format",
+                "json",
+                "route",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                "0",
+                "--metrics-port",
+                "0",
+                "--ranks-file",
+            ])
             .arg(ranks)
             .stderr(Stdio::piped())
             .spawn()?;
@@ -77,7 +88,11 @@ impl Router {
         let mut lines = Lines::new(stderr).lines().map_while(Result::ok);
         let address = |line: String| {
             let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-            if line["message"] == "the front door is open" { line["address"].as_str()?.parse().ok() } else { None }
+            if line["message"] == "the front door is open" {
+                line["address"].as_str()?.parse().ok()
+            } else {
+                None
+            }
         };
         let address = lines.find_map(address).ok_or("the router did not say where it listens")?;
         std::thread::spawn(move || lines.for_each(drop));
@@ -115,7 +130,8 @@ async fn ask(address: SocketAddr, client: usize, prompt: usize) -> std::io::Resu
     for round in 0..ROUNDS {
         let text = format!("{client} {round} ").repeat(prompt / 4);
         let body = format!(r#"{{"model":"m","stream":true,"prompt":"{}"}}"#, &text[..prompt]);
-        let head = format!("POST /v1/completions HTTP/1.1\r\nhost: m\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /v1/completions HTTP/1.1\r\nhost: m\r\ncontent-length: {}\r\n\r\n", body.len());
         let asked = Instant::now();
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body.as_bytes()).await?;
@@ -177,7 +193,8 @@ async fn converse(stream: TcpStream) -> std::io::Result<()> {
         chunk(&mut stream, ": coterie {\"begun\":{\"id\":\"a\",\"created\":1,\"seed\":2}}\n\n").await?;
         for token in 0..TOKENS {
             let entry = format!("{{\"tokens\":{{\"choice\":0,\"tokens\":[{token}]}}}}");
-            chunk(&mut stream, &format!("data: {{\"text\":\"token {token}\"}}\n\n: coterie {entry}\n\n")).await?;
+            chunk(&mut stream, &format!("data: {{\"text\":\"token {token}\"}}\n\n: coterie {entry}\n\n"))
+                .await?;
             tokio::time::sleep(STEP).await;
         }
         chunk(&mut stream, "data: [DONE]\n\n: coterie \"ended\"\n\n").await?;

@@ -6,7 +6,7 @@
 
 mod asked;
 mod choice;
-mod cluster;
+pub mod cluster;
 mod door;
 mod fleet;
 mod front;
@@ -141,7 +141,7 @@ pub async fn follow(source: Source, fleet: &Fleet) -> Result<Termination, Termin
                     "no cluster can be asked: {error}; without one, name the ranks with --ranks-file"
                 ))
             })?;
-            cluster::follow(client, &namespaces, fleet).await;
+            cluster::follow(client, &namespaces, |table| fleet.update(&table)).await;
         }
     }
     Ok(failed("the watch of the models ended; this is a bug".to_owned()))

@@ -1,7 +1,6 @@
 //! The table from a cluster: ModelDeployments, and the EndpointSlices of their Services, which are named like them. Only
 //! listed and watched. While the API server is away, the table stays as it was.
 
-use super::fleet::Fleet;
 use super::rank_client::chain;
 use super::table::{Model, ModelKey, Table};
 use coterie_api::name::{GROUP, KIND, LABEL_DEPLOYMENT, PLURAL, PORT_HTTP, VERSION};
@@ -63,8 +62,8 @@ pub async fn connect() -> Result<Client, String> {
     Client::try_default().await.map_err(|error| chain(&error))
 }
 
-/// Keeps `fleet` as the cluster is, in all `namespaces` or, if there are none, in all of them; until dropped.
-pub async fn follow(client: Client, namespaces: &[String], fleet: &Fleet) {
+/// Tells the table, and each that follows it, of these `namespaces` or, if there are none, of all; until dropped.
+pub async fn follow(client: Client, namespaces: &[String], tell: impl Fn(Table)) {
     let scopes: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
         some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
@@ -73,7 +72,7 @@ pub async fn follow(client: Client, namespaces: &[String], fleet: &Fleet) {
     let seen = Mutex::new(Seen::default());
     let publish = |seen: &Seen| {
         if seen.models.listed.len() == scopes.len() && seen.slices.listed.len() == scopes.len() {
-            fleet.update(&table(seen));
+            tell(table(seen));
         }
     };
     let follow_one = |(watch, scope): (usize, &Option<&str>)| {

@@ -131,10 +131,12 @@ async fn converse(stream: TcpStream, script: Arc<Mutex<Script>>, seen: Arc<Mutex
         }
         let fault = Fault::of(&body, &happened);
         let answer = answer(&head, &body, &now, &fault);
-        // A client that goes away is seen while we write, or wait.
-        let (mut reading, mut writing) = tokio::io::split(&mut stream);
+        // A client that goes away is seen while we write, or wait. What it sends early stays unread.
+        let (mut reading, mut writing) = stream.get_mut().split();
         let gone = async {
-            let _ = reading.read_u8().await;
+            if reading.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0) {
+                std::future::pending::<()>().await;
+            }
         };
         let sent = async {
             for piece in answer {

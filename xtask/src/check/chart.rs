@@ -48,7 +48,11 @@ const RENDERS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (
-        &["frontDoor.keysSecret=api-keys", "frontDoor.service.type=LoadBalancer", "frontDoor.drainSeconds=30"],
+        &[
+            "frontDoor.keysSecret=api-keys",
+            "frontDoor.service.type=LoadBalancer",
+            "frontDoor.drainSeconds=30",
+        ],
         &[
             "--keys=/etc/coterie/keys",
             "secretName: api-keys",

@@ -1,13 +1,10 @@
 //! What waits, in the order in which it is served: higher priorities first, and within one priority every caller its
-//! share of tokens, by deficit round robin (Shreedhar and Varghese, 1995): each round gives every caller the same
-//! credit, and a request leaves when its caller's credit pays for it.
+//! share of tokens, by deficit round robin (Shreedhar and Varghese, 1995): each round gives every caller one token of
+//! credit, and a request leaves when its caller's credit pays for it. All rounds until then are made at once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// Tokens of credit a round. Less than usual requests cost, so that shares come out fine.
-const ROUND: u64 = 256;
 
 /// What can wait.
 pub trait Waits {
@@ -74,7 +71,7 @@ impl<T: Waits> Line<T> {
         });
         if before {
             // It has paid already.
-            class[at].credit += request.cost();
+            class[at].credit = class[at].credit.saturating_add(request.cost());
             class[at].waiting.push_front(request);
         } else {
             class[at].waiting.push_back(request);
@@ -84,11 +81,10 @@ impl<T: Waits> Line<T> {
     /// Whose turn it is. It stays so until it is taken or something else comes.
     pub fn first(&mut self) -> Option<&T> {
         let class = self.classes.values_mut().next()?;
-        let rounds: Vec<u64> = class.iter().map(Caller::rounds).collect();
+        let rounds: Vec<u64> = class.iter().map(Caller::missing).collect();
         let least = rounds.iter().copied().min()?;
         let at = rounds.iter().position(|rounds| *rounds == least)?;
-        // All these rounds at once: nobody's request is paid for before the last of them.
-        class.iter_mut().for_each(|caller| caller.credit += least * ROUND);
+        class.iter_mut().for_each(|caller| caller.credit = caller.credit.saturating_add(least));
         class.rotate_left(at);
         class.front()?.waiting.front()
     }
@@ -105,7 +101,7 @@ impl<T: Waits> Line<T> {
             self.bytes -= request.bytes();
         }
         // Whoever can pay for the next goes on; whoever cannot gives the turn away. Without a request there is no credit.
-        match caller.rounds() {
+        match caller.missing() {
             _ if caller.waiting.is_empty() => {}
             0 => class.get_mut().push_front(caller),
             _ => class.get_mut().push_back(caller),
@@ -140,10 +136,9 @@ impl<T: Waits> Line<T> {
 }
 
 impl<T: Waits> Caller<T> {
-    /// Rounds of credit that its next request still needs.
-    fn rounds(&self) -> u64 {
-        let cost = self.waiting.front().map_or(0, Waits::cost);
-        cost.saturating_sub(self.credit).div_ceil(ROUND)
+    /// Tokens of credit that its next request still needs.
+    fn missing(&self) -> u64 {
+        self.waiting.front().map_or(0, Waits::cost).saturating_sub(self.credit)
     }
 }
 
@@ -203,7 +198,7 @@ mod tests {
     }
 
     proptest! {
-        /// While callers have requests waiting, none gets ahead of another by more than a request and a round.
+        /// While callers have requests waiting, none gets ahead of another by more than a request of each.
         #[test]
         fn callers_get_equal_shares_of_tokens(costs in prop::collection::vec(prop::collection::vec(1u64..5000, 60), 2..5)) {
             let mut line = Line::default();
@@ -221,7 +216,7 @@ mod tests {
                 got[caller] += cost;
                 left[caller] -= 1;
                 let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
-                prop_assert!(most - least <= 2 * 5000 + ROUND, "{got:?}");
+                prop_assert!(most - least <= 2 * 5000, "{got:?}");
             }
         }
 
