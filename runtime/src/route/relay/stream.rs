@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 /// What a stream that is silent gets, so that nobody between us and the client takes it for dead.
 const COMMENT: &str = ": waiting\n\n";
+/// How long a complete answer's last chunk is waited for: with it, the connection to the rank can be used again.
+const LAST_CHUNK: Duration = Duration::from_millis(100);
 /// Bytes of a rank's refusal that are read.
 const REFUSAL: usize = 1 << 20;
 
@@ -92,6 +94,8 @@ enum State {
     Running(Box<Answer>, Splitter),
     /// A rank answers that keeps no journal: what it sends is passed on as it comes, and lost with it.
     Plain(Box<Answer>),
+    /// The answer is complete; only its last chunk, which has no bytes, may not have come.
+    Ending(Box<Answer>),
     Done,
 }
 
@@ -106,6 +110,10 @@ impl Relayed {
                 State::Waiting => self.begin().await,
                 State::Running(answer, splitter) => self.run(answer, splitter).await,
                 State::Plain(answer) => self.pass(answer).await,
+                State::Ending(answer) => {
+                    let _ = timeout(LAST_CHUNK, answer.finish()).await;
+                    return None;
+                }
                 State::Done => return None,
             };
             match out {
@@ -162,9 +170,10 @@ impl Relayed {
                     }
                 }
                 Ok(passed) => {
-                    if !self.ledger.ended() {
-                        self.state = State::Running(answer, splitter);
-                    }
+                    self.state = match self.ledger.ended() {
+                        true => State::Ending(answer),
+                        false => State::Running(answer, splitter),
+                    };
                     return Ok((!passed.is_empty()).then(|| Out::Events(passed.into())));
                 }
                 Err(Nonsense(what)) => break what,

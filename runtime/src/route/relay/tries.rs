@@ -150,6 +150,11 @@ impl Answer {
         self.lease.shun();
     }
 
+    /// Reads to the end, of which nothing matters any more.
+    pub async fn finish(mut self: Box<Self>) {
+        while let Ok(Some(_)) = self.read().await {}
+    }
+
     /// More of it; none after its end. An error says why it broke off.
     pub async fn read(&mut self) -> Result<Option<Bytes>, String> {
         loop {
