@@ -45,10 +45,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-
-/// After the drain's deadline, how long streams may take to leave that have nothing more to come.
-const CUT_GRACE: Duration = Duration::from_millis(500);
 
 /// Where the table comes from.
 #[derive(Clone, Debug)]
@@ -169,28 +167,35 @@ pub async fn serve(
         _ = until(&mut now, Asked::EndNow) => Ok(Ended::Interrupted),
         ended = async {
             until(&mut asked, Asked::Drain).await;
-            tracing::info!(seconds = ending.drain.as_secs(), "draining");
-            door.begin_drain();
-            sleep(ending.lame_duck.min(ending.drain)).await;
-            stop.send_replace(true);
-            let left = ending.drain.saturating_sub(ending.lame_duck);
-            match timeout(left + CUT_GRACE, &mut served).await {
-                Ok(_) => {
-                    tracing::info!("drained");
-                    Ok(Ended::Drained)
-                }
-                Err(_) => {
-                    let running = door.fleet.models().iter().map(|model| model.lane.load()).map(|load| load.running + load.waiting).sum::<u64>();
-                    Err(failed(format!(
-                        "{running} requests were not finished {} s after the process was asked to end and were cut; allow more time with --drain-seconds",
-                        ending.drain.as_secs()
-                    )))
-                }
-            }
+            drain(&door, ending, &stop, &mut served).await
         } => ended,
     };
     stop_reports.send_replace(true);
     served.abort();
     reports.abort();
     ended
+}
+
+/// Lets what runs, and what waits, come to its end.
+async fn drain(
+    door: &Door,
+    ending: Ending,
+    stop: &watch::Sender<bool>,
+    served: &mut JoinHandle<()>,
+) -> Result<Ended, Termination> {
+    let seconds = ending.drain.as_secs();
+    tracing::info!(seconds, "draining");
+    door.begin_drain();
+    let lame_duck = ending.lame_duck.min(ending.drain);
+    sleep(lame_duck).await;
+    stop.send_replace(true);
+    if timeout(ending.drain - lame_duck, served).await.is_ok() {
+        tracing::info!("drained");
+        return Ok(Ended::Drained);
+    }
+    let loads = door.fleet.models().iter().map(|served| served.lane.load()).collect::<Vec<_>>();
+    let left: u64 = loads.iter().map(|load| load.running + load.waiting).sum();
+    Err(failed(format!(
+        "{left} requests were not finished {seconds} s after the process was asked to end and were cut; allow more time with --drain-seconds"
+    )))
 }

@@ -3,9 +3,11 @@
 //! A request joins the line, and is given a [`Lease`] on a rank as soon as it is first and a rank has room: at once, as
 //! a rule. Whatever may change that (a rank reports, an answer ends, ranks come) moves the line on.
 
+mod lease;
 mod line;
 mod rank;
 
+pub use lease::{Lease, Place};
 pub use line::{Line, Waits};
 pub use rank::{POLL, Rank};
 
@@ -17,8 +19,8 @@ use coterie_api::front_door::ModelLoad;
 use coterie_api::rank_load::RankLoad;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use std::time::Instant;
+use tokio::sync::oneshot;
 
 /// What may wait in one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,28 +107,6 @@ impl Waits for Ticket {
     }
 }
 
-/// A place in the line. Dropping it leaves the line.
-#[derive(Debug)]
-pub struct Place {
-    lane: Arc<Lane>,
-    id: u64,
-    granted: oneshot::Receiver<Lease>,
-    left: bool,
-}
-
-/// Permission to send one request to one rank. Dropping it says that the request is done.
-#[derive(Debug)]
-pub struct Lease {
-    /// `host:port` of the rank.
-    pub address: Arc<str>,
-    lane: Arc<Lane>,
-    rank: RankId,
-    choices: u64,
-    /// Prompt tokens that the rank has to compute.
-    tokens: u64,
-    silent: watch::Receiver<Option<Instant>>,
-}
-
 impl Lane {
     /// A lane without ranks.
     pub fn new(key: ModelKey, limits: LaneLimits) -> Arc<Lane> {
@@ -155,7 +135,7 @@ impl Lane {
             inner.line.push(&need.caller, need.priority, ticket, again);
             Ok(inner.ticket)
         })?;
-        Ok(Place { lane: self.clone(), id, granted, left: false })
+        Ok(Place::new(self, id, granted))
     }
 
     /// These are the ranks now. Returns those that are new, to be asked for their load.
@@ -253,15 +233,7 @@ impl Lane {
             let tokens = need.prompt_tokens.saturating_sub(cached);
             rank.send(need.choices, tokens);
             inner.prefixes.saw(&need.prefix, rank.id);
-            let lease = Lease {
-                address: rank.address.clone(),
-                lane: self.clone(),
-                rank: rank.id,
-                choices: need.choices,
-                tokens,
-                silent: rank.silent(),
-            };
-            granted.push((ticket.grant, lease));
+            granted.push((ticket.grant, Lease::new(self, rank, need.choices, tokens)));
         }
         granted
     }
@@ -291,69 +263,6 @@ impl Inner {
 
     fn rank(&mut self, id: RankId) -> Option<&mut Rank> {
         self.ranks.iter_mut().find(|rank| rank.id == id)
-    }
-}
-
-impl Place {
-    /// Waits for the turn; `None` if the lane is closed.
-    pub async fn granted(&mut self) -> Option<Lease> {
-        let lease = (&mut self.granted).await.ok();
-        self.left = true;
-        lease
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.left {
-            self.lane.change(|inner| inner.line.remove(self.id));
-        }
-    }
-}
-
-impl Lease {
-    /// The rank could not be reached, refused, or broke off: nothing is sent to it before it reports again.
-    pub fn shun(&self) {
-        self.lane.change(|inner| {
-            if let Some(rank) = inner.rank(self.rank) {
-                rank.shun();
-            }
-        });
-    }
-
-    /// Returns once the rank has answered nobody for `patience`, and this request not since `heard`.
-    pub async fn lost(&mut self, heard: Instant, patience: Duration) {
-        loop {
-            let since = *self.silent.borrow_and_update();
-            let changed = self.silent.changed();
-            match since {
-                None => {
-                    if changed.await.is_err() {
-                        // Not a rank of this lane any more, and so not with a request of ours.
-                        return;
-                    }
-                }
-                Some(since) => {
-                    let late = tokio::time::Instant::from_std(since.max(heard) + patience);
-                    tokio::select! {
-                        () = tokio::time::sleep_until(late) => return,
-                        _ = changed => {}
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.lane.change(|inner| {
-            inner.running = inner.running.saturating_sub(1);
-            inner.last_seen = Some(Instant::now());
-            if let Some(rank) = inner.rank(self.rank) {
-                rank.done(self.choices, self.tokens);
-            }
-        });
     }
 }
 
