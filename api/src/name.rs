@@ -24,6 +24,8 @@ pub const LABEL_REVISION: &str = "coterie.dev/revision";
 pub const LABEL_REPLICA: &str = "coterie.dev/replica";
 /// Label: the number of a pod's rank in its replica; absent on the only rank of a replica.
 pub const LABEL_RANK: &str = "coterie.dev/rank";
+/// Label of a rank: `true`, or `false` once it is out of service. The clients' Service selects `true`.
+pub const LABEL_SERVING: &str = "coterie.dev/serving";
 /// Value of [`LABEL_ROLE`] on a pod that serves the model.
 pub const ROLE_RANK: &str = "rank";
 /// Value of [`LABEL_ROLE`] on a pod that only looks at the weights.
@@ -33,6 +35,8 @@ pub const ROLE_INSPECT: &str = "inspect";
 pub const ANNOTATION_RESTART: &str = "coterie.dev/restart";
 /// Annotation on an applied object: the hash of what was applied, so that an unchanged object is not written again.
 pub const ANNOTATION_APPLIED: &str = "coterie.dev/applied";
+/// Annotation on a rank that is out of service: since when, RFC 3339.
+pub const ANNOTATION_CORDONED: &str = "coterie.dev/cordoned";
 /// Annotation on a pod of a replica of several ranks: which expert map and peers its mounted files hold. A change makes
 /// the kubelet deliver them at once.
 pub const ANNOTATION_EXPERTS: &str = "coterie.dev/experts";

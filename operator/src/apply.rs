@@ -139,13 +139,14 @@ async fn annotate_pod(
     let pods: Api<Pod> = Api::namespaced(context.operator.client.clone(), &deployment.namespace);
     let patch = json!({"metadata": {
         "resourceVersion": annotation.resource_version,
+        "labels": annotation.labels,
         "annotations": annotation.annotations,
     }});
     context.operator.metrics.wrote("patch", "Pod");
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     match pods.patch(&annotation.pod, &params, &Patch::Merge(patch)).await {
         Ok(patched) => {
-            tracing::debug!(pod = annotation.pod, "told of new files");
+            tracing::debug!(pod = annotation.pod, changed = ?annotation.annotations.keys(), "annotated");
             let version = patched.metadata.resource_version.as_deref();
             context.note(deployment, context.observer.pod_written(version));
             Ok(())
@@ -164,7 +165,10 @@ async fn delete_pod(context: &Context, deployment: &Deployment, deletion: &Delet
     };
     context.operator.metrics.wrote("delete", "Pod");
     let params = DeleteParams::default().preconditions(preconditions);
-    let params = if deletion.at_once { params.grace_period(0) } else { params };
+    let params = match deletion.grace_seconds {
+        Some(seconds) => params.grace_period(seconds),
+        None => params,
+    };
     match pods.delete(&deletion.name, &params).await {
         Ok(_) => {
             tracing::info!(pod = deletion.name, why = deletion.why, "deleted");

@@ -2,6 +2,7 @@
 
 use crate::chat_template::Rendering;
 use crate::config::{InspectArgs, Output};
+use crate::conversation::{Conversation, Message, Role};
 use crate::machine;
 use crate::model_dir;
 use crate::served_model::TextSide;
@@ -21,11 +22,23 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),
         Output::Text => {
-            print!("{}", text(&inspection, text_side.chat_template.is_some(), machine::available_memory()));
+            print!("{}", text(&inspection, &chat(&text_side), machine::available_memory()));
         }
     }
     write_message(&inspection, &args.termination_log).map_err(unwritable)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether conversations can be rendered.
+fn chat(text_side: &TextSide) -> String {
+    let Some(template) = &text_side.chat_template else {
+        return "no; only /v1/completions can be used".to_owned();
+    };
+    let hello = Message::new(Role::User, "hello");
+    match template.render(&Conversation { messages: vec![hello], ..Conversation::default() }) {
+        Ok(_) => "yes".to_owned(),
+        Err(why) => format!("yes, but it does not take a plain message of a user: {why}"),
+    }
 }
 
 fn unwritable(error: impl std::fmt::Display) -> Termination {
@@ -33,7 +46,7 @@ fn unwritable(error: impl std::fmt::Display) -> Termination {
 }
 
 /// For people. `available` is the memory that this machine has free, bytes.
-fn text(inspection: &Inspection, chat: bool, available: Option<u64>) -> String {
+fn text(inspection: &Inspection, chat: &str, available: Option<u64>) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
@@ -67,7 +80,7 @@ fn text(inspection: &Inspection, chat: bool, available: Option<u64>) -> String {
         );
     }
     line("context", format!("{} tokens", inspection.context_length));
-    line("chat template", if chat { "yes" } else { "no; only /v1/completions can be used" }.to_owned());
+    line("chat template", chat.to_owned());
     line(
         "KV cache",
         format!("{:.1} MiB for 1,000 tokens", inspection.kv_bytes_per_token as f64 * 1000.0 / MIB),
@@ -128,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_text_says_what_fits_here() {
-        let found = text(&inspection(), true, Some(4 << 30));
+        let found = text(&inspection(), "yes", Some(4 << 30));
         assert!(found.contains("parameters    0.66 B (0.21 B active a token)"), "{found}");
         assert!(found.contains("experts       3.00 GiB of the weights as None, 1.50 GiB as Int8"), "{found}");
         assert!(found.contains("as None       4.00 GiB of weights: too much for the 4.00 GiB"), "{found}");
@@ -136,7 +149,7 @@ mod tests {
             found.contains("as Int8       2.00 GiB of weights: fits here with a context of 1024 tokens"),
             "{found}"
         );
-        assert!(text(&inspection(), true, Some(64 << 30)).contains("fits here with the whole context"));
+        assert!(text(&inspection(), "yes", Some(64 << 30)).contains("fits here with the whole context"));
     }
 
     #[test]

@@ -249,11 +249,14 @@ impl Serving {
             () = sleep_until(deadline) => {}
         }
         let load = self.engine.load();
+        let unfinished = match load.running + load.waiting {
+            0 => "requests that were not with the engine yet".to_owned(),
+            requests => format!("{requests} requests"),
+        };
         self.engine.cut(Cut::DrainDeadline);
         let _ = timeout(CUT_GRACE, &mut self.connections).await;
         Err(failed(format!(
-            "{} requests were not finished {} s after the process was asked to end and were cut; allow more time with --drain-seconds",
-            load.running + load.waiting,
+            "{unfinished} were not finished {} s after the process was asked to end and were cut; allow more time with --drain-seconds",
             options.drain.as_secs()
         )))
     }

@@ -140,6 +140,11 @@ pub(crate) fn read_file(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, Te
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(error)),
+        // Asked before opening: to open a pipe would wait for its writer, and a device has no end.
+        Ok(metadata) if !metadata.is_file() => Err(model_rejected(format!(
+            "{} is not a regular file; replace it by the model's own",
+            path.display()
+        ))),
         Ok(metadata) if metadata.len() > largest => Err(model_rejected(format!(
             "{} has {} bytes, more than any real one ({largest}); download it again",
             path.display(),

@@ -9,6 +9,7 @@
 //! - `experts`: [`ObservedExperts::of`] every ConfigMap in that namespace with the label of the ModelDeployment;
 //! - `certificates`: [`ObservedCertificates::of`] the Secret of [`crate::objects::exchange_tls_name`], if there may be
 //!   several ranks;
+//! - `occupancy`: what ranks told of their load in the last seconds;
 //! - `reports`: what the ranks of several reported last, and `loads`: what a [`LoadGauge`] made of it;
 //! - `status`: the status of the object as read, or the default.
 
@@ -16,6 +17,7 @@ mod certificates;
 mod experts;
 mod load;
 mod node;
+mod occupancy;
 mod pod;
 pub mod quantity;
 
@@ -24,6 +26,7 @@ pub(crate) use experts::version_of;
 pub use experts::{ExpertLoad, Moved, ObservedExperts, RankReport};
 pub use load::LoadGauge;
 pub use node::{Free, ObservedNode, PodUse, observe_nodes};
+pub use occupancy::Occupancy;
 pub use pod::{ObservedPod, Phase, Role, TerminationSeen, Waiting};
 
 use coterie_api::deployment::{ModelDeploymentStatus, PullPolicy};
@@ -51,6 +54,8 @@ pub struct Observed {
     pub certificates: ObservedCertificates,
     /// The last reports of ranks that answer, by the uid of their pods.
     pub reports: BTreeMap<String, RankReport>,
+    /// What ranks told last of the requests that they have, by the uid of their pods.
+    pub occupancy: BTreeMap<String, Occupancy>,
     /// What was asked of experts last, by the number of the replica.
     pub loads: BTreeMap<u32, Arc<ExpertLoad>>,
     /// What was last written.

@@ -16,7 +16,7 @@ use crate::observed::{Observed, ObservedPod};
 use crate::validate::Deployment;
 use capacity::CapacityPlan;
 use certificates::CertificateChange;
-use coterie_api::launch::{Inspection, Quantization};
+use coterie_api::launch::{Device, Inspection, Quantization};
 use experts::{ExpertsPlan, Shape};
 use inspection::InspectionPlan;
 use jiff::{SignedDuration, Timestamp};
@@ -59,7 +59,7 @@ pub enum Action {
     DeleteConfigMap(Deletion),
     /// Make or change the certificates of the exchange.
     ChangeCertificates(CertificateChange),
-    /// Change annotations of a pod, of the version that was seen. Not found and another version are no refusals.
+    /// Change labels and annotations of a pod, of the version that was seen. Not found and another version are no refusals.
     Annotate(Annotation),
     /// Create. A pod of that name which is there already and is ours is a success (an older view was planned on);
     /// one that is not ours is a refusal.
@@ -78,13 +78,13 @@ pub struct Deletion {
     pub uid: String,
     /// Precondition.
     pub resource_version: String,
-    /// Without a pod's grace period, which is over: its node does not answer.
-    pub at_once: bool,
+    /// Instead of the pod's own grace period, seconds: 0 where that is over, because its node does not answer.
+    pub grace_seconds: Option<u32>,
     /// Why, for the log.
     pub why: &'static str,
 }
 
-/// Annotations to set on a pod, as it was seen.
+/// Labels and annotations to change on a pod, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotation {
     /// Its name.
@@ -93,8 +93,10 @@ pub struct Annotation {
     pub uid: String,
     /// Precondition.
     pub resource_version: String,
-    /// Keys and values.
-    pub annotations: BTreeMap<String, String>,
+    /// Labels to set.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations to set, or to take away.
+    pub annotations: BTreeMap<String, Option<String>>,
 }
 
 impl Action {
@@ -160,15 +162,19 @@ impl Steps {
     }
 
     pub(crate) fn delete(&mut self, pod: &ObservedPod, why: &'static str) {
-        self.push(Action::DeletePod(deletion(pod, false, why)));
+        self.push(Action::DeletePod(deletion(pod, None, why)));
     }
 
     pub(crate) fn delete_all(&mut self, pods: &[&ObservedPod], why: &'static str) {
         pods.iter().for_each(|pod| self.delete(pod, why));
     }
 
-    pub(crate) fn delete_at_once(&mut self, pod: &ObservedPod, why: &'static str) {
-        self.push(Action::DeletePod(deletion(pod, true, why)));
+    pub(crate) fn delete_within(&mut self, pod: &ObservedPod, seconds: u32, why: &'static str) {
+        self.push(Action::DeletePod(deletion(pod, Some(seconds), why)));
+    }
+
+    pub(crate) fn annotate(&mut self, annotation: Annotation) {
+        self.push(Action::Annotate(annotation));
     }
 
     pub(crate) fn delete_config_map(&mut self, map: &ConfigMap, why: &'static str) {
@@ -177,7 +183,7 @@ impl Steps {
             name: name.unwrap_or_default(),
             uid: uid.unwrap_or_default(),
             resource_version: resource_version.unwrap_or_default(),
-            at_once: false,
+            grace_seconds: None,
             why,
         }));
     }
@@ -188,12 +194,12 @@ impl Steps {
     }
 }
 
-fn deletion(pod: &ObservedPod, at_once: bool, why: &'static str) -> Deletion {
+fn deletion(pod: &ObservedPod, grace_seconds: Option<u32>, why: &'static str) -> Deletion {
     Deletion {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
         resource_version: pod.resource_version.clone(),
-        at_once,
+        grace_seconds,
         why,
     }
 }
@@ -215,6 +221,10 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
                 redundant: capacity.redundant as usize,
                 slots: capacity.slots as usize * shape.layers,
                 slot_bytes: slot_bytes(&weights.inspection, capacity.quantization, shape),
+                adopt_limit: adopt_limit(
+                    capacity,
+                    slot_bytes(&weights.inspection, capacity.quantization, shape),
+                ),
                 experts_per_token: weights.inspection.experts_per_token,
                 shape,
                 launch: capacity.launch(deployment),
@@ -242,6 +252,13 @@ fn slot_bytes(inspection: &Inspection, quantization: Quantization, shape: Shape)
     // An older runtime did not tell them apart; most of such a model are experts.
     let bytes = inspection.expert_bytes.unwrap_or(inspection.weight_bytes).of(quantization);
     bytes / (shape.layers * shape.experts).max(1) as u64
+}
+
+/// What a rank has room for beyond its own, where a limit of memory would end it. Without one its node decides.
+fn adopt_limit(capacity: &CapacityPlan, slot_bytes: u64) -> Option<u32> {
+    let limit = capacity.limit.filter(|_| capacity.device == Device::Cpu)?;
+    let room = limit.saturating_sub(capacity.needed) / slot_bytes.max(1);
+    Some(u32::try_from(room).unwrap_or(u32::MAX))
 }
 
 /// Applies the Services that are missing or that somebody changed; gives the names that somebody else has.

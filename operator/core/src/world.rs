@@ -3,7 +3,7 @@
 use crate::objects;
 use crate::observed::{
     ClaimState, ExpertLoad, Free, Observed, ObservedCertificates, ObservedExperts, ObservedNode, ObservedPod,
-    ObservedService, RankReport, Role, Settings,
+    ObservedService, Occupancy, RankReport, Role, Settings,
 };
 use crate::plan::certificates::CertificateStep;
 use crate::plan::{Action, Plan, plan};
@@ -83,6 +83,10 @@ pub(crate) struct World {
     pub(crate) certificates: ObservedCertificates,
     /// What ranks report, by the uid of their pods.
     pub(crate) reports: BTreeMap<String, RankReport>,
+    /// Requests of ranks, by the uid of their pods; the others have none.
+    pub(crate) requests: BTreeMap<String, u64>,
+    /// No rank tells its load.
+    pub(crate) untold: bool,
     /// What was asked of experts, by replica.
     pub(crate) loads: BTreeMap<u32, Arc<ExpertLoad>>,
     pub(crate) nodes: Vec<ObservedNode>,
@@ -107,6 +111,8 @@ impl World {
             config_maps: Vec::new(),
             certificates: ObservedCertificates::NotLooked,
             reports: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            untold: false,
             loads: BTreeMap::new(),
             nodes: vec![node("worker-1", 64 * GIB)],
             claim: None,
@@ -129,8 +135,15 @@ impl World {
     }
 
     pub(crate) fn observed(&self) -> Observed {
+        let pods: Vec<ObservedPod> = self.pods.iter().map(ObservedPod::from).collect();
+        let occupancy = |pod: &ObservedPod| {
+            let requests = self.requests.get(&pod.uid).copied().unwrap_or(0);
+            (pod.uid.clone(), Occupancy { at: self.now, requests })
+        };
+        let tells = |pod: &&ObservedPod| pod.ready && !self.untold;
         Observed {
-            pods: self.pods.iter().map(ObservedPod::from).collect(),
+            occupancy: pods.iter().filter(tells).map(occupancy).collect(),
+            pods,
             nodes: self.nodes.clone(),
             claim: self.claim,
             services: self.services.iter().map(|it| ObservedService::of(it.clone(), "5e1f")).collect(),
@@ -254,7 +267,14 @@ impl World {
                 let index = self.index(&annotation.pod);
                 let pod = self.touch(index);
                 assert_eq!(pod.metadata.uid.as_ref(), Some(&annotation.uid));
-                pod.metadata.annotations.get_or_insert_default().extend(annotation.annotations.clone());
+                pod.metadata.labels.get_or_insert_default().extend(annotation.labels.clone());
+                let annotations = pod.metadata.annotations.get_or_insert_default();
+                for (key, value) in annotation.annotations.clone() {
+                    match value {
+                        Some(value) => _ = annotations.insert(key, value),
+                        None => _ = annotations.remove(&key),
+                    }
+                }
             }
             Action::CreatePod(pod) => {
                 let mut pod = pod.as_ref().clone();
@@ -275,7 +295,7 @@ impl World {
                 let pod = &self.pods[index];
                 assert_eq!(pod.metadata.uid.as_ref(), Some(&deletion.uid));
                 assert_eq!(pod.metadata.resource_version.as_ref(), Some(&deletion.resource_version));
-                if deletion.at_once { self.remove(index) } else { self.delete(index) }
+                if deletion.grace_seconds == Some(0) { self.remove(index) } else { self.delete(index) }
             }
         }
     }

@@ -100,13 +100,20 @@ impl Renderer {
 
     /// Why there was no answer.
     fn end(&mut self, error: &io::Error) -> NotRendered {
-        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            let seconds = PATIENCE.as_secs();
-            return NotRendered::Exceeded(format!("it was not rendered within {seconds} s"));
-        }
-        match self.process.wait() {
-            Ok(status) => death(status),
-            Err(error) => NotRendered::Failed(format!("the renderer of chat templates is lost: {error}")),
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+        let lost = |error: &io::Error| {
+            NotRendered::Failed(format!("the renderer of chat templates is lost: {error}"))
+        };
+        match error.kind() {
+            WouldBlock | TimedOut => {
+                NotRendered::Exceeded(format!("it was not rendered within {} s", PATIENCE.as_secs()))
+            }
+            // Its end of the socket is closed, so it has ended, and its status says why.
+            BrokenPipe | ConnectionReset | UnexpectedEof => match self.process.wait() {
+                Ok(status) => death(status),
+                Err(error) => lost(&error),
+            },
+            _ => lost(error),
         }
     }
 }

@@ -14,6 +14,8 @@ const LARGEST_JSON: usize = 2 << 20;
 const BYTES_PER_JSON_BYTE: usize = 32;
 /// Spaces a level that `tojson` may be asked for.
 const MOST_INDENT: usize = 16;
+/// Characters of what a template says when it refuses a conversation.
+const LONGEST_SENTENCE: usize = 1000;
 const NAME: &str = "chat_template";
 
 /// A template's variables, by name.
@@ -65,8 +67,17 @@ fn compiled(source: String) -> Result<Environment<'static>, Error> {
     })
 }
 
-/// An error without the position in the template, which a client cannot see.
+/// An error without the position in the template, which a client cannot see; the template may have written it.
 fn sentence(error: &Error) -> String {
+    let mut said = whole_sentence(error);
+    if let Some((end, _)) = said.char_indices().nth(LONGEST_SENTENCE) {
+        said.truncate(end);
+        said.push('…');
+    }
+    said
+}
+
+fn whole_sentence(error: &Error) -> String {
     // Of output that could not be written, only the source says why.
     let source = std::error::Error::source(error).filter(|_| error.kind() == ErrorKind::WriteFailure);
     match (source, error.detail()) {

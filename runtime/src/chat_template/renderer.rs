@@ -20,6 +20,7 @@ const LARGE: u64 = 128 << 20;
 
 /// Serves whoever started this process, until that is gone.
 pub fn run() -> io::Result<()> {
+    close_all_but_the_socket()?;
     limit(libc::RLIMIT_AS, MEMORY)?;
     limit(libc::RLIMIT_CORE, 0)?;
     // SAFETY: whoever starts this process gives it the socket as its standard input; nothing else in it uses that.
@@ -45,6 +46,15 @@ pub fn run() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Descriptors that whoever started `coterie` left open are none of a template's business, nor are more rights.
+fn close_all_but_the_socket() -> io::Result<()> {
+    let first = libc::STDERR_FILENO as libc::c_uint + 1;
+    // SAFETY: nothing in this process has opened anything yet that it would use again.
+    succeeded(unsafe { libc::close_range(first, libc::c_uint::MAX, 0) })?;
+    // SAFETY: it sets one flag of this process, and takes no pointer.
+    succeeded(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
 /// Does `work`, or ends the process: SIGPROF comes when its time is used up.

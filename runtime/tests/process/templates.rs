@@ -100,6 +100,43 @@ async fn a_renderer_that_is_killed_is_replaced_and_one_without_a_server_ends() {
     panic!("the renderer outlives its server");
 }
 
+/// What a template says reaches the client, but not more of it than a sentence may have.
+#[tokio::test]
+async fn a_template_that_refuses_at_length_is_cut_short() {
+    let model = on_demand("{{ raise_exception('no' * 45000000) }}");
+    let process = Process::of(model.path(), &["--threads", "1"]).await;
+    let refused = process.post("/v1/chat/completions", said("harm")).await;
+    assert_eq!(refused.status, 400, "{}", refused.status);
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("nononono") && message.chars().count() < 1200, "{}", message.len());
+    assert_eq!(process.post("/v1/chat/completions", said("peace")).await.status, 200);
+}
+
+#[test]
+fn inspect_says_what_a_template_refuses() {
+    let model = folder("{{ raise_exception('the system speaks first') }}");
+    let (output, _) = run(&["inspect"], model.path());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("yes, but it does not take a plain message of a user: the system speaks first"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    for name in ["chat_template.jinja", "tokenizer_config.json", "tokenizer.json"] {
+        let model = whole();
+        let path = model.path().join(name);
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let (output, log) = run(&["inspect"], model.path());
+        assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");
+        assert!(log.termination().message.contains("is not a regular file"), "{:?}", log.termination());
+    }
+}
+
 #[tokio::test]
 async fn a_renderer_that_took_much_is_not_kept() {
     let large = "{% set x = 'x' * 60000000 %}{% set y = x ~ 'y' %}";

@@ -98,6 +98,7 @@ pub fn rank_pod(rank: &RankPod) -> Pod {
         (name::LABEL_ROLE, name::ROLE_RANK),
         (name::LABEL_REVISION, rank.revision),
         (name::LABEL_REPLICA, &replica),
+        (name::LABEL_SERVING, "true"),
     ]);
     let [_, subdomain] = service_names(&deployment.name);
     let mut all = pod_spec(deployment);

@@ -13,13 +13,15 @@ pub fn service_names(name: &str) -> [String; 2] {
     [name.to_owned(), format!("{name}-ranks")]
 }
 
-/// The Service that clients use. It selects by labels alone: readiness takes a draining rank out of it.
+/// The Service that clients use. It selects by labels alone: one takes a cordoned rank out of it, readiness one that ends.
 pub fn client_service(deployment: &Deployment) -> Service {
     let [name, _] = service_names(&deployment.name);
+    let mut selector = rank_selector(deployment);
+    selector.insert(name::LABEL_SERVING.to_owned(), "true".to_owned());
     let spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
         ports: Some(vec![port(name::SERVICE_PORT)]),
-        selector: Some(rank_selector(deployment)),
+        selector: Some(selector),
         ..Default::default()
     };
     service(deployment, name, spec)

@@ -184,7 +184,14 @@ fn services_select_ranks_and_a_changed_one_is_applied_again() {
     let world = settled(1);
     let [client, ranks]: [Service; 2] = world.services.clone().try_into().unwrap();
     let (client_spec, ranks_spec) = (client.spec.unwrap(), ranks.spec.unwrap());
-    assert_eq!(client_spec.selector, Some(rank_selector(&world.deployment())));
+    let mut serving = rank_selector(&world.deployment());
+    serving.insert("coterie.dev/serving".into(), "true".into());
+    assert_eq!(client_spec.selector, Some(serving));
+    assert_eq!(
+        ranks_spec.selector,
+        Some(rank_selector(&world.deployment())),
+        "experts of a cordoned rank are used"
+    );
     assert_eq!(json(&client_spec.ports.unwrap()[0])["port"], 80);
     assert_eq!(
         (ranks_spec.cluster_ip.as_deref(), ranks_spec.publish_not_ready_addresses),

@@ -29,6 +29,8 @@ pub struct ObservedPod {
     pub told: Told,
     /// Image of its container.
     pub image: String,
+    /// Since when it is out of service, if it is.
+    pub cordoned: Option<Timestamp>,
     /// Passes its readiness probe.
     pub ready: bool,
     /// Where it is in its life.
@@ -153,6 +155,9 @@ impl From<&Pod> for ObservedPod {
                 .and_then(|spec| spec.containers.iter().find(|container| container.name == ours))
                 .and_then(|container| container.image.clone())
                 .unwrap_or_default(),
+            // One that somebody else took out of service has no time of ours, and had its time already.
+            cordoned: (label(name::LABEL_SERVING) == Some("false"))
+                .then(|| annotation(name::ANNOTATION_CORDONED).parse().unwrap_or(Timestamp::UNIX_EPOCH)),
             ready: condition("Ready").is_some_and(|c| c.status == "True"),
             phase,
             terminating: metadata.deletion_timestamp.as_ref().map(|time| time.0),

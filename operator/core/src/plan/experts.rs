@@ -27,7 +27,7 @@ use coterie_api::expert_map::{EXPERTS_LIMIT, ExpertMap, LAYERS_LIMIT};
 use coterie_api::launch::Inspection;
 use jiff::Timestamp;
 use next::{Next, next};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the experts are.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -167,12 +167,13 @@ fn named_pods<'a>(view: &'a View) -> impl Iterator<Item = u32> + 'a {
 fn tell(view: &View, there: &ObservedExperts, steps: &mut Steps) {
     let Some(told) = told_by(there, view.observed) else { return };
     for pod in view.pods().iter().filter(|pod| pod.told != told) {
-        steps.push(Action::Annotate(Annotation {
+        steps.annotate(Annotation {
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
             resource_version: pod.resource_version.clone(),
-            annotations: told.annotations(),
-        }));
+            labels: BTreeMap::new(),
+            annotations: told.annotations().into_iter().map(|(key, value)| (key, Some(value))).collect(),
+        });
     }
 }
 

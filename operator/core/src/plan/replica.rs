@@ -1,6 +1,6 @@
 //! Replicas as they are seen: the live pods of one number and one revision.
 
-use crate::observed::ObservedPod;
+use crate::observed::{Observed, ObservedPod};
 use std::collections::BTreeMap;
 
 /// One replica, or what is left of it.
@@ -28,6 +28,12 @@ impl<'a> Replica<'a> {
     /// Whether all of its `width` ranks are ready.
     pub fn is_complete(&self, width: u32) -> bool {
         (0..width).all(|rank| self.rank(rank).is_some_and(|pod| pod.ready))
+    }
+
+    /// Requests that its ranks have, as far as they told.
+    pub fn requests(&self, observed: &Observed) -> u64 {
+        let told = self.pods.iter().filter_map(|pod| observed.occupancy.get(&pod.uid));
+        told.map(|told| told.requests).sum()
     }
 
     /// Those of its `width` ranks that have no live pod.

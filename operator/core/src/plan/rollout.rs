@@ -7,10 +7,11 @@
 //!   replicas must not take registry, storage and scheduler from everybody else;
 //! - a rank that a live replica lacks is made in its place, under its name;
 //! - replicas of another revision of which no rank is ready serve nobody and are deleted at once; those that serve are
-//!   drained, but only as many as are ready beyond `n`;
+//!   taken out of service (`retire`), but only as many as are ready beyond `n`;
 //! - while another revision is there, live replicas and its draining ones are at most `n + 1`: one is surged, waited
 //!   for, and then one is drained;
-//! - too many replicas: those that are not ready go first, then the highest numbers;
+//! - too many replicas: those that are not ready go first, then those with the fewest requests, then the highest numbers;
+//! - too few, and one of the current revision drains: it is recalled before another is made;
 //! - a rank that its replica has too many goes when the others have taken its experts over.
 //!
 //! A replica is ready when all of its ranks are; one of another revision, whose width nobody knows, when one is.
@@ -18,6 +19,7 @@
 
 mod failure;
 mod make;
+mod retire;
 
 use super::experts::{self, Shape};
 use super::replica::{Replica, replicas};
@@ -53,6 +55,8 @@ pub struct Target {
     pub slots: usize,
     /// Bytes of one slot.
     pub slot_bytes: u64,
+    /// Slots that one rank may take over from lost ones, if its memory is limited.
+    pub adopt_limit: Option<u32>,
     /// Experts of one layer that a token uses.
     pub experts_per_token: u32,
     /// Their command line, but for their share of the experts.
@@ -68,7 +72,7 @@ pub struct RolloutPlan {
     pub revision: Option<String>,
     /// Ranks of a replica of that revision.
     pub width: u32,
-    /// Replicas with ranks that are neither ended nor being deleted, of any revision.
+    /// Replicas with ranks that are neither ended nor being deleted, of any revision, and not out of service.
     pub live: usize,
     /// Those that are ready.
     pub ready: usize,
@@ -76,7 +80,8 @@ pub struct RolloutPlan {
     pub updated: usize,
     /// Those that are ready.
     pub updated_ready: usize,
-    /// Replicas of another revision that are being deleted and may still have requests.
+    /// Replicas that are out of service, and those of another revision that are being deleted: they may still have
+    /// requests.
     pub draining: usize,
     /// The live ones, rank by rank.
     pub ranks: RankCounts,
@@ -161,11 +166,25 @@ pub(super) fn plan(
     for pod in stuck {
         steps.delete(pod, "its image cannot be pulled, and there is another one now");
     }
-    let ready_ranks = live.iter().filter(|pod| pod.ready).count();
     let live = replicas(&live);
     let is_ready = |replica: &Replica| {
         if is_current(replica.revision) { replica.is_complete(width) } else { replica.ready_ranks() > 0 }
     };
+    let (mut drainers, mut live): (Vec<Replica>, Vec<Replica>) =
+        live.into_iter().partition(|replica| retire::cordoned(replica).is_some());
+    let is_recallable =
+        |replica: &Replica| (target.is_none() || is_current(replica.revision)) && is_ready(replica);
+    let serving = live.iter().filter(|replica| target.is_none() || is_current(replica.revision)).count();
+    drainers
+        .sort_by_key(|replica| (is_recallable(replica), retire::cordoned(replica), Reverse(replica.number)));
+    for _ in serving..wanted {
+        let Some(last) = drainers.pop_if(|replica| is_recallable(replica)) else { break };
+        retire::recall(&last, steps);
+        live.push(last);
+    }
+    for replica in &drainers {
+        retire::drain(replica, deployment, observed, now, steps);
+    }
     let (mut updated, old): (Vec<&Replica>, Vec<&Replica>) = match target {
         Some(_) => live.iter().partition(|replica| is_current(replica.revision)),
         // Nothing is replaced without a target: what is there counts as wanted.
@@ -182,23 +201,26 @@ pub(super) fn plan(
     old_ready.sort_by_key(|replica| (replica.ready_ranks(), Reverse(replica.number)));
     let drained = ready.saturating_sub(wanted).min(old_ready.len());
     for replica in &old_ready[..drained] {
-        steps.delete_all(&replica.pods, "it is of an old revision");
+        retire::retire(replica, "it is of an old revision", now, steps);
     }
     // Those that are not ready come first, so a ready one only goes when more than the wanted ones are ready.
-    updated.sort_by_key(|replica| (is_ready(replica), replica.ready_ranks(), Reverse(replica.number)));
+    updated.sort_by_key(|replica| {
+        (is_ready(replica), replica.ready_ranks(), replica.requests(observed), Reverse(replica.number))
+    });
     let removed = updated.len().saturating_sub(wanted);
     for replica in &updated[..removed] {
-        steps.delete_all(&replica.pods, "fewer replicas are asked for");
+        retire::retire(replica, "fewer replicas are asked for", now, steps);
     }
     let mut kept: Vec<&Replica> = updated[removed..].to_vec();
     kept.sort_by_key(|replica| replica.number);
 
-    let draining = draining(ranks().filter(|pod| !is_current(&pod.revision)), &live, now);
+    let ending = draining(ranks().filter(|pod| !is_current(&pod.revision)), &live, now);
+    let draining = ending.len() + drainers.iter().filter(|replica| !is_current(replica.revision)).count();
     let missing = if target.is_some() { wanted.saturating_sub(updated.len()) } else { 0 };
-    let room = if old.is_empty() && draining.is_empty() {
+    let room = if old.is_empty() && draining == 0 {
         missing
     } else {
-        (wanted + 1).saturating_sub(live.len() + draining.len())
+        (wanted + 1).saturating_sub(live.len() + draining)
     };
     let back_off = backoff::remaining(failure.as_ref(), now);
     let starting = updated.iter().flat_map(|replica| &replica.pods).filter(|pod| !pod.ready).count();
@@ -219,7 +241,7 @@ pub(super) fn plan(
         }
     }
     if missing > created {
-        let next = draining.iter().min().map(|overdue| overdue.duration_since(now));
+        let next = ending.iter().min().map(|overdue| overdue.duration_since(now));
         back_off.into_iter().chain(next).for_each(|after| steps.look_again(after));
     }
     let lacking = kept.iter().any(|replica| !replica.missing(width).is_empty());
@@ -245,7 +267,7 @@ pub(super) fn plan(
         Step::WaitForReady
     } else if surplus > 0 {
         Step::HandOver
-    } else if draining.is_empty() && old.is_empty() {
+    } else if ending.is_empty() && drainers.is_empty() && old.is_empty() {
         Step::Complete
     } else {
         Step::WaitForDrain
@@ -261,9 +283,9 @@ pub(super) fn plan(
         ready,
         updated: updated.len(),
         updated_ready,
-        draining: draining.len(),
+        draining: ending.len() + drainers.len(),
         ranks: RankCounts {
-            ready: ready_ranks,
+            ready: live.iter().map(Replica::ready_ranks).sum(),
             updated: updated_ranks.len(),
             updated_ready: updated_ranks.iter().filter(|pod| pod.ready).count(),
         },

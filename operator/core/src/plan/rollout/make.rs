@@ -70,7 +70,11 @@ impl<'a> Maker<'a> {
                         if overdue > self.now {
                             steps.look_again(overdue.duration_since(self.now));
                         } else {
-                            steps.delete_at_once(pod, "its node does not let it end, and its name is needed");
+                            steps.delete_within(
+                                pod,
+                                0,
+                                "its node does not let it end, and its name is needed",
+                            );
                         }
                     }
                 }
@@ -94,7 +98,7 @@ impl<'a> Maker<'a> {
         };
         let activations = self.deployment.experts.activations;
         let launch = RankLaunch {
-            experts: share.map(|share| experts_launch(share.rank, activations)),
+            experts: share.map(|share| experts_launch(share.rank, activations, target.adopt_limit)),
             ..target.launch.clone()
         };
         steps.create(rank_pod(&RankPod {

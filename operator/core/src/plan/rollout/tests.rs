@@ -93,8 +93,98 @@ fn scale_down_takes_those_that_serve_nobody_first() {
     world.set_ready(0, false);
     assert_eq!(world.pods[0].metadata.name.as_deref(), Some("smol-0"));
     world.object.spec.replicas = 1;
-    world.quiesce(none);
+    world.settle(none);
     assert_eq!(world.done(), "-smol-0 -smol-2");
+}
+
+/// Whether the clients' Service selects a rank.
+fn serves(world: &World, replica: u32) -> bool {
+    ObservedPod::from(&world.pods[ready(world, replica)]).cordoned.is_none()
+}
+
+fn ask(world: &mut World, replica: u32, requests: u64) {
+    let uid = ObservedPod::from(&world.pods[ready(world, replica)]).uid;
+    world.requests.insert(uid, requests);
+}
+
+#[test]
+fn scale_down_takes_the_emptiest_out_of_service_and_deletes_it_when_it_is_empty() {
+    let mut world = settled(3);
+    for (replica, requests) in [(0, 4), (1, 2), (2, 9)] {
+        ask(&mut world, replica, requests);
+    }
+    world.object.spec.replicas = 2;
+    let plan = world.quiesce(none);
+    assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
+    assert_eq!([0, 1, 2].map(|replica| serves(&world, replica)), [true, false, true]);
+    // Another is emptier now; one is enough.
+    ask(&mut world, 0, 0);
+    world.now += SignedDuration::from_secs(60);
+    world.quiesce(none);
+    assert_eq!(world.done(), "");
+    ask(&mut world, 1, 0);
+    world.quiesce(none);
+    assert_eq!(world.done(), "-smol-1");
+}
+
+#[test]
+fn a_replica_that_drains_is_recalled_before_another_is_made() {
+    let mut world = settled(3);
+    (0..3).for_each(|replica| ask(&mut world, replica, 1));
+    world.object.spec.replicas = 0;
+    world.quiesce(invariants::check);
+    world.now += SignedDuration::from_secs(5);
+    world.object.spec.replicas = 2;
+    let plan = world.quiesce(invariants::check);
+    assert_eq!([0, 1, 2].map(|replica| serves(&world, replica)), [true, true, false]);
+    assert_eq!(plan.rollout.updated_ready, 2);
+    world.requests.clear();
+    world.settle(invariants::check);
+    assert_eq!(world.done(), "-smol-2");
+    // One of a revision that nobody asks for any more is not.
+    ask(&mut world, 0, 1);
+    world.object.spec.replicas = 1;
+    world.quiesce(invariants::check);
+    world.object.spec.model.quantization = Some(Quantization::Int8);
+    world.object.spec.replicas = 2;
+    world.settle(invariants::check);
+    assert!(!world.done().is_empty());
+}
+
+#[test]
+fn an_empty_look_counts_only_once_everybody_has_heard_of_the_cordon() {
+    let mut world = settled(2);
+    world.object.spec.replicas = 1;
+    world.quiesce(none);
+    world.now += SignedDuration::from_secs(2);
+    world.quiesce(none);
+    assert_eq!(world.done(), "");
+    world.now += SignedDuration::from_secs(1);
+    world.quiesce(none);
+    assert_eq!(world.done(), "-smol-1");
+}
+
+#[test]
+fn a_drain_ends_when_its_time_is_over_and_one_that_is_not_told_of_sooner() {
+    let mut world = settled(2);
+    (0..2).for_each(|replica| ask(&mut world, replica, 3));
+    world.object.spec.replicas = 1;
+    let plan = world.quiesce(none);
+    assert_eq!(plan.look_again_after, Some(SignedDuration::from_secs(600)));
+    world.now += SignedDuration::from_secs(600);
+    let plan = world.plan();
+    let [Action::DeletePod(deletion)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    assert_eq!((deletion.name.as_str(), deletion.grace_seconds), ("smol-1", Some(10)));
+
+    let mut world = settled(2);
+    world.untold = true;
+    world.object.spec.replicas = 1;
+    let plan = world.quiesce(none);
+    assert_eq!(plan.look_again_after, Some(SignedDuration::from_secs(10)));
+    world.now += SignedDuration::from_secs(10);
+    let plan = world.plan();
+    let [Action::DeletePod(deletion)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    assert_eq!((deletion.name.as_str(), deletion.grace_seconds), ("smol-1", None));
 }
 
 #[test]
@@ -118,8 +208,10 @@ fn a_revision_change_of_one_replica_surges_waits_and_drains() {
     assert_eq!(world.done(), "+smol-1");
     world.set_ready(ready(&world, 1), true);
     assert_eq!(world.quiesce(none).rollout.step, Step::WaitForDrain);
-    assert_eq!(world.done(), "-smol-0");
     assert_eq!(world.condition(ROLLED_OUT).0, "True", "what drains does not count");
+    world.now += SignedDuration::from_secs(3);
+    assert_eq!(world.quiesce(none).rollout.step, Step::WaitForDrain);
+    assert_eq!(world.done(), "-smol-0");
     world.remove(ready(&world, 0));
     assert_eq!(world.quiesce(none).rollout.step, Step::Complete);
     assert_eq!(world.done(), "");
@@ -142,7 +234,11 @@ fn the_next_surge_waits_for_the_drain_but_not_for_a_dead_node() {
     world.set_ready(ready(&world, 3), true);
     let plan = world.quiesce(none);
     assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
-    assert_eq!(world.done(), "+smol-3 -smol-2");
+    assert_eq!(world.done(), "+smol-3", "the next waits for what is out of service, too");
+    world.now += SignedDuration::from_secs(3);
+    let plan = world.quiesce(none);
+    assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
+    assert_eq!(world.done(), "-smol-2");
     // The node of smol-2 is gone: 600 s of drain, 15 s of grace, and 30 s are over.
     assert_eq!(plan.look_again_after, Some(SignedDuration::from_secs(645)));
     world.now += SignedDuration::from_secs(645);

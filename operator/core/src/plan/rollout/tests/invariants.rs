@@ -2,10 +2,11 @@
 
 use crate::observed::{ObservedExperts, ObservedPod, Phase, Role};
 use crate::plan::replica::{Replica, replicas};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Annotation, Plan};
 use crate::world::World;
 use coterie_api::condition::READY;
 use coterie_api::launch::Quantization;
+use coterie_api::name::LABEL_SERVING;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use proptest::prelude::*;
@@ -22,11 +23,13 @@ enum Happening {
     Evicted(usize),
     ImageMissing(usize),
     Killed(usize),
+    LoadUntold(bool),
     Lives(usize),
     OperatorUpgraded(u8),
     QuantizationChanged(Option<Quantization>),
     RanksChanged(u32),
     Reconcile,
+    Requests(usize, u64),
     Restarted(u8),
     Scaled(i32),
     StatusLost,
@@ -49,11 +52,13 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => pod.clone().prop_map(Evicted),
         1 => pod.clone().prop_map(ImageMissing),
         3 => (0..4_usize).prop_map(Killed),
+        1 => any::<bool>().prop_map(LoadUntold),
         12 => pod.clone().prop_map(Lives),
         1 => (1..3_u8).prop_map(OperatorUpgraded),
         2 => quantization.prop_map(QuantizationChanged),
         3 => (1..4_u32).prop_map(RanksChanged),
         8 => Just(Reconcile),
+        3 => (pod.clone(), 0..3_u64).prop_map(|(pod, requests)| Requests(pod, requests)),
         1 => (0..3_u8).prop_map(Restarted),
         3 => (0..5_i32).prop_map(Scaled),
         1 => Just(StatusLost),
@@ -92,6 +97,11 @@ impl World {
                 self.wait_for(index, "ErrImagePull", "not found");
             }),
             Killed(writes) => self.reconcile_until_killed(writes),
+            LoadUntold(untold) => self.untold = untold,
+            Requests(index, requests) => pick(index, self).into_iter().for_each(|index| {
+                let uid = ObservedPod::from(&self.pods[index]).uid;
+                self.requests.insert(uid, requests);
+            }),
             Lives(index) => pick(index, self).into_iter().for_each(|index| {
                 let pod = ObservedPod::from(&self.pods[index]);
                 match (pod.terminating, pod.role, pod.phase) {
@@ -126,6 +136,8 @@ pub(super) fn check(world: &World, plan: &Plan) {
     let observed = world.observed();
     let mut deleted: BTreeSet<&str> = BTreeSet::new();
     let mut created: BTreeMap<String, u32> = BTreeMap::new();
+    // Whether it serves from now on.
+    let mut changed: BTreeMap<&str, bool> = BTreeMap::new();
     for action in &plan.actions {
         match action {
             Action::DeletePod(deletion) => {
@@ -136,7 +148,7 @@ pub(super) fn check(world: &World, plan: &Plan) {
                     .expect("deletes what is there");
                 let is_overdue = pod.terminating.is_some_and(|end| overdue(end) <= world.now);
                 assert!(
-                    pod.terminating.is_none() || deletion.at_once && is_overdue,
+                    pod.terminating.is_none() || deletion.grace_seconds == Some(0) && is_overdue,
                     "deletes {} again",
                     pod.name
                 );
@@ -153,6 +165,11 @@ pub(super) fn check(world: &World, plan: &Plan) {
                 }
             }
             Action::ApplyConfigMap(next) => check_map(world, plan, next),
+            Action::Annotate(Annotation { pod, labels, .. }) => {
+                if let Some(serves) = labels.get(LABEL_SERVING) {
+                    assert!(changed.insert(pod, serves == "true").is_none(), "cordons {pod} and recalls it");
+                }
+            }
             _ => {}
         }
     }
@@ -161,8 +178,11 @@ pub(super) fn check(world: &World, plan: &Plan) {
         pod.terminating.is_none() && !matches!(pod.phase, Phase::Failed | Phase::Succeeded)
     };
     let live: Vec<&ObservedPod> = ranks.iter().copied().filter(is_live).collect();
+    let cordons = |name: &str| changed.get(name).copied();
+    let serves = |pod: &&ObservedPod| cordons(&pod.name).unwrap_or(pod.cordoned.is_none());
+    let served: Vec<&ObservedPod> = live.iter().copied().filter(|pod| pod.cordoned.is_none()).collect();
     let left: Vec<&ObservedPod> =
-        live.iter().copied().filter(|pod| !deleted.contains(pod.name.as_str())).collect();
+        live.iter().copied().filter(|pod| !deleted.contains(pod.name.as_str())).filter(serves).collect();
     let revision = plan.rollout.revision.as_deref();
     let is_updated = |replica: &&Replica| Some(replica.revision) == revision;
     let is_ready = |replica: &&Replica| {
@@ -170,7 +190,7 @@ pub(super) fn check(world: &World, plan: &Plan) {
     };
 
     // Availability: of the replicas that are ready, our own doing leaves as many as are asked for.
-    let ready = replicas(&live).iter().filter(is_ready).count();
+    let ready = replicas(&served).iter().filter(is_ready).count();
     let still_ready = replicas(&left).iter().filter(is_ready).count();
     assert!(
         still_ready >= ready.min(wanted),
@@ -260,6 +280,7 @@ proptest! {
             world.reconcile();
         }
         world.object.spec.model.context_length = None;
+        world.requests.clear();
         world.settle(check);
 
         let deployment = world.deployment();
