@@ -82,7 +82,7 @@ async fn models_and_ready_ranks_are_followed() -> Result<()> {
 #[tokio::test]
 async fn a_list_of_namespaces_is_all_that_is_seen() -> Result<()> {
     let (one, other) = (World::new("door").await?, World::new("door").await?);
-    let (seen, _task) = follow(&one, &[one.namespace.clone()])?;
+    let (seen, _task) = follow(&one, std::slice::from_ref(&one.namespace))?;
     other.apply(&other.deployment("hidden")).await?;
     one.apply(&one.deployment("shown")).await?;
     sees(&one, &seen, &[("shown", "shown", &[])]).await?;

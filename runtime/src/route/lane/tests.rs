@@ -1,4 +1,5 @@
 use super::*;
+use std::time::Duration;
 
 const LIMITS: LaneLimits = LaneLimits { requests: 3, bytes: 1000 };
 
