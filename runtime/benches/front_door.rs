@@ -82,6 +82,7 @@ impl Router {
                 "--ranks-file",
             ])
             .arg(ranks)
+            .env("RUST_LOG", "info") // as in a cluster
             .stderr(Stdio::piped())
             .spawn()?;
         let stderr = child.stderr.take().ok_or("no stderr")?;
