@@ -2,7 +2,9 @@
 
 pub mod accept;
 mod health;
+mod journal;
 mod limits;
+mod load;
 mod openai;
 mod record;
 mod stream;
@@ -22,9 +24,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use coterie_engine::Load;
 pub use limits::Limits;
-pub(crate) use openai::{ApiError, BodyRoom, MODEL_RETRY, ROOM_RETRY, receive};
+pub(crate) use openai::{ApiError, BodyRoom, MODEL_RETRY, ROOM_RETRY, discard, receive};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What every request sees.
 pub struct Front {
@@ -42,7 +44,8 @@ pub struct Front {
     /// This rank's experts and the other ranks.
     pub experts: Window,
     model: OnceLock<ServedModel>,
-    started: u64,
+    /// When it began, since 1970.
+    started: Duration,
 }
 
 impl Front {
@@ -58,7 +61,7 @@ impl Front {
             bodies: BodyRoom::default(),
             experts,
             model: OnceLock::new(),
-            started: unix_seconds(),
+            started: unix_time(),
         }
     }
 
@@ -80,6 +83,7 @@ pub fn router(front: Arc<Front>) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/load", get(load::load))
         .route("/experts", get(health::experts))
         .merge(openai::routes())
         .fallback(openai::unknown_path)
@@ -109,6 +113,7 @@ async fn close_while_draining(State(front): State<Arc<Front>>, request: Request,
     response
 }
 
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Since 1970.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ pub mod experts;
 pub mod inspection;
 pub mod placement;
 pub mod replica;
+pub mod replicas;
 pub mod revision;
 pub mod rollout;
 pub mod trouble;

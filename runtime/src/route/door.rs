@@ -7,12 +7,12 @@ use super::lane::{LaneLimits, Need};
 use super::metrics::Metrics;
 use super::rank_client::RankClient;
 use super::record::Record;
-use crate::server::{ApiError, BodyRoom, Limits, unix_seconds};
+use crate::server::{ApiError, BodyRoom, Limits, unix_time};
 use axum::http::HeaderMap;
 use axum::http::uri::PathAndQuery;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// How patient the front door is.
@@ -77,8 +77,8 @@ impl Door {
             patience,
             limits,
             bodies: BodyRoom::of(body_bytes),
-            started: unix_seconds(),
-            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            started: unix_time().as_secs(),
+            since: unix_time().as_millis() as u64,
             draining: AtomicBool::new(false),
         }
     }

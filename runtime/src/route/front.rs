@@ -6,7 +6,7 @@ use super::headers::onward;
 use super::lane::Need;
 use super::record::Record;
 use super::relay;
-use crate::server::{ApiError, receive, refuse_encoded};
+use crate::server::{ApiError, discard, receive, refuse_encoded};
 use axum::extract::{Path, Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -113,7 +113,13 @@ async fn create(State(door): State<Arc<Door>>, request: Request) -> Result<Respo
 /// What a request asks for, if its caller may.
 async fn order(door: &Arc<Door>, request: Request) -> Result<Order, ApiError> {
     let arrived = Instant::now();
-    let caller = door.keys.caller(request.headers())?;
+    let caller = match door.keys.caller(request.headers()) {
+        Ok(caller) => caller,
+        Err(refused) => {
+            discard(request).await;
+            return Err(refused);
+        }
+    };
     let path =
         PathAndQuery::try_from(request.uri().path()).unwrap_or_else(|_| PathAndQuery::from_static("/"));
     let headers = onward(request.headers());
