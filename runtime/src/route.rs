@@ -153,8 +153,8 @@ pub async fn serve(
     ending: Ending,
     mut asked: watch::Receiver<Asked>,
 ) -> Result<Ended, Termination> {
-    if let Ok(address) = clients.local_addr() {
-        tracing::info!(%address, "the front door is open");
+    if let (Ok(address), Ok(metrics)) = (clients.local_addr(), scrapers.local_addr()) {
+        tracing::info!(%address, %metrics, "the front door is open");
     }
     let (stop, stopped) = watch::channel(false);
     let (stop_reports, reports_stopped) = watch::channel(false);

@@ -36,19 +36,20 @@ async fn router(ranks: [&Process; 2]) -> Router {
     let file = folder.path().join("ranks.json");
     let ranks = ranks.map(|rank| rank.address.to_string());
     std::fs::write(&file, json!({"models": [{"name": "tiny", "ranks": ranks}]}).to_string()).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let args = ["--log-format", "json", "route", "--host", "127.0.0.1", "--port", "0", "--metrics-port"];
-    let mut child = coterie(&args)
-        .arg(free.port().to_string())
+    let ports = ["--port", "0", "--metrics-port", "0"];
+    let mut child = coterie(&["--log-format", "json", "route", "--host", "127.0.0.1"])
+        .args(ports)
         .arg("--ranks-file")
         .arg(&file)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let address = lines.find_map(|line| address_in(&line)).expect("it says where it listens");
+    let open = lines.find(|line| address_in(line).is_some()).expect("it says where it listens");
+    let open: Value = serde_json::from_str(&open).unwrap();
+    let [address, reports] = ["address", "metrics"].map(|port| open[port].as_str().unwrap().parse().unwrap());
     std::thread::spawn(move || lines.for_each(drop));
-    Router { address, reports: free, child, _folder: folder }
+    Router { address, reports, child, _folder: folder }
 }
 
 async fn load(rank: &Process) -> RankLoad {
