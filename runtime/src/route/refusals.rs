@@ -66,10 +66,10 @@ impl ApiError {
         unavailable("model_not_ready", message)
     }
 
-    /// Every rank that was tried broke off.
-    pub fn ranks_broke(tries: u32, last: &str) -> ApiError {
+    /// So many times a rank broke off.
+    pub fn ranks_broke(times: u32, last: &str) -> ApiError {
         let message = format!(
-            "{tries} ranks in a row broke off while they answered, the last one because {last}; send the request again."
+            "{times} times a rank broke off while it answered, the last time because {last}; send the request again."
         );
         unavailable("rank_lost", message)
     }

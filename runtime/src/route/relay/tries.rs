@@ -86,7 +86,7 @@ impl Tries {
         let model = self.order.served.lane.key.to_string();
         tracing::warn!(model, rank, why, breaks = self.breaks, "a rank broke off while it answered");
         if self.fruitless >= FRUITLESS || self.breaks >= BREAKS {
-            return Err(ApiError::ranks_broke(self.fruitless, why));
+            return Err(ApiError::ranks_broke(self.breaks, why));
         }
         Ok(())
     }
