@@ -31,9 +31,9 @@ pub enum Kind {
     Histogram,
 }
 
-/// Declares the metrics: each one's doc line is also its meaning.
+/// Declares the metrics of one program: each one's doc line is also its meaning.
 macro_rules! metrics {
-    ($($(#[doc = $meaning:literal])+ $constant:ident: $kind:ident, $unit:literal, $name:literal, $vllm:expr;)*) => {
+    ($(#[doc = $whose:literal])+ ALL; $($(#[doc = $meaning:literal])+ $constant:ident: $kind:ident, $unit:literal, $name:literal, $vllm:expr;)*) => {
         $($(#[doc = $meaning])+ pub const $constant: Metric = Metric {
             name: $name,
             kind: Kind::$kind,
@@ -42,12 +42,17 @@ macro_rules! metrics {
             vllm: &$vllm,
         };)*
 
-        /// Every metric of a rank.
+        $(#[doc = $whose])+
         pub const ALL: &[Metric] = &[$($constant),*];
     };
 }
 
+pub mod router;
+
 metrics! {
+    /// Every metric of a rank.
+    ALL;
+
     /// Requests that wait for their first step
     REQUESTS_WAITING: Gauge, "requests", "coterie_requests_waiting", ["vllm:num_requests_waiting"];
     /// Prompt tokens of the requests that wait
@@ -142,7 +147,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_say_the_unit() {
         let mut names = BTreeSet::new();
-        for metric in ALL {
+        for metric in ALL.iter().chain(router::ALL) {
             for name in metric.vllm.iter().chain([&metric.name]) {
                 assert!(names.insert(*name), "{name} is there twice");
             }
@@ -158,9 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn docs_metrics_md_has_this_table() {
+    fn docs_metrics_md_has_these_tables() {
+        let page = include_str!("../../docs/metrics.md");
+        for table in [ALL, router::ALL].map(table) {
+            assert!(page.contains(&table), "docs/metrics.md is out of date; a table must be:\n\n{table}");
+        }
+    }
+
+    fn table(metrics: &[Metric]) -> String {
         let mut table = "| name | vLLM's name | type | unit | meaning |\n|---|---|---|---|---|\n".to_owned();
-        for Metric { name, kind, unit, meaning, vllm } in ALL {
+        for Metric { name, kind, unit, meaning, vllm } in metrics {
             let (kind, suffix) = match kind {
                 Kind::Gauge => ("gauge", ""),
                 Kind::Counter => ("counter", "_total"),
@@ -170,7 +182,6 @@ mod tests {
             let aliases = aliases.join(", ");
             table += &format!("| `{name}{suffix}` | {aliases} | {kind} | {unit} | {meaning} |\n");
         }
-        let page = include_str!("../../docs/metrics.md");
-        assert!(page.contains(&table), "docs/metrics.md is out of date; its table must be:\n\n{table}");
+        table
     }
 }

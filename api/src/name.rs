@@ -3,6 +3,12 @@
 
 /// API group of every Coterie resource.
 pub const GROUP: &str = "coterie.dev";
+/// Version of the ModelDeployment resource.
+pub const VERSION: &str = "v1alpha1";
+/// Its kind.
+pub const KIND: &str = "ModelDeployment";
+/// Its plural, as in URLs.
+pub const PLURAL: &str = "modeldeployments";
 /// The operator's server-side-apply field manager.
 pub const FIELD_MANAGER: &str = "coterie-operator";
 /// Name of the Lease by which operators elect a leader.
@@ -53,6 +59,8 @@ pub const CONTAINER_INSPECT: &str = "inspect";
 pub const PORT_HTTP: &str = "http";
 /// Name of the port of a router on which the operator asks what waits there.
 pub const PORT_METRICS: &str = "metrics";
+/// Its number.
+pub const METRICS_PORT: u16 = 9090;
 /// Number of a rank's HTTP port.
 pub const HTTP_PORT: u16 = 8080;
 /// Name of the port on which the ranks of a replica reach each other's experts.

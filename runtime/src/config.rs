@@ -1,8 +1,10 @@
 //! The command line.
 
 mod ranks;
+mod route;
 
 pub use ranks::RanksArgs;
+pub use route::RouteArgs;
 
 use crate::chat_template::SUBCOMMAND;
 use crate::server::Limits;
@@ -39,6 +41,11 @@ pub enum Command {
     /// Exit code 0: every request was answered. 1: the machine failed, or requests still ran at the drain's deadline
     /// and were cut. 2: the model folder or the command line was refused. 130: a second SIGINT ended it at once.
     Serve(Box<ServeArgs>),
+    /// Be the front door: one endpoint for every model, in front of the ranks that serve them, until SIGTERM
+    ///
+    /// It watches the cluster's ModelDeployments, or goes by --ranks-file. Requests wait here while no rank has room.
+    /// SIGTERM or one SIGINT drains as it does for serve, with the same exit codes.
+    Route(Box<RouteArgs>),
     /// Measure how fast this machine runs a model; prints one JSON object
     Bench(BenchArgs),
     /// Say what a model folder holds and what serving it takes

@@ -1,8 +1,9 @@
-//! One rank: loads a model, serves the OpenAI API.
+//! One rank: loads a model, serves the OpenAI API. And the front door before all ranks.
 //!
 //! `serve` is the life of the process: it listens at once, loads the model on the engine's own thread, proves that
 //! the model generates, serves, drains. A request goes `server` → `tokenizer`, `chat_template` → `engine_thread` →
-//! `generation` (tokens to text) → `server`. Nothing outside `server` knows OpenAI's JSON.
+//! `generation` (tokens to text) → `server`. Nothing outside `server` knows OpenAI's JSON. `route` is a process of its
+//! own: the front door, which passes requests on to ranks.
 
 pub mod answer_text;
 pub mod bench;
@@ -27,6 +28,7 @@ pub mod model_dir;
 mod model_folder;
 pub mod readiness;
 pub mod reasoning;
+pub mod route;
 pub mod self_test;
 pub mod serve;
 pub mod served_model;
@@ -56,6 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     log::start(cli.log_format);
     let (result, termination_log) = match cli.command {
         Command::Serve(args) => (serve::run(&args), args.termination_log),
+        Command::Route(args) => (route::run(&args), args.termination_log),
         Command::Bench(args) => (bench::run(&args), args.termination_log),
         Command::Inspect(args) => (inspect::run(&args), args.termination_log),
         // Whoever asks sees the end of the process; nobody reads what it would say.

@@ -171,15 +171,21 @@ impl Metrics {
     /// All metrics as text, with `load` as it is now.
     pub fn text(&self, load: Load, form: Exposition) -> String {
         self.at_scrape.take(load);
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = encode_registry(&mut text, &self.exports.ours);
-        let _ = encode_registry(&mut text, &self.exports.vllms);
-        let _ = encode_eof(&mut text);
-        match form {
-            Exposition::OpenMetrics => text,
-            Exposition::Plain => exposition::plain(&text),
-        }
+        encoded(&[&self.exports.ours, &self.exports.vllms], form)
+    }
+}
+
+/// What `registries` export.
+pub(crate) fn encoded(registries: &[&Registry], form: Exposition) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    for registry in registries {
+        let _ = encode_registry(&mut text, registry);
+    }
+    let _ = encode_eof(&mut text);
+    match form {
+        Exposition::OpenMetrics => text,
+        Exposition::Plain => exposition::plain(&text),
     }
 }
 

@@ -34,7 +34,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// After streams were cut, how long their last words may take to leave.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 /// Exit code after a second SIGINT, as a shell gives it.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a served process is told, beside its engine.
 #[derive(Clone, Debug)]
@@ -201,7 +201,7 @@ where
 }
 
 /// Waits until at least `least` was asked.
-async fn until(asked: &mut watch::Receiver<Asked>, least: Asked) -> Asked {
+pub(crate) async fn until(asked: &mut watch::Receiver<Asked>, least: Asked) -> Asked {
     let reached = asked.wait_for(|asked| *asked >= least).await.ok().map(|asked| *asked);
     match reached {
         Some(asked) => asked,

@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use coterie_engine::Load;
 pub use limits::Limits;
+pub(crate) use openai::{ApiError, BodyRoom, MODEL_RETRY, ROOM_RETRY, discard, receive};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,7 +38,7 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
     /// What clients may take.
     pub limits: Limits,
-    bodies: openai::BodyRoom,
+    bodies: BodyRoom,
     /// Where requests are told of.
     pub traces: Traces,
     /// This rank's experts and the other ranks.
@@ -57,7 +58,7 @@ impl Front {
             traces: Traces::to(collector, metrics.spans_lost.clone()),
             metrics,
             limits,
-            bodies: openai::BodyRoom::default(),
+            bodies: BodyRoom::default(),
             experts,
             model: OnceLock::new(),
             started: unix_time(),
@@ -94,10 +95,10 @@ pub fn router(front: Arc<Front>) -> Router {
 
 /// A small compressed body may be gigabytes, so none is taken. The content-type is not looked at: what is no JSON is
 /// refused as such, and clients in the wild send what curl sends.
-async fn refuse_encoded(request: Request, next: Next) -> Response {
+pub(crate) async fn refuse_encoded(request: Request, next: Next) -> Response {
     match request.headers().get(CONTENT_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            openai::ApiError::encoded_body().into_response()
+            ApiError::encoded_body().into_response()
         }
         _ => next.run(request).await,
     }
@@ -113,6 +114,6 @@ async fn close_while_draining(State(front): State<Arc<Front>>, request: Request,
 }
 
 /// Since 1970.
-fn unix_time() -> Duration {
+pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -21,9 +21,12 @@ pub const BINARIES: &str = "COTERIE_KUBE_BIN";
 pub const OPERATOR_NAMESPACE: &str = "coterie-system";
 /// Name of that service account, and of the roles that are bound to it.
 pub const OPERATOR_ACCOUNT: &str = "coterie-operator";
+/// The front door's ServiceAccount.
+pub const FRONT_DOOR_ACCOUNT: &str = "coterie-front-door";
 
 const ADMIN_TOKEN: &str = "admin";
 const OPERATOR_TOKEN: &str = "operator";
+const FRONT_DOOR_TOKEN: &str = "front-door";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 static SERVER: OnceLock<Result<ApiServer, String>> = OnceLock::new();
@@ -55,6 +58,11 @@ impl ApiServer {
     /// Configuration of a client with exactly the rights that the chart gives to the operator.
     pub fn operator(&self) -> Config {
         self.config(OPERATOR_TOKEN)
+    }
+
+    /// Configuration of a client with exactly the rights that the chart gives to the front door.
+    pub fn front_door(&self) -> Config {
+        self.config(FRONT_DOOR_TOKEN)
     }
 
     /// Writes a kubeconfig for an operator in a process of its own; `folder` also gets the server's certificate.
@@ -108,8 +116,11 @@ impl ApiServer {
         let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?.self_signed(&key)?;
         fs::write(folder.join("server.key"), key.serialize_pem())?;
         fs::write(folder.join("server.crt"), certificate.pem())?;
-        let account = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}");
-        let tokens = format!("{ADMIN_TOKEN},admin,1,\"system:masters\"\n{OPERATOR_TOKEN},{account},2\n");
+        let account = |name: &str| format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{name}");
+        let (operator, front_door) = (account(OPERATOR_ACCOUNT), account(FRONT_DOOR_ACCOUNT));
+        let tokens = format!(
+            "{ADMIN_TOKEN},admin,1,\"system:masters\"\n{OPERATOR_TOKEN},{operator},2\n{FRONT_DOOR_TOKEN},{front_door},3\n"
+        );
         fs::write(folder.join("tokens.csv"), tokens)?;
         run(
             "kube-apiserver",
@@ -185,6 +196,7 @@ async fn install_rules(client: &Client) -> Result<()> {
     let output = std::process::Command::new(binary("helm")?)
         .args(["template", "coterie", "--namespace", OPERATOR_NAMESPACE])
         .args(["--set", "crds.install=false", "--show-only", "templates/rbac.yaml"])
+        .args(["--show-only", "templates/front-door/rbac.yaml"])
         .arg(&chart)
         .output()?;
     ensure!(output.status.success(), "helm template failed: {}", String::from_utf8_lossy(&output.stderr));

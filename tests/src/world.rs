@@ -157,6 +157,11 @@ impl World {
         Ok(Operator { wire, task, stop: Some(stop) })
     }
 
+    /// A client with the rights of the front door.
+    pub fn front_door(&self) -> Result<Client> {
+        Ok(Client::try_from(self.server.front_door())?)
+    }
+
     /// The options of [`World::operator`].
     pub fn options(&self) -> Options {
         Options {

@@ -50,6 +50,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_called_as_those_call_it_who_do_not_know_its_type() {
+        use crate::name::{GROUP, KIND, PLURAL, VERSION};
+        use kube::Resource;
+        let named = (
+            ModelDeployment::group(&()),
+            ModelDeployment::version(&()),
+            ModelDeployment::kind(&()),
+            ModelDeployment::plural(&()),
+        );
+        assert_eq!(named, (GROUP.into(), VERSION.into(), KIND.into(), PLURAL.into()));
+    }
+
+    #[test]
     fn schema_has_no_null_and_no_unsigned_format() {
         let text = schema().to_string();
         assert!(!text.contains("nullable"), "{text}");

@@ -9,6 +9,7 @@ mod client;
 mod clients;
 mod commands;
 mod folder;
+mod front_door;
 #[path = "../http/replay/journalled.rs"]
 mod journalled;
 mod memory;

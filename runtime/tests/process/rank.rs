@@ -86,7 +86,7 @@ impl Drop for Process {
     }
 }
 
-fn address_in(line: &str) -> Option<SocketAddr> {
+pub fn address_in(line: &str) -> Option<SocketAddr> {
     let entry: Value = serde_json::from_str(line).ok()?;
     entry["address"].as_str()?.parse().ok()
 }

@@ -6,10 +6,10 @@ use crate::journalled::Journalled;
 use crate::rank::Process;
 use serde_json::{Value, json};
 
-const PATH: &str = "/v1/completions";
+pub const PATH: &str = "/v1/completions";
 
 /// What the events say of each choice, and the usage.
-fn said(events: &[String], choices: usize) -> (Vec<Vec<Value>>, Value) {
+pub fn said(events: &[String], choices: usize) -> (Vec<Vec<Value>>, Value) {
     let (mut said, mut usage) = (vec![Vec::new(); choices], Value::Null);
     for event in events {
         let Ok(chunk) = serde_json::from_str::<Value>(event.trim_start_matches("data: ").trim_end()) else {
@@ -35,7 +35,7 @@ fn dechunked_so_far(body: &str) -> String {
     out
 }
 
-fn bodies() -> Vec<Value> {
+pub fn bodies() -> Vec<Value> {
     let body = |more: Value| {
         let mut body = json!({
             "model": "tiny", "prompt": "Once upon a time", "max_tokens": 120, "seed": 7, "ignore_eos": true,

@@ -6,6 +6,7 @@ mod crash;
 mod endpoints;
 mod experts;
 mod figures;
+mod front_door;
 mod heal;
 mod leader;
 mod reconcile;

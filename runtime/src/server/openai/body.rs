@@ -30,17 +30,24 @@ const THROWING_TIME: Duration = Duration::from_secs(5);
 
 /// Room for large bodies, shared by all requests.
 #[derive(Clone, Debug)]
-pub(in crate::server) struct BodyRoom(Arc<Semaphore>);
+pub(crate) struct BodyRoom(Arc<Semaphore>);
 
 impl Default for BodyRoom {
     fn default() -> Self {
-        BodyRoom(Arc::new(Semaphore::new(ROOM / UNIT)))
+        BodyRoom::of(ROOM)
+    }
+}
+
+impl BodyRoom {
+    /// For `bytes` of bodies.
+    pub fn of(bytes: usize) -> BodyRoom {
+        BodyRoom(Arc::new(Semaphore::new((bytes / UNIT).min(Semaphore::MAX_PERMITS))))
     }
 }
 
 /// A body that has come whole, and the room that it holds until its prompt is tokens.
 #[derive(Debug, Default)]
-pub(super) struct Whole {
+pub(crate) struct Whole {
     bytes: Vec<u8>,
     room: Option<OwnedSemaphorePermit>,
 }
@@ -53,8 +60,15 @@ impl Deref for Whole {
     }
 }
 
-/// The whole body. One whose length is said to be too large is refused before a byte of it is waited for.
+/// The whole body, of no more values than a rank parses.
 pub(super) async fn read(request: Request, front: &Front) -> Result<Whole, ApiError> {
+    let whole = receive(request, front.limits.body, &front.bodies).await?;
+    if values(&whole) > MOST_VALUES { Err(ApiError::too_many_values(MOST_VALUES)) } else { Ok(whole) }
+}
+
+/// The whole body, if it comes `within` this time. One whose length is said to be too large is refused before a byte
+/// of it is waited for.
+pub(crate) async fn receive(request: Request, within: Duration, room: &BodyRoom) -> Result<Whole, ApiError> {
     let asks_first = request.headers().contains_key(EXPECT);
     let body = request.into_body();
     let too_large = body.size_hint().lower() > LIMIT as u64;
@@ -66,21 +80,17 @@ pub(super) async fn read(request: Request, front: &Front) -> Result<Whole, ApiEr
         }
         return Err(ApiError::too_large(LIMIT));
     }
-    let Ok(whole) = timeout(front.limits.body, collect(&mut stream, &front.bodies)).await else {
+    let Ok(whole) = timeout(within, collect(&mut stream, room)).await else {
         return Err(ApiError::too_slow());
     };
-    match whole {
-        Ok(whole) if values(&whole) > MOST_VALUES => Err(ApiError::too_many_values(MOST_VALUES)),
-        Ok(whole) => Ok(whole),
-        Err(refused) => {
-            let _ = timeout(THROWING_TIME, throw_away(&mut stream)).await;
-            Err(refused)
-        }
+    if whole.is_err() {
+        let _ = timeout(THROWING_TIME, throw_away(&mut stream)).await;
     }
+    whole
 }
 
 /// Reads the body of a request that is refused, within bounds, so that the client sees the answer.
-pub(in crate::server) async fn discard(request: Request) {
+pub(crate) async fn discard(request: Request) {
     // Reading on would tell a client that asks first to send it.
     if !request.headers().contains_key(EXPECT) {
         let _ = timeout(THROWING_TIME, throw_away(&mut request.into_body().into_data_stream())).await;
@@ -102,6 +112,11 @@ async fn collect(stream: &mut BodyDataStream, room: &BodyRoom) -> Result<Whole, 
 }
 
 impl Whole {
+    /// The bytes, and the room that they take until it is dropped.
+    pub fn into_parts(self) -> (Vec<u8>, Option<OwnedSemaphorePermit>) {
+        (self.bytes, self.room)
+    }
+
     /// Takes permits for `length` bytes in all.
     fn make_room(&mut self, length: usize, room: &BodyRoom) -> Result<(), ApiError> {
         let held = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);

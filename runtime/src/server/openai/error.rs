@@ -13,27 +13,28 @@ use coterie_engine::Rejected;
 use serde_json::{Value, json};
 
 /// Seconds after which a client may try again when the queue is full.
-const QUEUE_RETRY: &str = "1";
+const QUEUE_RETRY: u64 = 1;
 /// Seconds after which a client may try again when connections or bodies take all the room.
-const ROOM_RETRY: &str = "2";
+pub(crate) const ROOM_RETRY: u64 = 2;
 /// Seconds after which a client may try again when the model is not there.
-const MODEL_RETRY: &str = "5";
+pub(crate) const MODEL_RETRY: u64 = 5;
 
 /// A refusal or a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::server) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     kind: &'static str,
     message: String,
     param: Option<String>,
     code: Option<&'static str>,
-    retry_after: Option<&'static str>,
+    /// Seconds.
+    retry_after: Option<u64>,
     /// The connection ends with it, because the rest of the body is not read.
     closes: bool,
 }
 
 impl ApiError {
-    fn new(
+    pub fn new(
         status: StatusCode,
         kind: &'static str,
         code: Option<&'static str>,
@@ -267,7 +268,8 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message)
     }
 
-    fn about(mut self, param: &str) -> ApiError {
+    /// It is wrong in `param`.
+    pub fn about(mut self, param: &str) -> ApiError {
         self.param = Some(param.to_owned());
         self
     }
@@ -287,7 +289,8 @@ impl ApiError {
         &self.message
     }
 
-    fn retry(mut self, seconds: &'static str) -> ApiError {
+    /// The client may try again after so many seconds.
+    pub fn retry(mut self, seconds: u64) -> ApiError {
         self.retry_after = Some(seconds);
         self
     }
@@ -302,7 +305,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.json())).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

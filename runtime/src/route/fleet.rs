@@ -1,0 +1,100 @@
+//! Every lane of a router, by the newest table, and the questions for the loads of their ranks.
+
+use super::lane::{Lane, LaneLimits, POLL};
+use super::prefix::RankId;
+use super::rank_client::RankClient;
+use super::table::{Found, ModelKey, Table, find};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// A model that can be asked for.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// What its ranks call it.
+    pub served_name: Arc<str>,
+    /// Its lane.
+    pub lane: Arc<Lane>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Fleet {
+    models: RwLock<Arc<Vec<Served>>>,
+    limits: LaneLimits,
+    client: RankClient,
+    /// How long a rank may take to tell its load.
+    answer: Duration,
+    known: watch::Sender<bool>,
+}
+
+impl Fleet {
+    /// Without any model. A rank that does not tell its load within `answer` is silent.
+    pub fn new(limits: LaneLimits, client: RankClient, answer: Duration) -> Fleet {
+        Fleet { models: RwLock::default(), limits, client, answer, known: watch::Sender::new(false) }
+    }
+
+    /// Goes by `table` from now on.
+    pub fn update(&self, table: &Table) {
+        let before = self.models();
+        let lane_of = |key: &ModelKey| before.iter().find(|served| served.lane.key == *key);
+        let mut models = Vec::new();
+        for model in &table.models {
+            let lane = lane_of(&model.key)
+                .map_or_else(|| Lane::new(model.key.clone(), self.limits), |served| served.lane.clone());
+            for (rank, address) in lane.set_ranks(&model.ranks) {
+                tracing::info!(model = %model.key, rank = %address, "a rank was found");
+                tokio::spawn(ask(self.client.clone(), self.answer, lane.clone(), rank, address));
+            }
+            models.push(Served { served_name: model.served_name.as_str().into(), lane });
+        }
+        let stays = |lane: &Arc<Lane>| models.iter().any(|served| Arc::ptr_eq(&served.lane, lane));
+        for gone in before.iter().filter(|served| !stays(&served.lane)) {
+            tracing::info!(model = %gone.lane.key, "a model is gone");
+            gone.lane.set_ranks(&Default::default());
+            gone.lane.close();
+        }
+        *self.models.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(models);
+        self.known.send_replace(true);
+    }
+
+    /// Whether there has been a table.
+    pub fn is_known(&self) -> bool {
+        *self.known.borrow()
+    }
+
+    /// Every model.
+    pub fn models(&self) -> Arc<Vec<Served>> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The model that a client calls `asked`, or the names of those that it may mean.
+    pub fn find(&self, asked: &str) -> Result<Served, Vec<String>> {
+        match find(&self.models(), asked, |served| (&served.lane.key, &*served.served_name)) {
+            Found::One(served) => Ok(served.clone()),
+            Found::None => Err(Vec::new()),
+            Found::Several(keys) => Err(keys.into_iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+/// Asks a rank for its load for as long as it is of its lane.
+async fn ask(client: RankClient, within: Duration, lane: Arc<Lane>, rank: RankId, address: Arc<str>) {
+    let mut ticks = interval(POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut answered = true;
+    loop {
+        ticks.tick().await;
+        let answer = client.load(&address, within).await;
+        if let Err(error) = &answer
+            && answered
+        {
+            tracing::warn!(model = %lane.key, rank = %address, error, "a rank does not tell its load");
+        }
+        answered = answer.is_ok();
+        if !lane.heard(rank, answer.map_err(|_| ())) {
+            return;
+        }
+    }
+}

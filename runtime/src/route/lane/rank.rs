@@ -1,0 +1,264 @@
+//! One rank as a lane knows it: what it reported, what was sent to it since, and whether it can be sent to at all.
+
+use crate::route::choice::{Pace, View};
+use crate::route::prefix::RankId;
+use coterie_api::rank_load::RankLoad;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often ranks are asked for their load.
+pub const POLL: Duration = Duration::from_millis(500);
+/// Requests that a rank may have here while nobody knows how many it runs at once.
+const UNKNOWN_ROOM: u64 = 64;
+/// Weight of the newest stretch of time in a rank's pace.
+const NEWEST: f64 = 0.3;
+
+/// One rank.
+#[derive(Debug)]
+pub struct Rank {
+    pub id: RankId,
+    /// `host:port`.
+    pub address: Arc<str>,
+    /// It has a ready endpoint. One that has none gets nothing new, but its answers go on.
+    pub listed: bool,
+    /// Choices that are with it through this lane.
+    pub own: u64,
+    load: Option<RankLoad>,
+    reported: Instant,
+    /// `own` when it reported, and prompt tokens sent to it since.
+    own_then: u64,
+    sent_tokens: u64,
+    /// Nothing is sent to it until it reports again: it could not be reached, or refused.
+    shunned: bool,
+    pace: Pace,
+    /// Since when it answers nothing at all.
+    silent: watch::Sender<Option<Instant>>,
+}
+
+impl Rank {
+    pub fn new(id: RankId, address: &str, now: Instant) -> Rank {
+        Rank {
+            id,
+            address: address.into(),
+            listed: true,
+            own: 0,
+            load: None,
+            reported: now,
+            own_then: 0,
+            sent_tokens: 0,
+            shunned: false,
+            pace: Pace::default(),
+            silent: watch::Sender::new(None),
+        }
+    }
+
+    /// Since when it answers nothing at all, for those who wait for it.
+    pub fn silent(&self) -> watch::Receiver<Option<Instant>> {
+        self.silent.subscribe()
+    }
+
+    /// It answered to the question for its load. True if it is another process than before, which has seen nothing.
+    pub fn report(&mut self, load: RankLoad, now: Instant) -> bool {
+        let restarted = self.load.as_ref().is_some_and(|before| before.since != load.since);
+        match &self.load {
+            Some(before) if !restarted => {
+                let elapsed = now.saturating_duration_since(self.reported);
+                self.pace = pace(self.pace, before, &load, elapsed);
+            }
+            _ => self.pace = Pace::default(),
+        }
+        self.load = Some(load);
+        self.answered(now);
+        restarted
+    }
+
+    /// It lives but reports no load.
+    pub fn answered(&mut self, now: Instant) {
+        self.reported = now;
+        self.own_then = self.own;
+        self.sent_tokens = 0;
+        self.shunned = false;
+        self.silent.send_if_modified(|since| since.take().is_some());
+    }
+
+    /// It did not answer to the question for its load.
+    pub fn did_not_answer(&mut self, now: Instant) {
+        self.shunned = true;
+        self.silent.send_if_modified(|since| {
+            let first = since.is_none();
+            since.get_or_insert(now);
+            first
+        });
+    }
+
+    /// It refused a request, or could not be reached.
+    pub fn shun(&mut self) {
+        self.shunned = true;
+    }
+
+    /// A request of so many choices is sent to it, with so many prompt tokens to compute.
+    pub fn send(&mut self, choices: u64, tokens: u64) {
+        self.own += choices;
+        self.sent_tokens += tokens;
+    }
+
+    /// Such a request is done.
+    pub fn done(&mut self, choices: u64, tokens: u64) {
+        self.own = self.own.saturating_sub(choices);
+        self.sent_tokens = self.sent_tokens.saturating_sub(tokens);
+    }
+
+    /// Whether it takes requests, room or not.
+    pub fn serves(&self) -> bool {
+        let ready = self.load.as_ref().is_none_or(|load| load.ready && !load.draining);
+        self.listed && ready && !self.shunned
+    }
+
+    /// Whether a further request would be computed soon. A few may wait there, so that a place in its batch that
+    /// becomes free is taken at once; all others wait here, where any rank can still take them.
+    pub fn has_room(&self) -> bool {
+        if !self.serves() {
+            return false;
+        }
+        let Some(load) = self.load.as_ref().filter(|load| load.max_running > 0) else {
+            return self.own < UNKNOWN_ROOM;
+        };
+        let spare = (load.max_running / 4).max(1);
+        let sent = self.own.saturating_sub(self.own_then);
+        // Requests may wait although the batch has places: then the KV cache is full.
+        let crammed = load.waiting > 0 && load.waiting + sent >= spare;
+        !crammed && self.requests() < load.max_running + spare
+    }
+
+    /// Requests that it has, whoever sent them.
+    fn requests(&self) -> u64 {
+        let reported = self.load.as_ref().map_or(0, |load| load.waiting + load.running);
+        reported.saturating_sub(self.own_then) + self.own
+    }
+
+    /// As it can be judged now for a prompt of which it has seen `cached_tokens`.
+    pub fn view(&self, cached_tokens: u64, now: Instant) -> View {
+        let load = self.load.as_ref();
+        View {
+            requests: self.requests(),
+            max_running: load.map_or(UNKNOWN_ROOM, |load| load.max_running),
+            waiting_tokens: load.map_or(0, |load| load.waiting_tokens) + self.sent_tokens,
+            cached_tokens,
+            overdue: now.saturating_duration_since(self.reported).saturating_sub(2 * POLL),
+            pace: self.pace,
+        }
+    }
+}
+
+/// How fast a rank is after a stretch of time between two reports.
+fn pace(before: Pace, old: &RankLoad, new: &RankLoad, elapsed: Duration) -> Pace {
+    let busy = (new.busy_seconds - old.busy_seconds).max(0.0);
+    let steps = new.steps.saturating_sub(old.steps) as f64;
+    let prompt = new.computed_tokens.saturating_sub(old.computed_tokens) as f64;
+    let begun = new.requests.saturating_sub(old.requests) as f64;
+    let mut pace = before;
+    if steps > 0.0 && prompt == 0.0 {
+        pace.step = mixed(before.step, busy / steps);
+    }
+    if prompt > 0.0 {
+        let decoding = steps * before.step.unwrap_or(0.0);
+        pace.prompt_token = mixed(before.prompt_token, (busy - decoding).max(0.1 * busy) / prompt);
+    }
+    let full = |load: &RankLoad| load.running >= load.max_running && load.waiting > 0;
+    if begun > 0.0 && full(old) && full(new) {
+        pace.turn = mixed(before.turn, elapsed.as_secs_f64() / begun);
+    }
+    pace
+}
+
+fn mixed(before: Option<f64>, newest: f64) -> Option<f64> {
+    Some(before.map_or(newest, |before| before + NEWEST * (newest - before)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load() -> RankLoad {
+        RankLoad { since: 1, ready: true, max_running: 4, ..RankLoad::default() }
+    }
+
+    fn rank() -> Rank {
+        let mut rank = Rank::new(1, "a:1", Instant::now());
+        rank.report(load(), Instant::now());
+        rank
+    }
+
+    #[test]
+    fn own_requests_count_at_once_and_those_of_others_as_they_are_reported() {
+        let mut rank = rank();
+        rank.send(2, 10);
+        assert_eq!(rank.view(0, Instant::now()).requests, 2);
+        rank.report(RankLoad { running: 3, waiting_tokens: 7, ..load() }, Instant::now());
+        let view = rank.view(0, Instant::now());
+        assert_eq!((view.requests, view.waiting_tokens), (3, 7), "two of the three are ours");
+        rank.done(2, 10);
+        assert_eq!(rank.view(0, Instant::now()).requests, 1);
+    }
+
+    #[test]
+    fn a_batch_takes_its_requests_and_a_few_more() {
+        let mut rank = rank();
+        let sent = (0..100).take_while(|_| rank.has_room().then(|| rank.send(1, 1)).is_some()).count();
+        assert_eq!(sent, 5);
+        rank.done(1, 1);
+        assert!(rank.has_room());
+    }
+
+    #[test]
+    fn what_waits_in_a_batch_with_places_waits_for_memory() {
+        let mut rank = rank();
+        rank.report(RankLoad { running: 2, waiting: 1, ..load() }, Instant::now());
+        assert!(!rank.has_room());
+    }
+
+    #[test]
+    fn a_rank_that_drains_loads_or_refused_gets_nothing() {
+        for change in [RankLoad { draining: true, ..load() }, RankLoad { ready: false, ..load() }] {
+            let mut rank = rank();
+            rank.report(change, Instant::now());
+            assert!(!rank.has_room());
+        }
+        let mut rank = rank();
+        rank.shun();
+        assert!(!rank.has_room());
+        rank.report(load(), Instant::now());
+        assert!(rank.has_room(), "it answers again");
+        rank.listed = false;
+        assert!(!rank.has_room());
+    }
+
+    #[test]
+    fn silence_begins_once_and_ends_with_an_answer() {
+        let mut rank = rank();
+        let silent = rank.silent();
+        let first = Instant::now();
+        rank.did_not_answer(first);
+        rank.did_not_answer(first + POLL);
+        assert_eq!(*silent.borrow(), Some(first));
+        rank.answered(first + 2 * POLL);
+        assert_eq!(*silent.borrow(), None);
+    }
+
+    #[test]
+    fn pace_is_learnt_from_what_was_done() {
+        let step = Duration::from_millis(500);
+        let old = load();
+        let decoded = RankLoad { steps: 10, busy_seconds: 0.2, generated_tokens: 10, ..load() };
+        let slow = pace(Pace::default(), &old, &decoded, step);
+        assert_eq!((slow.step, slow.prompt_token), (Some(0.02), None));
+        let prefilled = RankLoad { steps: 20, busy_seconds: 0.6, computed_tokens: 100, ..decoded };
+        let both = pace(slow, &decoded, &prefilled, step);
+        assert!((both.prompt_token.unwrap() - 0.002).abs() < 1e-9, "{both:?}");
+        assert_eq!(both.step, slow.step);
+        let full = RankLoad { running: 4, waiting: 2, ..load() };
+        let later = RankLoad { requests: 5, ..full.clone() };
+        assert_eq!(pace(both, &full, &later, step).turn, Some(0.1));
+    }
+}

@@ -1,0 +1,109 @@
+//! The table from a file, for a router without Kubernetes: YAML or JSON, looked at again every second.
+//!
+//! ```yaml
+//! models:
+//!   - name: smol-moe               # of a ModelDeployment, were there one
+//!     namespace: chat              # default: default
+//!     servedName: smol-moe         # default: the name
+//!     ranks: ["127.0.0.1:8081", "127.0.0.1:8082"]
+//! ```
+
+use super::fleet::Fleet;
+use super::table::{Model, ModelKey, Table};
+use crate::exchange::files::read_bounded;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Bytes of the file at most.
+const FILE: u64 = 1 << 20;
+const EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RanksFile {
+    models: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Entry {
+    name: String,
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    served_name: Option<String>,
+    ranks: BTreeSet<String>,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// What the file says now.
+pub fn read(path: &Path) -> Result<Table, String> {
+    let bytes = read_bounded(path, FILE)?;
+    parse(&bytes).map_err(|error| format!("{} is of no use: {error}", path.display()))
+}
+
+fn parse(bytes: &[u8]) -> Result<Table, String> {
+    let file: RanksFile = serde_saphyr::from_slice(bytes).map_err(|error| error.to_string())?;
+    let model = |entry: Entry| Model {
+        served_name: entry.served_name.unwrap_or_else(|| entry.name.clone()),
+        key: ModelKey { namespace: entry.namespace, name: entry.name },
+        ranks: entry.ranks,
+    };
+    let mut models: Vec<Model> = file.models.into_iter().map(model).collect();
+    models.sort_by(|a, b| a.key.cmp(&b.key));
+    match models.windows(2).find(|two| two[0].key == two[1].key) {
+        Some(two) => Err(format!("{} is there twice", two[0].key)),
+        None => Ok(Table { models }),
+    }
+}
+
+/// Keeps `fleet` as the file says, until dropped. `table` is what it said first.
+pub async fn follow(path: PathBuf, mut table: Table, fleet: &Fleet) {
+    let mut trouble = None;
+    loop {
+        sleep(EVERY).await;
+        match read(&path) {
+            Ok(new) => {
+                trouble = None;
+                if new != table {
+                    table = new;
+                    fleet.update(&table);
+                }
+            }
+            Err(error) => {
+                if trouble.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the ranks stay as they were");
+                }
+                trouble = Some(error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_defaults() {
+        let table = parse(b"models:\n- name: smol\n  ranks: ['b:1', 'a:1']\n").unwrap();
+        let key = ModelKey { namespace: "default".into(), name: "smol".into() };
+        let ranks = ["a:1".to_owned(), "b:1".to_owned()].into();
+        assert_eq!(table.models, [Model { key, served_name: "smol".into(), ranks }]);
+        let json = br#"{"models": [{"name": "x", "namespace": "n", "servedName": "org/x", "ranks": []}]}"#;
+        assert_eq!(parse(json).unwrap().models[0].served_name, "org/x");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_in_words() {
+        let twice = b"models: [{name: a, ranks: []}, {name: a, ranks: []}]";
+        assert_eq!(parse(twice), Err("default/a is there twice".to_owned()));
+        assert!(parse(b"models: [{name: a, rank: []}]").unwrap_err().contains("rank"));
+        assert!(parse(b"{").is_err());
+    }
+}

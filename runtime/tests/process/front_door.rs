@@ -1,0 +1,101 @@
+//! The front door before ranks with the real engine, of which one is killed.
+
+use crate::client::exchange;
+use crate::folder::{coterie, whole};
+use crate::journalled::Journalled;
+use crate::rank::{Process, address_in};
+use crate::replay::{PATH, bodies, said};
+use coterie_api::rank_load::RankLoad;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+/// Tokens that a rank has generated when it is killed.
+const SOME: u64 = 100;
+
+struct Router {
+    address: SocketAddr,
+    reports: SocketAddr,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn router(ranks: [&Process; 2]) -> Router {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ranks.json");
+    let ranks = ranks.map(|rank| rank.address.to_string());
+    std::fs::write(&file, json!({"models": [{"name": "tiny", "ranks": ranks}]}).to_string()).unwrap();
+    let ports = ["--port", "0", "--metrics-port", "0"];
+    let mut child = coterie(&["--log-format", "json", "route", "--host", "127.0.0.1"])
+        .args(ports)
+        .arg("--ranks-file")
+        .arg(&file)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let open = lines.find(|line| address_in(line).is_some()).expect("it says where it listens");
+    let open: Value = serde_json::from_str(&open).unwrap();
+    let [address, reports] = ["address", "metrics"].map(|port| open[port].as_str().unwrap().parse().unwrap());
+    std::thread::spawn(move || lines.for_each(drop));
+    Router { address, reports, child, _folder: folder }
+}
+
+async fn load(rank: &Process) -> RankLoad {
+    serde_json::from_value(exchange(rank.address, "GET", "/load", "").await.json()).unwrap()
+}
+
+fn salted(body: &Value, salt: &str) -> String {
+    let mut body = body.clone();
+    body["cache_salt"] = salt.into();
+    body["max_tokens"] = 300.into();
+    body.to_string()
+}
+
+#[tokio::test]
+async fn clients_do_not_see_that_a_rank_is_killed() {
+    let model = whole();
+    let mut first = Process::of(model.path(), &["--threads", "1"]).await;
+    let second = Process::of(model.path(), &["--threads", "1"]).await;
+    let router = router([&first, &second]).await;
+    let before = load(&first).await.generated_tokens;
+    let bodies: Vec<Value> = bodies().into_iter().cycle().take(8).collect();
+    let requests: Vec<String> =
+        bodies.iter().enumerate().map(|(at, body)| salted(body, &at.to_string())).collect();
+    let answers =
+        futures::future::join_all(requests.iter().map(|body| exchange(router.address, "POST", PATH, body)));
+    let (answers, ()) = tokio::join!(answers, async {
+        for _ in 0..6000 {
+            let load = load(&first).await;
+            if load.running > 0 && load.generated_tokens > before + SOME {
+                return first.signal("KILL");
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        panic!("the first rank got nothing to do: {:?}", load(&first).await);
+    });
+    first.ended().await;
+    let metrics = exchange(router.reports, "GET", "/metrics", "").await.body;
+    let continued = "coterie_router_streams_continued_total{namespace=\"default\",model=\"tiny\"} ";
+    let continued = metrics.lines().find_map(|line| line.strip_prefix(continued)).unwrap_or("0");
+    assert_ne!(continued, "0", "no stream was cut: {metrics}");
+
+    for (at, (body, answer)) in bodies.iter().zip(answers).enumerate() {
+        let choices = body["n"].as_u64().unwrap_or(1) as usize;
+        let undisturbed = exchange(second.address, "POST", PATH, &salted(body, &format!("again {at}"))).await;
+        let [got, expected] = [answer, undisturbed].map(|reply| Journalled::read(&reply.body).tail);
+        assert_eq!(said(&got, choices), said(&expected, choices), "{body}");
+        assert_eq!(got.last(), expected.last());
+    }
+}
