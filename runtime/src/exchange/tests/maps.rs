@@ -1,10 +1,10 @@
 //! New maps and new ranks while the old ones serve.
 
+use super::super::keeper::LOOK_EVERY;
 use super::map;
 use super::ranks::{Made, World};
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::expert_report::ExpertReport;
-use super::super::keeper::LOOK_EVERY;
 use coterie_engine::moe::exchange::ExpertHost;
 use std::time::Instant;
 
