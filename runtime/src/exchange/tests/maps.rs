@@ -83,7 +83,7 @@ fn a_file_that_is_of_no_use_changes_nothing() {
 
 #[test]
 fn a_map_that_names_a_rank_nobody_knows_is_told_of() {
-    let mut world = World::new(&map(), Made::default());
+    let world = World::new(&map(), Made::default());
     world.until_all_alive();
     world.write_map(&at(2, vec![vec![0], vec![1], vec![2], vec![3]]));
     world.until(0, |report| {

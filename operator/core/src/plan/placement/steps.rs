@@ -222,29 +222,52 @@ impl Layer<'_> {
         }
     }
 
-    /// An empty slot gets a copy: what helps the busiest rank most; or else, if no rank becomes as busy as that one, of an
-    /// expert with few copies, a light one; or else what harms least. A rank with room lacks an expert, because no share is
-    /// larger than there are experts.
+    /// An empty slot of the least busy rank that has one gets a copy: what helps the busiest rank most; or else, if the rank
+    /// does not become as busy as that one, of an expert with few copies, a light one; or else what harms least. Another
+    /// rank's slot only if each of these would crowd a node. A rank with room lacks an expert, because no share is larger
+    /// than there are experts.
     fn fill(&self) -> Option<Move> {
+        let mut order: Vec<usize> = (0..self.ranks()).filter(|&rank| self.has_room(rank)).collect();
+        order.sort_by(|&a, &b| self.load(a).total_cmp(&self.load(b)));
+        let mut crowding = None;
+        for to in order {
+            let Some((expert, crowds)) = self.copy_for(to) else { continue };
+            if !crowds {
+                return Some(Move::copy(expert, to));
+            }
+            crowding = crowding.or(Some(Move::copy(expert, to)));
+        }
+        crowding
+    }
+
+    /// The expert of which `to` gets a copy, and whether that crowds a node.
+    fn copy_for(&self, to: usize) -> Option<(usize, bool)> {
         let from = self.busiest();
         let limit = self.load(from) * (1.0 - SMALLEST);
-        let mut best: Option<((bool, u8, usize, f64), Move)> = None;
-        for to in (0..self.ranks()).filter(|&rank| self.has_room(rank)) {
-            for expert in (0..self.experts()).filter(|&expert| !self.holds(to, expert)) {
-                let step = Move::copy(expert, to);
-                let after = self.busiest_after(&step);
-                let crowds = self.spread && self.crowding(&step) > 0;
-                let key = match after < limit {
-                    true if !self.terms.uncounted && self.holds(from, expert) => (crowds, 0, 0, after),
-                    true => (crowds, 1, self.copies(expert), after),
-                    false => (crowds, 2, 0, after),
-                };
-                if best.is_none_or(|(other, _)| less(key, other)) {
-                    best = Some((key, step));
+        let mut best: Option<((bool, u8, usize, f64), usize)> = None;
+        for expert in (0..self.experts()).filter(|&expert| !self.holds(to, expert)) {
+            let (copies, part) = (self.copies(expert), self.part(expert));
+            let part_after = part * copies as f64 / (copies + 1) as f64;
+            let after = self.load(to) + part_after;
+            let relieved = self.load(from) - (part - part_after);
+            let (class, few, harm) = match after < limit {
+                true if part > 0.0 && !self.terms.uncounted && self.holds(from, expert) => {
+                    (0, 0, after.max(relieved))
                 }
+                true => (1, copies, after),
+                false => (2, 0, after),
+            };
+            // Whether it crowds is found out last, because that takes longest.
+            if best.is_some_and(|(other, _)| !less((false, class, few, harm), other)) {
+                continue;
+            }
+            let crowds = self.spread && self.crowding(&Move::copy(expert, to)) > 0;
+            let key = (crowds, class, few, harm);
+            if best.is_none_or(|(other, _)| less(key, other)) {
+                best = Some((key, expert));
             }
         }
-        best.map(|(_, step)| step)
+        best.map(|((crowds, ..), expert)| (expert, crowds))
     }
 }
 
