@@ -103,6 +103,8 @@ pub mod reason {
     pub const EXPERTS_MOVED: &str = "ExpertsMoved";
     /// No condition, only an Event: no ready rank was given some experts; the others take them over.
     pub const EXPERTS_LOST: &str = "ExpertsLost";
+    /// No condition, only an Event: the scaler wants another number of replicas; the message says which and why.
+    pub const SCALED: &str = "Scaled";
     /// No condition, only an Event: the API server refused the status; the message is its answer.
     pub const STATUS_REFUSED: &str = "StatusRefused";
     /// RolledOut: the API server refused an object; the message is its answer.

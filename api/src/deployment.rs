@@ -5,10 +5,12 @@
 //! checks the same rules again, because an object may be older than a rule.
 
 mod resource_definition;
+pub mod scaling;
 pub mod schema;
 pub mod status;
 
 pub use resource_definition::crd;
+pub use scaling::ScalingSpec;
 pub use status::ModelDeploymentStatus;
 
 use crate::launch::{Activations, Quantization};
@@ -75,6 +77,12 @@ pub const DRAIN_SECONDS_LIMIT: u32 = 86_400;
         json_path = ".status.experts.balance",
         description = "Balance: tokens of the busiest rank over the mean of all; of the replica with the worst"
     ),
+    printcolumn(
+        name = "Queue",
+        type_ = "integer",
+        json_path = ".status.scaling.queueDepth",
+        description = "Requests that wait, at routers and ranks; with scaling"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Model",
@@ -107,7 +115,9 @@ pub const DRAIN_SECONDS_LIMIT: u32 = 86_400;
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("the name becomes part of Service and pod names: use at most 40 lower-case letters, digits and dashes, starting with a letter"),
     validation = Rule::new("!has(self.spec.ranks) || self.spec.ranks > 1 || !has(self.spec.experts) || self.spec.experts.redundant == 0")
-        .message("experts.redundant asks for copies on other ranks, and ranks is 1: set ranks to 2 or more, or leave experts.redundant out")
+        .message("experts.redundant asks for copies on other ranks, and ranks is 1: set ranks to 2 or more, or leave experts.redundant out"),
+    validation = Rule::new("!has(self.spec.scaling) || self.spec.replicas == 1")
+        .message("scaling decides how many replicas there are: set scaling.minReplicas and scaling.maxReplicas and leave replicas out (or at its default, 1), or remove scaling to set replicas by hand, with kubectl scale or by an autoscaler")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentSpec {
@@ -116,10 +126,14 @@ pub struct ModelDeploymentSpec {
     /// What it is computed on.
     #[serde(default)]
     pub accelerator: AcceleratorSpec,
-    /// Whole copies of the model. The scale subresource (`kubectl scale`, autoscalers) writes this.
+    /// Whole copies of the model. The scale subresource (`kubectl scale`, autoscalers) writes this. With `scaling` it says
+    /// nothing and must be left at its default.
     #[serde(default = "one_replica")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
+    /// How many replicas there are by demand, in place of `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingSpec>,
     /// Pods of one replica: each serves requests and holds a share of the experts. A change between two numbers above
     /// 1 leaves the ranks that stay running. Default: 1 where a node can hold a whole replica, else the fewest that the
     /// nodes can hold.

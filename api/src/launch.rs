@@ -120,6 +120,9 @@ pub struct ExpertsLaunch {
     pub exchange_tls: Option<String>,
     /// How activations travel.
     pub activations: Activations,
+    /// Experts, all layers together, that it may take over from lost ranks: what its memory has room for. Any number,
+    /// when absent.
+    pub adopt_limit: Option<u32>,
 }
 
 /// The command line of one rank.
@@ -166,6 +169,9 @@ impl RankLaunch {
                 flag("exchange-tls", tls.clone());
             }
             flag("activations", experts.activations.flag().to_owned());
+            if let Some(limit) = experts.adopt_limit {
+                flag("adopt-limit", limit.to_string());
+            }
         }
         args
     }
@@ -285,11 +291,12 @@ mod tests {
             exchange_port: 8081,
             exchange_tls: Some("/tls".into()),
             activations: Activations::Bf16,
+            adopt_limit: Some(0),
         };
         let several = RankLaunch { experts: Some(experts), ..launch };
         assert!(several.args().join(" ").ends_with(
             "--rank 1 --expert-map /e/map.json --peers /e/peers.json --exchange-port 8081 --exchange-tls /tls \
-             --activations bf16"
+             --activations bf16 --adopt-limit 0"
         ));
     }
 

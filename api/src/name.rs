@@ -51,6 +51,8 @@ pub const CONTAINER_RANK: &str = "rank";
 pub const CONTAINER_INSPECT: &str = "inspect";
 /// Name of the HTTP port of a rank, and of its Service's port.
 pub const PORT_HTTP: &str = "http";
+/// Name of the port of a router on which the operator asks what waits there.
+pub const PORT_METRICS: &str = "metrics";
 /// Number of a rank's HTTP port.
 pub const HTTP_PORT: u16 = 8080;
 /// Name of the port on which the ranks of a replica reach each other's experts.

@@ -2,13 +2,15 @@
 //! the request by which another rank goes on from it.
 //!
 //! A request with the header [`JOURNAL`] whose answer is streamed gets, between its events, comments of the form
-//! `: coterie ENTRY` with a JSON [`Entry`] each; clients that see them ignore them, as every SSE client must. **What no
+//! `: coterie ENTRY` with a JSON [`Entry`] each, and an empty line behind it as behind every event; clients that see them
+//! ignore them, as every SSE client must. **What no
 //! entry has followed has not happened:** events are passed on only when the entry after them has come, so whatever a
 //! dying rank sent last without one is dropped, and is generated again. An answer of a given request and seed depends
 //! on its tokens only, so a rank that is given the journal's tokens goes on with the very next event.
 //!
 //! To go on, the same request is sent with the member [`PARAMETER`] in its body: the [`Journal`]. Its answer begins
-//! with the first event after the journal, without what opens an answer.
+//! with the first event after the journal, without what opens an answer; its own journal goes on likewise, without
+//! [`Entry::Begun`].
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,8 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cached: Option<usize>,
     },
-    /// The answer is complete, with its end or with an error that another rank would repeat.
+    /// The answer is complete, with its end or with an error that another rank would repeat. After any other error there
+    /// is none.
     Ended,
 }
 

@@ -10,6 +10,7 @@ use crate::queue::Queue;
 use crate::report::{Reporter, report};
 use crate::written::Written;
 use coterie_api::deployment::ModelDeployment;
+use coterie_operator_core::plan::replicas::resolved;
 use coterie_operator_core::{plan, status, status::status_of_invalid, validate};
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -57,6 +58,7 @@ impl Context {
     fn forget(&self, gone: &ObjectRef<DynamicObject>) {
         let of = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
         self.written.forget(&of);
+        self.observer.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
         self.backoff.forget(&of);
     }
 }
@@ -73,6 +75,7 @@ async fn reconcile(object: &ModelDeployment, context: &Context) -> Result<Action
     };
     let certificates = &context.certificates;
     let observed = context.observer.observe(object, &deployment, certificates).await?; // client: claim, Secret
+    let deployment = resolved(deployment, &observed); //                       no client
     let mut plan = plan(&deployment, &observed, now); //                       no client
     let actions = std::mem::take(&mut plan.actions);
     let applied = apply(context, &deployment, actions).await?; //              client: Services, ConfigMaps, Secrets, Pods
@@ -81,7 +84,9 @@ async fn reconcile(object: &ModelDeployment, context: &Context) -> Result<Action
     if let Some(refusal) = applied.refusals.first() {
         return Err(Error::Refused(refusal.object.clone()));
     }
-    let again = plan.look_again_after.and_then(|after| Duration::try_from(after).ok());
+    let decided = observed.decision.as_ref().map(|decision| decision.look_again_after);
+    let again = plan.look_again_after.into_iter().chain(decided).min();
+    let again = again.and_then(|after| Duration::try_from(after).ok());
     Ok(Action::requeue(again.unwrap_or(context.resync).min(context.resync)))
 }
 

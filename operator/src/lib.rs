@@ -5,9 +5,11 @@
 //! with its Lease, `certificates` with its Secrets and `definition`, which looks at the CRD. `reports` asks ranks.
 
 mod apply;
+mod ask;
 mod backoff;
 mod book;
 mod certificates;
+mod columns;
 mod controller;
 mod definition;
 pub mod dry_run;
@@ -15,6 +17,7 @@ mod error;
 mod health;
 mod http;
 mod leader;
+mod loads;
 mod metrics;
 mod observe;
 pub mod options;
@@ -22,6 +25,8 @@ mod queue;
 mod readable;
 mod report;
 mod reports;
+mod scaling;
+pub mod simulate;
 mod watch;
 mod written;
 

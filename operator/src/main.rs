@@ -1,8 +1,9 @@
-//! `coterie-operator`: run | crds | plan.
+//! `coterie-operator`: run | crds | plan | simulate.
 
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use coterie_operator::dry_run::{self, Input, Model};
+use coterie_operator::simulate::{self, simulate};
 use coterie_operator::{Options, chain, run};
 use kube::Client;
 use std::path::PathBuf;
@@ -53,6 +54,12 @@ enum Command {
         /// Image of the pods that serve the model
         #[arg(long, env = "RUNTIME_IMAGE", default_value = "coterie")]
         runtime_image: String,
+    },
+    /// Replay a trace in virtual time under our scaler and others', and print what each attains for how many replica
+    /// hours
+    Simulate {
+        #[command(flatten)]
+        options: Box<simulate::Options>,
     },
 }
 
@@ -109,6 +116,7 @@ fn command() -> Result<ExitCode> {
                 return Ok(ExitCode::from(DOES_NOT_FIT));
             }
         }
+        Command::Simulate { options } => print!("{}", simulate(&options)?),
     }
     Ok(ExitCode::SUCCESS)
 }

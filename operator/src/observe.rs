@@ -10,10 +10,12 @@ use crate::Operator;
 use crate::book::{Book, Change, Key};
 use crate::certificates::Certificates;
 use crate::error::Error;
+use crate::loads::Loads;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::readable::{Guarded, readable};
 use crate::reports::Reports;
+use crate::scaling::Scalers;
 use crate::watch::{Progress, follow};
 use crate::written::Write;
 use coterie_api::deployment::ModelDeployment;
@@ -24,12 +26,13 @@ use coterie_operator_core::observed::{
 };
 use coterie_operator_core::validate::Source;
 use coterie_operator_core::{Deployment, Observed};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
-pub use reduced::OwnPod;
+pub use reduced::{OwnPod, Router};
 use reduced::{PodSeen, labelled, strip_config_map, strip_node, strip_service};
 use std::sync::Arc;
 
@@ -43,6 +46,10 @@ pub struct Observer {
     services: Book<Service>,
     config_maps: Book<ConfigMap>,
     reports: Arc<Reports>,
+    rank_loads: Arc<Loads>,
+    scalers: Scalers,
+    /// Where routers are looked for: anybody may give pods of their own the same labels.
+    home: String,
     progress: Progresses,
 }
 
@@ -75,6 +82,9 @@ impl Observer {
             services: Book::default(),
             config_maps: Book::default(),
             reports: Arc::new(Reports::new(load_window)),
+            rank_loads: Arc::default(),
+            scalers: Scalers::default(),
+            home: options.lease_namespace.clone(),
             progress: Progresses::default(),
         });
         let (seen, progress) = (observer.clone(), &observer.progress);
@@ -149,7 +159,12 @@ impl Observer {
             },
         );
         let (seen, reports) = (observer.clone(), observer.reports.clone());
-        let asked = async move { reports.follow(|| seen.own_pods(), &queue).await };
+        let loads = observer.rank_loads.clone();
+        let asked = async move {
+            let pods = || seen.own_pods();
+            let routers = || seen.routers();
+            futures::join!(reports.follow(pods, &queue), loads.follow(pods, routers, &queue));
+        };
         let follow = async move {
             futures::join!(deployments, pods, nodes, services, config_maps, asked);
         };
@@ -209,6 +224,9 @@ impl Observer {
         // The book has no order; a plan must not depend on that.
         pods.sort_by(|a, b| a.name.cmp(&b.name));
         observed.reports = self.reports.of(&pods);
+        let now = Timestamp::now();
+        observed.occupancy = self.rank_loads.of(&pods, now);
+        observed.decision = self.scalers.decide(deployment, &observed.status, &pods, &self.rank_loads, now);
         observed.pods = pods;
         Ok(observed)
     }
@@ -282,6 +300,18 @@ impl Observer {
             let own = all.filter_map(|((namespace, _), seen)| Some((namespace.clone(), seen.own.clone()?)));
             own.collect()
         })
+    }
+
+    fn routers(&self) -> Vec<Arc<Router>> {
+        self.pods.each(|all| {
+            let home = all.filter(|((namespace, _), _)| *namespace == self.home);
+            home.filter_map(|(_, seen)| seen.router.clone()).collect()
+        })
+    }
+
+    /// Forgets a ModelDeployment that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.scalers.forget(namespace, name);
     }
 
     fn nodes(&self) -> Vec<ObservedNode> {

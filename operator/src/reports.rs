@@ -3,12 +3,11 @@
 //! Kept is only what decisions need. A ModelDeployment is looked at again when that changes: when a rank goes by another
 //! map, or a stretch of counting ends; not for every token.
 
-mod ask;
-
+use crate::ask::ask;
 use crate::observe::OwnPod;
 use crate::queue::Queue;
-use ask::ask;
 use coterie_api::expert_report::ExpertReport;
+use coterie_api::name::HTTP_PORT;
 use coterie_operator_core::observed::{ExpertLoad, LoadGauge, ObservedPod, Phase, RankReport};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -57,7 +56,7 @@ impl Reports {
             self.forget_all_but(&ranks);
             let asked = ranks.into_iter().filter(|(_, own)| runs(&own.pod)).map(|(namespace, own)| async {
                 let address = own.pod.address.clone().unwrap_or_default();
-                let answer = ask(&address).await;
+                let answer = ask::<ExpertReport>(&address, HTTP_PORT, "/experts").await;
                 (namespace, own, answer)
             });
             let mut answers = stream::iter(asked).buffer_unordered(TOGETHER);

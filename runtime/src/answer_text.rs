@@ -86,6 +86,12 @@ impl AnswerText {
         self.piece(text, end, stopped)
     }
 
+    /// No log probabilities wait for the text that their tokens begin.
+    pub fn is_settled(&self) -> bool {
+        // Tokens of another rank come without, and before all others.
+        self.waiting.back().is_none_or(|(_, placed)| placed.is_none())
+    }
+
     /// `text` with the tokens that begin before `byte`.
     fn piece(&mut self, text: String, byte: usize, stopped: bool) -> Piece {
         let count = self.waiting.partition_point(|(start, _)| *start < byte);

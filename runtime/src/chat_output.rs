@@ -107,6 +107,11 @@ impl ChatOutput {
         deltas
     }
 
+    /// No log probabilities wait for the text that their tokens begin.
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Calls came, and the last one is whole.
     pub fn has_called(&self) -> bool {
         self.begun > 0 && !self.broke_off

@@ -260,6 +260,7 @@ mod tests {
             exchange_port: 9000,
             exchange_tls: exchange_tls.map(Into::into),
             activations,
+            adopt_limit: exchange_tls.map(|_| 12),
         };
         let several = [experts(None, Activations::Bf16), experts(Some("/tls"), Activations::Int8)];
         let experts = [None].into_iter().chain(several.map(Some));
@@ -296,6 +297,7 @@ mod tests {
                 exchange_port: ranks.exchange_port,
                 exchange_tls: ranks.exchange_tls.map(text),
                 activations: ranks.activations,
+                adopt_limit: ranks.adopt_limit.map(|limit| limit.try_into().unwrap()),
             });
             let read = RankLaunch {
                 model_dir: text(args.model.clone()),

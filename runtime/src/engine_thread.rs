@@ -16,7 +16,7 @@ use run::Running;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc as thread_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 pub use streams::TokenStreams;
 use streams::{Told, cut_of};
 pub use timing::Timing;
@@ -34,6 +34,8 @@ pub trait TokenSource {
     fn is_idle(&self) -> bool;
     /// As [`Engine::load_now`].
     fn load_now(&self) -> Load;
+    /// As [`Engine::max_running`].
+    fn max_running(&self) -> usize;
     /// As [`Engine::context_length`].
     fn context_length(&self) -> usize;
     /// As [`Engine::vocabulary`].
@@ -58,6 +60,9 @@ impl TokenSource for Engine {
     fn load_now(&self) -> Load {
         Engine::load_now(self)
     }
+    fn max_running(&self) -> usize {
+        Engine::max_running(self)
+    }
     fn context_length(&self) -> usize {
         Engine::context_length(self)
     }
@@ -67,6 +72,15 @@ impl TokenSource for Engine {
     fn stop_tokens(&self) -> &[u32] {
         Engine::stop_tokens(self)
     }
+}
+
+/// What the engine's thread has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Steps.
+    pub steps: u64,
+    /// How long they took together.
+    pub busy: Duration,
 }
 
 /// Why every stream ended before its request did.
@@ -83,6 +97,7 @@ pub enum Cut {
 pub struct EngineHandle {
     submissions: thread_channel::Sender<Submission>,
     shared: Arc<Shared>,
+    max_running: usize,
     context_length: usize,
     vocabulary: usize,
     stop_tokens: Arc<[u32]>,
@@ -122,11 +137,11 @@ pub enum NotSubmitted {
         /// How many may wait.
         limit: usize,
     },
-    /// Their prompts have more tokens than may ever wait together.
+    /// They come with more tokens than may ever wait together.
     TooManyTokens {
-        /// Tokens of all prompts.
+        /// Tokens of all of them.
         tokens: usize,
-        /// Prompt tokens that may wait.
+        /// Tokens that may wait.
         limit: usize,
     },
     /// There is no engine to run them any more.
@@ -194,6 +209,7 @@ impl EngineHandle {
         let handle = EngineHandle {
             submissions,
             shared: Arc::new(shared),
+            max_running: source.max_running(),
             context_length: source.context_length(),
             vocabulary: source.vocabulary(),
             stop_tokens: source.stop_tokens().into(),
@@ -255,6 +271,16 @@ impl EngineHandle {
         let mut load = self.shared.load.get();
         load.waiting += self.shared.arriving.load(Ordering::Relaxed);
         load
+    }
+
+    /// What its thread has done since it began.
+    pub fn work(&self) -> Work {
+        self.shared.load.work()
+    }
+
+    /// Requests in one batch at most.
+    pub fn max_running(&self) -> usize {
+        self.max_running
     }
 
     /// Longest request, prompt and answer, tokens.

@@ -1,15 +1,19 @@
 //! One answer as it comes, of one or several choices: the engine's tokens as text, each choice until a stop token, a stop
 //! string or the last token allowed.
 
-use crate::answer_text::{AnswerText, Piece};
-use crate::engine_thread::{Cut, NotSubmitted, Timing, TokenStreams};
+mod choice;
+mod draft;
+
+use crate::answer_text::Piece;
+use crate::engine_thread::{Cut, Timing, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
-use crate::served_model::{ServedModel, TextSide};
+use crate::served_model::TextSide;
 use crate::tokenizer::Tokenizer;
 use crate::tool_calls::ToolFormat;
+use choice::{Choice, outcome};
 use coterie_engine::{Event, Finish, NoToken, Request, TokenLogprobs};
+pub use draft::Draft;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What is generated together.
 #[derive(Clone, Debug)]
@@ -47,25 +51,16 @@ impl Shown {
 
 /// An answer as it comes. Dropping it cancels the choices that have not ended.
 ///
-/// Each choice is one request to the engine and counts as one in the metrics.
+/// Each choice is one request to the engine and counts as one in the metrics; one that ended elsewhere is neither.
 pub struct Generation {
     text: Arc<TextSide>,
     metrics: Arc<Metrics>,
     tokens: TokenStreams,
+    /// Which choice each of the streams is of.
+    running: Vec<usize>,
     choices: Vec<Choice>,
     choices_per_prompt: usize,
     shown: Shown,
-}
-
-/// One of the answers to one prompt.
-struct Choice {
-    text: AnswerText,
-    prompt_tokens: usize,
-    /// None until the engine has begun.
-    cached_tokens: Option<usize>,
-    completion_tokens: usize,
-    /// None until it has ended.
-    outcome: Option<Outcome>,
 }
 
 /// What comes of a choice, in this order: at most one `Prompt`, any number of `Text`, one `End`.
@@ -91,68 +86,40 @@ pub enum Broken {
 }
 
 impl Generation {
-    /// Starts generating; the engine takes all of it or nothing.
-    pub async fn start(
-        model: &ServedModel,
-        metrics: &Arc<Metrics>,
-        wanted: Wanted,
-        arrived: Instant,
-    ) -> Result<Generation, NotSubmitted> {
-        let choice = |request: &Request| Choice {
-            text: AnswerText::new(wanted.stops.clone(), wanted.shown.stops, wanted.calls),
-            prompt_tokens: request.prompt.len(),
-            cached_tokens: None,
-            completion_tokens: 0,
-            outcome: None,
-        };
-        let choices = wanted.requests.iter().map(choice).collect();
-        let tokens = model.engine.submit(wanted.requests, arrived).await?;
-        Ok(Generation {
-            text: model.text.clone(),
-            metrics: metrics.clone(),
-            tokens,
-            choices,
-            choices_per_prompt: wanted.choices_per_prompt,
-            shown: wanted.shown,
-        })
-    }
-
-    /// The next parts, each with the index of its choice: one, or a choice's last text together with its end. Empty
-    /// once all choices have ended.
-    pub async fn next(&mut self) -> Result<Vec<(usize, Part)>, Broken> {
+    /// What comes next: a choice, and one part of it, or its last text together with its end. None once all choices have
+    /// ended.
+    pub async fn next(&mut self) -> Result<Option<(usize, Vec<Part>)>, Broken> {
         loop {
-            let (index, event) = match self.tokens.next().await {
+            let (stream, event) = match self.tokens.next().await {
                 Ok(Some(next)) => next,
-                Ok(None) => return Ok(Vec::new()),
+                Ok(None) => return Ok(None),
                 Err(cut) => return Err(self.cut(cut)),
             };
+            let index = self.running[stream];
             let choice = &mut self.choices[index];
             let parts = match event {
                 Event::Started { cached_tokens, .. } => {
-                    choice.cached_tokens = Some(cached_tokens);
+                    choice.cached_tokens.get_or_insert(cached_tokens);
                     Vec::new()
                 }
                 Event::Prompt { logprobs, finish, .. } => {
                     [Some(Part::Prompt(logprobs)), finish.map(Part::End)].into_iter().flatten().collect()
                 }
                 Event::Token { token, logprobs, finish, .. } => {
-                    // The stop token is structure, not text, whatever its spelling.
-                    let text = finish != Some(Finish::Stop) || self.shown.stops;
-                    let bytes = text.then(|| self.shown.bytes(token, &self.text.tokenizer));
-                    choice.token(bytes.as_deref(), logprobs, finish)
+                    choice.token(token, logprobs, finish, &self.shown, &self.text.tokenizer)
                 }
                 Event::Failed { why, .. } => {
                     let form = matches!(why, NoToken::Constraint(_) | NoToken::NothingAllowed);
-                    self.end(index, if form { Outcome::FormLost } else { Outcome::Failed });
+                    self.end(stream, if form { Outcome::FormLost } else { Outcome::Failed });
                     let why = why.to_string();
                     return Err(if form { Broken::Form(why) } else { Broken::Failed(why) });
                 }
             };
             if let Some(Part::End(finish)) = parts.last() {
-                self.end(index, outcome(*finish));
+                self.end(stream, outcome(*finish));
             }
             if !parts.is_empty() {
-                return Ok(parts.into_iter().map(|part| (index, part)).collect());
+                return Ok(Some((index, parts)));
             }
         }
     }
@@ -167,9 +134,9 @@ impl Generation {
         self.choices.iter().map(|choice| choice.outcome)
     }
 
-    /// The times of each choice that has begun.
+    /// The times of each choice that has begun here.
     pub fn timings(&self) -> impl Iterator<Item = &Timing> {
-        (0..self.choices.len()).filter_map(|index| self.tokens.timing(index))
+        (0..self.running.len()).filter_map(|stream| self.tokens.timing(stream))
     }
 
     /// How many choices there are.
@@ -192,21 +159,43 @@ impl Generation {
 
     /// Tokens generated so far in all choices, the ones that ended them included.
     pub fn completion_tokens(&self) -> usize {
-        self.choices.iter().map(|choice| choice.completion_tokens).sum()
+        self.choices.iter().map(|choice| choice.tokens.len()).sum()
+    }
+
+    /// Those of them that another rank generated.
+    pub fn replayed_tokens(&self) -> usize {
+        self.choices.iter().map(|choice| choice.replayed).sum()
+    }
+
+    /// All tokens of a choice so far, the one that ended it included.
+    pub fn tokens(&self, choice: usize) -> &[u32] {
+        &self.choices[choice].tokens
+    }
+
+    /// Tokens of a choice's prompt that were in the cache where it began; none before it has.
+    pub fn cached_in(&self, choice: usize) -> Option<usize> {
+        self.choices[choice].cached_tokens
+    }
+
+    /// No log probabilities of a choice's tokens wait for text: what it said follows from its tokens alone.
+    pub fn is_settled(&self, choice: usize) -> bool {
+        let choice = &self.choices[choice];
+        choice.outcome.is_some() || choice.text.is_settled()
     }
 
     fn prompts(&self) -> impl Iterator<Item = &[Choice]> {
         self.choices.chunks(self.choices_per_prompt)
     }
 
-    fn end(&mut self, index: usize, outcome: Outcome) {
-        let choice = &mut self.choices[index];
+    fn end(&mut self, stream: usize, outcome: Outcome) {
+        let choice = &mut self.choices[self.running[stream]];
         choice.outcome = Some(outcome);
-        if let (Outcome::Stop | Outcome::Length, Some(timing)) = (outcome, self.tokens.timing(index)) {
-            self.metrics.observe_answer(timing, choice.prompt_tokens, choice.completion_tokens);
+        if let (Outcome::Stop | Outcome::Length, Some(timing)) = (outcome, self.tokens.timing(stream)) {
+            let generated = choice.tokens.len() - choice.replayed;
+            self.metrics.observe_answer(timing, choice.prompt_tokens, generated);
         }
         // A stop string ends a choice that the engine would go on with.
-        self.tokens.cancel(index);
+        self.tokens.cancel(stream);
         self.metrics.count(outcome);
     }
 
@@ -224,37 +213,5 @@ impl Drop for Generation {
         for _ in self.choices.iter().filter(|choice| choice.outcome.is_none()) {
             self.metrics.count(Outcome::Cancelled);
         }
-    }
-}
-
-impl Choice {
-    /// A token came, with the bytes that it adds to the text, if it is part of that at all.
-    fn token(
-        &mut self,
-        bytes: Option<&[u8]>,
-        logprobs: Option<TokenLogprobs>,
-        finish: Option<Finish>,
-    ) -> Vec<Part> {
-        self.completion_tokens += 1;
-        let mut pieces = Vec::new();
-        if let Some(bytes) = bytes {
-            pieces.push(self.text.push(bytes, logprobs));
-        }
-        if let Some(finish) = finish
-            && !pieces.iter().any(|piece| piece.stopped)
-        {
-            pieces.push(self.text.finish(finish == Finish::Length));
-        }
-        let stopped = pieces.iter().any(|piece| piece.stopped);
-        let shown = pieces.into_iter().filter(|piece| !piece.text.is_empty() || !piece.tokens.is_empty());
-        let end = if stopped { Some(Finish::Stop) } else { finish };
-        shown.map(Part::Text).chain(end.map(Part::End)).collect()
-    }
-}
-
-fn outcome(finish: Finish) -> Outcome {
-    match finish {
-        Finish::Stop => Outcome::Stop,
-        Finish::Length => Outcome::Length,
     }
 }

@@ -69,7 +69,7 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// Forms that its answers can be given.
     pub grammars: Arc<Grammars>,
-    /// For the long text that is split into tokens.
+    /// For the long text that is split into tokens, or the long answer that is followed.
     long: Arc<Semaphore>,
     /// For the conversation that is rendered.
     rendering: Arc<Semaphore>,
@@ -80,6 +80,12 @@ impl ServedModel {
     pub fn new(text: Arc<TextSide>, engine: EngineHandle, grammars: Arc<Grammars>) -> ServedModel {
         let turn = || Arc::new(Semaphore::new(1));
         ServedModel { text, engine, grammars, long: turn(), rendering: turn() }
+    }
+
+    /// Waits for the turn to do what takes long beside the network's threads; it lasts until it is dropped. It
+    /// always comes: the semaphore is never closed.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.long.clone().acquire_owned().await.ok()
     }
 
     /// The tokens of `text`; `special` as in [`Tokenizer::encode`].
@@ -96,8 +102,7 @@ impl ServedModel {
             let encode = move |side: &TextSide| side.tokenizer.encode(&text, special);
             return self.aside(None, move |side| encode(side).map_err(NotEncoded::Refused)).await;
         }
-        // The semaphore is never closed, so the turn always comes.
-        let turn = self.long.clone().acquire_owned().await.ok();
+        let turn = self.turn().await;
         let encode = move |side: &TextSide| {
             let exceeds = side.tokenizer.exceeds(&text, context)?;
             if exceeds { Ok(None) } else { side.tokenizer.encode(&text, special).map(Some) }

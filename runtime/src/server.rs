@@ -2,7 +2,9 @@
 
 pub mod accept;
 mod health;
+mod journal;
 mod limits;
+mod load;
 mod openai;
 mod record;
 mod stream;
@@ -23,7 +25,7 @@ use axum::routing::get;
 use coterie_engine::Load;
 pub use limits::Limits;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What every request sees.
 pub struct Front {
@@ -41,7 +43,8 @@ pub struct Front {
     /// This rank's experts and the other ranks.
     pub experts: Window,
     model: OnceLock<ServedModel>,
-    started: u64,
+    /// When it began, since 1970.
+    started: Duration,
 }
 
 impl Front {
@@ -57,7 +60,7 @@ impl Front {
             bodies: openai::BodyRoom::default(),
             experts,
             model: OnceLock::new(),
-            started: unix_seconds(),
+            started: unix_time(),
         }
     }
 
@@ -79,6 +82,7 @@ pub fn router(front: Arc<Front>) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/load", get(load::load))
         .route("/experts", get(health::experts))
         .merge(openai::routes())
         .fallback(openai::unknown_path)
@@ -108,6 +112,7 @@ async fn close_while_draining(State(front): State<Arc<Front>>, request: Request,
     response
 }
 
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Since 1970.
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(crd["spec"]["names"]["categories"], json!(["all", "ai"]));
         let columns = version["additionalPrinterColumns"].as_array().unwrap();
         let names: Vec<&str> = columns.iter().filter_map(|column| column["name"].as_str()).collect();
-        let always = ["Ready", "Reason", "Replicas", "Ranks", "Experts", "Age"];
+        let always = ["Ready", "Reason", "Replicas", "Ranks", "Experts", "Queue", "Age"];
         let wide = ["Model", "Quantization", "Context", "Digest"];
         assert_eq!(names, [&always[..], &wide].concat());
         assert!(columns.iter().skip(always.len()).all(|column| column["priority"] == 1), "wide only");
@@ -85,7 +85,7 @@ mod tests {
         let paths = columns.iter().map(|column| &column["jsonPath"]).chain(scale.values());
         let paths: Vec<&str> =
             paths.filter_map(Value::as_str).filter(|path| !path.starts_with(".metadata")).collect();
-        assert_eq!(paths.len(), 12);
+        assert_eq!(paths.len(), 13);
         for path in paths {
             // A filter picks an item of a list.
             let path = path.replace(r#"[?(@.type=="Ready")]"#, ".[]");

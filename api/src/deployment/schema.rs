@@ -44,6 +44,11 @@ pub fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A number of requests, or `Auto`; a rule beside the field says which.
+pub fn queue_target(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 16, "default": "Auto" })
+}
+
 /// Pod tolerations.
 pub fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -1,5 +1,6 @@
 //! What a ModelDeployment tells: is it ready, why not, what would fit, which weights are these.
 
+use super::scaling::ScalingStatus;
 use super::schema;
 use crate::launch::{Device, Inspection, Quantization};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -54,6 +55,9 @@ pub struct ModelDeploymentStatus {
     /// Where the experts are and how they are loaded; only of replicas of several ranks.
     #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
     pub experts: Option<ExpertsStatus>,
+    /// What is asked for and how many replicas that takes; only with `scaling`.
+    #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
     /// The last time that a rank ended or was lost without being asked to.
     #[serde(default, deserialize_with = "if_readable", skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,

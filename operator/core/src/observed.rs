@@ -11,6 +11,7 @@
 //!   several ranks;
 //! - `occupancy`: what ranks told of their load in the last seconds;
 //! - `reports`: what the ranks of several reported last, and `loads`: what a [`LoadGauge`] made of it;
+//! - `decision`: what [`crate::plan::replicas::Scaler`] decided, if the spec has `scaling`;
 //! - `status`: the status of the object as read, or the default.
 
 mod certificates;
@@ -29,6 +30,7 @@ pub use node::{Free, ObservedNode, PodUse, observe_nodes};
 pub use occupancy::Occupancy;
 pub use pod::{ObservedPod, Phase, Role, TerminationSeen, Waiting};
 
+use crate::plan::replicas::Decision;
 use coterie_api::deployment::{ModelDeploymentStatus, PullPolicy};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
@@ -56,6 +58,8 @@ pub struct Observed {
     pub reports: BTreeMap<String, RankReport>,
     /// What ranks told last of the requests that they have, by the uid of their pods.
     pub occupancy: BTreeMap<String, Occupancy>,
+    /// What the scaler decided, if there is one.
+    pub decision: Option<Arc<Decision>>,
     /// What was asked of experts last, by the number of the replica.
     pub loads: BTreeMap<u32, Arc<ExpertLoad>>,
     /// What was last written.

@@ -7,6 +7,7 @@ pub mod experts;
 pub mod inspection;
 pub mod placement;
 pub mod replica;
+pub mod replicas;
 pub mod revision;
 pub mod rollout;
 pub mod trouble;
@@ -16,7 +17,7 @@ use crate::observed::{Observed, ObservedPod};
 use crate::validate::Deployment;
 use capacity::CapacityPlan;
 use certificates::CertificateChange;
-use coterie_api::launch::{Inspection, Quantization};
+use coterie_api::launch::{Device, Inspection, Quantization};
 use experts::{ExpertsPlan, Shape};
 use inspection::InspectionPlan;
 use jiff::{SignedDuration, Timestamp};
@@ -221,6 +222,10 @@ pub fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp) -> Pla
                 redundant: capacity.redundant as usize,
                 slots: capacity.slots as usize * shape.layers,
                 slot_bytes: slot_bytes(&weights.inspection, capacity.quantization, shape),
+                adopt_limit: adopt_limit(
+                    capacity,
+                    slot_bytes(&weights.inspection, capacity.quantization, shape),
+                ),
                 experts_per_token: weights.inspection.experts_per_token,
                 shape,
                 launch: capacity.launch(deployment),
@@ -248,6 +253,13 @@ fn slot_bytes(inspection: &Inspection, quantization: Quantization, shape: Shape)
     // An older runtime did not tell them apart; most of such a model are experts.
     let bytes = inspection.expert_bytes.unwrap_or(inspection.weight_bytes).of(quantization);
     bytes / (shape.layers * shape.experts).max(1) as u64
+}
+
+/// What a rank has room for beyond its own, where a limit of memory would end it. Without one its node decides.
+fn adopt_limit(capacity: &CapacityPlan, slot_bytes: u64) -> Option<u32> {
+    let limit = capacity.limit.filter(|_| capacity.device == Device::Cpu)?;
+    let room = limit.saturating_sub(capacity.needed) / slot_bytes.max(1);
+    Some(u32::try_from(room).unwrap_or(u32::MAX))
 }
 
 /// Applies the Services that are missing or that somebody changed; gives the names that somebody else has.

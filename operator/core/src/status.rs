@@ -8,6 +8,7 @@ pub use event::{EventNote, events};
 
 use crate::objects::{endpoint, rank_selector};
 use crate::observed::Observed;
+use crate::plan::replicas::record;
 use crate::plan::rollout::Step;
 use crate::plan::{Finding, Plan, State, whole_second};
 use crate::validate::{Deployment, Invalid};
@@ -71,6 +72,11 @@ pub fn status(
             hold_reason: hold_reason(plan),
         }),
         experts: if rollout.revision.is_some() { experts(plan) } else { before.experts },
+        scaling: match (&deployment.scaling, &observed.decision) {
+            (None, _) => None,
+            (Some(_), None) => before.scaling,
+            (Some(_), Some(decision)) => Some(record(before.scaling.as_ref(), decision, rollout.live, now)),
+        },
         last_failure: rollout.failure.clone(),
         last_inspect_failure: plan.inspection.failure.clone(),
     }

@@ -3,7 +3,14 @@
 //! CEL refuses most of what is refused here already at admission; an object may be older than a rule, and quantities of
 //! other resources than cpu and memory are compared only here.
 
+mod scaling;
+
+pub use scaling::Scaling;
+
 use crate::observed::quantity;
+use coterie_api::deployment::scaling::{
+    QUEUE_TARGET_LIMIT, REPLICAS_LIMIT, SLO_MILLISECONDS_LIMIT, WAIT_SECONDS_LIMIT,
+};
 use coterie_api::deployment::{
     DRAIN_SECONDS_LIMIT, DeviceChoice, ExpertsSpec, ModelDeployment, NAME_LIMIT, PullPolicy, Resources,
     SourceSpec, TemplateSpec,
@@ -42,8 +49,10 @@ pub struct Deployment {
     pub device: DeviceChoice,
     /// GPUs of one rank, if it was asked for; counts when the device is a GPU.
     pub gpus_per_rank: Option<u32>,
-    /// Whole copies of the model.
+    /// Whole copies of the model; what `scaling` starts from, if that is there.
     pub replicas: usize,
+    /// How many replicas there are by demand, if that was asked for.
+    pub scaling: Option<Scaling>,
     /// Pods of one replica, if it was asked for; at least 1.
     pub ranks: Option<u32>,
     /// How the experts of a replica are spread over its ranks.
@@ -170,6 +179,32 @@ pub enum Invalid {
          experts.redundant out"
     )]
     RedundantOnOneRank(u32),
+    /// A number that the scaler cannot work with.
+    #[error("scaling.{field} is {value}: set {least} to {most}")]
+    ScalingRange {
+        /// e.g. `idleSeconds`.
+        field: &'static str,
+        /// As written.
+        value: i64,
+        /// May be written.
+        least: i64,
+        /// May be written.
+        most: i64,
+    },
+    /// The fewest are more than the most.
+    #[error("scaling.minReplicas is {least}, and maxReplicas {most}: lower the one or raise the other")]
+    ScalingBounds {
+        /// minReplicas.
+        least: i32,
+        /// maxReplicas.
+        most: i32,
+    },
+    /// Two that decide how many replicas there are.
+    #[error(
+        "scaling decides how many replicas there are, and replicas is {0}: leave replicas out, or remove scaling to set \
+         replicas by hand"
+    )]
+    ReplicasBesideScaling(i32),
     /// Less than nothing.
     #[error("replicas is {0}: set 0 or more")]
     Replicas(i32),
@@ -254,6 +289,7 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         device: spec.accelerator.device,
         gpus_per_rank,
         replicas: usize::try_from(spec.replicas).map_err(|_| Invalid::Replicas(spec.replicas))?,
+        scaling: spec.scaling.as_ref().map(|scaling| scaling::scaling(scaling, spec.replicas)).transpose()?,
         ranks: spec.ranks,
         experts: spec.experts.clone(),
         drain_seconds: spec.rollout.drain_seconds,

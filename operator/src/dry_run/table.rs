@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::report::{billions, on, ranks};
+use crate::columns::columns;
 use coterie_operator_core::observed::quantity::readable;
 use std::fmt::Write;
 
@@ -117,19 +118,4 @@ impl Report {
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
-}
-
-/// Cells under each other, two spaces apart.
-fn columns(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let mut text = String::new();
-    for cells in rows {
-        let padded = cells.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}  ", width(column)));
-        text += padded.collect::<String>().trim_end();
-        text.push('\n');
-    }
-    text
 }

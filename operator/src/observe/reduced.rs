@@ -1,7 +1,7 @@
 //! What is kept of the objects that are seen; all else would only fill the memory.
 
 use coterie_api::deployment::ModelDeployment;
-use coterie_api::name::{GROUP, LABEL_DEPLOYMENT};
+use coterie_api::name::{GROUP, LABEL_DEPLOYMENT, PORT_METRICS};
 use coterie_operator_core::observed::{ObservedPod, PodUse};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeSpec, NodeStatus, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,6 +15,21 @@ pub struct PodSeen {
     pub uses: PodUse,
     /// Only of pods that belong to a ModelDeployment.
     pub own: Option<Arc<OwnPod>>,
+    /// Only of routers that run.
+    pub router: Option<Arc<Router>>,
+}
+
+/// One of the front door's pods.
+#[derive(Debug, PartialEq)]
+pub struct Router {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its IP address.
+    pub address: String,
+    /// Its port of metrics.
+    pub port: u16,
 }
 
 /// One of our pods.
@@ -32,8 +47,29 @@ impl PodSeen {
         let own = owner(&pod.metadata).map(|deployment| {
             Arc::new(OwnPod { deployment: deployment.to_owned(), pod: ObservedPod::from(pod) })
         });
-        Self { uses: PodUse::from(pod), own }
+        Self { uses: PodUse::from(pod), own, router: router(pod).map(Arc::new) }
     }
+}
+
+/// By its labels, as the chart gives them; in which namespace it is, whoever asks has to look.
+fn router(pod: &Pod) -> Option<Router> {
+    let labels = pod.metadata.labels.as_ref()?;
+    let has = |key: &str, value: &str| labels.get(key).is_some_and(|there| there == value);
+    let status = pod.status.as_ref()?;
+    let runs = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
+    if !has("app.kubernetes.io/name", "coterie") || !has("app.kubernetes.io/component", "front-door") || !runs
+    {
+        return None;
+    }
+    let containers = pod.spec.as_ref()?.containers.iter();
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let port = ports.find(|port| port.name.as_deref() == Some(PORT_METRICS))?.container_port;
+    Some(Router {
+        name: pod.metadata.name.clone()?,
+        uid: pod.metadata.uid.clone()?,
+        address: status.pod_ip.clone()?,
+        port: u16::try_from(port).ok()?,
+    })
 }
 
 /// Name of the ModelDeployment that controls the object with this metadata.

@@ -1,6 +1,6 @@
 //! What an answer must be, as something that follows its tokens: a grammar, a JSON schema. The engine asks before each
 //! token which ones may come, and tells which one came. It is never asked to go back: a preempted request keeps its
-//! tokens, and only computes them again.
+//! tokens, and only computes them again. A request that goes on from another's tokens has led it past them.
 
 use std::fmt::Debug;
 
@@ -10,7 +10,7 @@ pub trait Constraint: Send + Debug {
     /// request's stop tokens. The error is a sentence for the client, and ends the request.
     fn allow(&mut self, mask: &mut TokenMask) -> Result<(), String>;
 
-    /// `token` came. It was allowed.
+    /// `token` came. One that was not allowed is an error; a request that comes with tokens may come with any.
     fn accept(&mut self, token: u32) -> Result<(), String>;
 
     /// Another answer's follower, as far along as this one.

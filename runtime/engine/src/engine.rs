@@ -42,7 +42,7 @@ pub struct EngineOptions {
     pub max_running: usize,
     /// Requests that may wait at most.
     pub max_waiting: usize,
-    /// Prompt tokens of waiting requests at most.
+    /// Tokens that waiting requests came with at most.
     pub max_waiting_tokens: usize,
     /// Rows that one step computes, unless more requests than that are running.
     pub step_tokens: usize,
@@ -87,7 +87,7 @@ pub struct Load {
     pub waiting: usize,
     /// Requests in the running batch.
     pub running: usize,
-    /// Prompt tokens of waiting requests.
+    /// Tokens that waiting requests came with: prompts, and what was generated of their answers before.
     pub waiting_tokens: usize,
     /// Share of the KV cache that running requests hold, 0 to 1.
     pub kv_usage: f32,
@@ -166,17 +166,20 @@ impl Engine {
         if prompt.saturating_add(max_tokens) > context {
             return Err(Rejected::TooLong { prompt, max_tokens, context });
         }
+        if request.is_over() {
+            return Err(Rejected::Over { generated: request.generated.len() });
+        }
         let vocabulary = self.vocabulary();
         let biased = request.sampling.logit_bias.iter().map(|(token, _)| token);
-        if let Some(&token) = request.prompt.iter().chain(biased).find(|token| **token as usize >= vocabulary)
-        {
+        let mut named = request.prompt.iter().chain(&request.generated).chain(biased);
+        if let Some(&token) = named.find(|token| **token as usize >= vocabulary) {
             return Err(Rejected::UnknownToken { token, vocabulary });
         }
-        let (waiting, tokens) = (self.scheduler.waiting().len(), self.scheduler.waiting().prompt_tokens());
+        let (waiting, tokens) = (self.scheduler.waiting().len(), self.scheduler.waiting().given_tokens());
         if waiting >= max_waiting {
             return Err(Rejected::QueueFull { waiting, limit: max_waiting });
         }
-        if waiting > 0 && tokens + prompt > max_waiting_tokens {
+        if waiting > 0 && tokens + request.given() > max_waiting_tokens {
             return Err(Rejected::TokensFull { waiting: tokens, limit: max_waiting_tokens });
         }
         let id = RequestId(self.next_id);
@@ -231,11 +234,16 @@ impl Engine {
         Load {
             waiting: self.scheduler.waiting().len(),
             running: self.scheduler.running_count(),
-            waiting_tokens: self.scheduler.waiting().prompt_tokens(),
+            waiting_tokens: self.scheduler.waiting().given_tokens(),
             kv_usage: held as f32 / blocks as f32,
             scheduled: self.scheduler.counts(),
             generated_tokens: self.generated_tokens,
         }
+    }
+
+    /// Requests in one batch at most.
+    pub fn max_running(&self) -> usize {
+        self.scheduler.limits().max_running
     }
 
     /// Longest request, prompt and answer, tokens.

@@ -33,6 +33,6 @@ pub use constraint::{Constraint, TokenMask};
 pub use engine::{Engine, EngineOptions, Load};
 pub use inspect::inspect;
 pub use load_error::LoadError;
-pub use request::{Event, Finish, Rejected, Request, RequestId, Sampling, TokenLogprobs};
+pub use request::{Event, Finish, NotTaken, Rejected, Request, RequestId, Sampling, TokenLogprobs};
 pub use sampler::NoToken;
 pub use scheduler::Counts;

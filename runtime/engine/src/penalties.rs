@@ -11,13 +11,15 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What is known before the answer begins.
+    /// What is known before the answer begins, or goes on.
     pub fn of(request: &Request) -> Seen {
         let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = request.sampling;
         let (repetition, other) =
             (repetition_penalty != 1.0, presence_penalty != 0.0 || frequency_penalty != 0.0);
         let prompt = || request.prompt.iter().filter(|_| repetition).map(|token| (*token, 0));
-        Seen { in_answer: (repetition || other).then(|| prompt().collect()) }
+        let mut seen = Seen { in_answer: (repetition || other).then(|| prompt().collect()) };
+        request.generated.iter().for_each(|token| seen.push(*token));
+        seen
     }
 
     /// A token of the answer.

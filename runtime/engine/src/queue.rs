@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Queue {
     by_rank: BTreeMap<Rank, Sequence>,
-    prompt_tokens: usize,
+    given_tokens: usize,
 }
 
 impl Queue {
@@ -22,14 +22,14 @@ impl Queue {
         self.by_rank.is_empty()
     }
 
-    /// The lengths of their prompts together, tokens.
-    pub fn prompt_tokens(&self) -> usize {
-        self.prompt_tokens
+    /// Tokens that they came with together: their prompts, and what was generated of their answers before.
+    pub fn given_tokens(&self) -> usize {
+        self.given_tokens
     }
 
     /// Puts a sequence in its place.
     pub fn push(&mut self, sequence: Sequence) {
-        self.prompt_tokens += sequence.request.prompt.len();
+        self.given_tokens += sequence.request.given();
         self.by_rank.insert(sequence.rank(), sequence);
     }
 
@@ -41,7 +41,7 @@ impl Queue {
     /// Takes it out.
     pub fn pop_first(&mut self) -> Option<Sequence> {
         let (_, sequence) = self.by_rank.pop_first()?;
-        self.prompt_tokens -= sequence.request.prompt.len();
+        self.given_tokens -= sequence.request.given();
         Some(sequence)
     }
 
@@ -49,7 +49,7 @@ impl Queue {
     pub fn remove(&mut self, id: RequestId) -> Option<Sequence> {
         let rank = *self.by_rank.keys().find(|rank| rank.id == id)?;
         let sequence = self.by_rank.remove(&rank)?;
-        self.prompt_tokens -= sequence.request.prompt.len();
+        self.given_tokens -= sequence.request.given();
         Some(sequence)
     }
 }
@@ -66,10 +66,10 @@ mod tests {
             let request = Request { priority, ..Request::new(vec![0; id as usize], 1) };
             queue.push(Sequence::new(RequestId(id), request));
         }
-        assert_eq!((queue.len(), queue.prompt_tokens()), (4, 10));
+        assert_eq!((queue.len(), queue.given_tokens()), (4, 10));
         assert!(queue.remove(RequestId(3)).is_some() && queue.remove(RequestId(3)).is_none());
         let order: Vec<u64> = std::iter::from_fn(|| queue.pop_first()).map(|s| s.id.0).collect();
         assert_eq!(order, [2, 4, 1]);
-        assert!(queue.is_empty() && queue.prompt_tokens() == 0);
+        assert!(queue.is_empty() && queue.given_tokens() == 0);
     }
 }

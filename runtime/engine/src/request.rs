@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out: a [`Request`] of token ids, [`Event`]s of token ids.
 
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, TokenMask};
 use crate::sampler::NoToken;
 use thiserror::Error;
 
@@ -13,17 +13,22 @@ pub struct RequestId(pub u64);
 pub struct Request {
     /// The tokens to continue; at least one.
     pub prompt: Vec<u32>,
-    /// Tokens to generate at most. 0 only together with `prompt_logprobs`: the prompt is scored, nothing generated.
+    /// Tokens of the answer that were generated before, here or elsewhere: it goes on behind them like a request that
+    /// was preempted there, and no event tells of them. [`Request::take`] adds one.
+    pub generated: Vec<u32>,
+    /// Tokens to generate at most, those in `generated` included. 0 only together with `prompt_logprobs`: the prompt is
+    /// scored, nothing generated.
     pub max_tokens: usize,
     /// How a token is chosen.
     pub sampling: Sampling,
-    /// What the answer must be; none lets it be anything.
+    /// What the answer must be, as far along as `generated`; none lets it be anything.
     pub constraint: Option<Box<dyn Constraint>>,
     /// Tokens that end the answer ([`Finish::Stop`]); the model's end-of-sequence tokens, as a rule.
     pub stop_tokens: Vec<u32>,
     /// `Some(n)`: report each generated token's log probability and the `n` most probable tokens beside it.
     pub top_logprobs: Option<usize>,
-    /// `Some(n)`: report the same for the prompt, once, before the first generated token.
+    /// `Some(n)`: report the same for the prompt, once, before the first token of the answer; not again where `generated`
+    /// holds that.
     pub prompt_logprobs: Option<usize>,
     /// Lower goes first; within a class, first come, first served.
     pub priority: u8,
@@ -36,6 +41,7 @@ impl Request {
     pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Request {
         Request {
             prompt,
+            generated: Vec::new(),
             max_tokens,
             sampling: Sampling::greedy(),
             constraint: None,
@@ -46,6 +52,63 @@ impl Request {
             cache_scope: 0,
         }
     }
+
+    /// Takes a token that was generated before, behind those that it has, and leads the constraint past it. Gives the
+    /// reason if the answer ended with it: then there is nothing to go on with.
+    pub fn take(&mut self, token: u32) -> Result<Option<Finish>, NotTaken> {
+        let so_far = self.generated.len();
+        let ended = self.generated.last().is_some_and(|last| self.finish(*last, so_far).is_some());
+        if ended || so_far >= self.max_tokens {
+            return Err(NotTaken::Over);
+        }
+        let finish = self.finish(token, so_far + 1);
+        if let Some(constraint) = &mut self.constraint {
+            match finish {
+                None => constraint.accept(token).map_err(NotTaken::Format)?,
+                // The last token is never accepted, only allowed.
+                Some(_) => {
+                    let mut mask = TokenMask::default();
+                    mask.reset(token as usize + 1);
+                    constraint.allow(&mut mask).map_err(NotTaken::Format)?;
+                    if !mask.allows(token) {
+                        return Err(NotTaken::Format("the answer cannot end with it".to_owned()));
+                    }
+                }
+            }
+        }
+        self.generated.push(token);
+        Ok(finish)
+    }
+
+    /// Why the answer ends with `token`, its `count`th, if it does.
+    pub fn finish(&self, token: u32, count: usize) -> Option<Finish> {
+        if self.stop_tokens.contains(&token) {
+            return Some(Finish::Stop);
+        }
+        (count >= self.max_tokens).then_some(Finish::Length)
+    }
+
+    /// Tokens that it comes with: the prompt's, and those that were generated before.
+    pub fn given(&self) -> usize {
+        self.prompt.len() + self.generated.len()
+    }
+
+    /// What was generated before has ended the answer.
+    pub(crate) fn is_over(&self) -> bool {
+        let stopped = self.generated.iter().any(|token| self.stop_tokens.contains(token));
+        stopped || (!self.generated.is_empty() && self.generated.len() >= self.max_tokens)
+    }
+}
+
+/// Why a token that was generated before cannot be part of a request's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotTaken {
+    /// The answer is complete without it.
+    #[error("the answer had ended before it")]
+    Over,
+    /// The constraint does not allow it; the constraint's sentence.
+    #[error("the answer's form does not allow it: {0}")]
+    Format(String),
 }
 
 /// How a token is chosen from the distribution. In this order: `logit_bias`, the penalties, `temperature`, `min_p`,
@@ -118,7 +181,7 @@ pub enum Event {
     Started {
         /// Whose.
         id: RequestId,
-        /// Tokens of the prompt that others had computed before.
+        /// Tokens of the prompt that were in the cache.
         cached_tokens: usize,
     },
     /// The prompt's log probabilities: one entry a prompt token; the first token has none.
@@ -130,7 +193,7 @@ pub enum Event {
         /// Set where nothing is to be generated (`max_tokens` 0).
         finish: Option<Finish>,
     },
-    /// A generated token. The stop token itself is emitted too, with `finish` set.
+    /// A token that was generated now. The stop token itself is emitted too, with `finish` set.
     Token {
         /// Whose.
         id: RequestId,
@@ -171,6 +234,14 @@ pub enum Rejected {
         /// Tokens that fit.
         context: usize,
     },
+    /// What was generated before has ended the answer.
+    #[error(
+        "the answer ended with the {generated} tokens that were generated before; there is nothing to go on with"
+    )]
+    Over {
+        /// Tokens generated before.
+        generated: usize,
+    },
     /// A token id that the model does not have.
     #[error("token {token} is outside the vocabulary of {vocabulary} tokens")]
     UnknownToken {
@@ -190,9 +261,9 @@ pub enum Rejected {
     /// Too many tokens wait already.
     #[error("{waiting} prompt tokens are waiting already, and {limit} may; try again later")]
     TokensFull {
-        /// Prompt tokens that wait.
+        /// Tokens that waiting requests came with.
         waiting: usize,
-        /// Prompt tokens that may wait.
+        /// Tokens that may wait.
         limit: usize,
     },
 }

@@ -32,7 +32,7 @@ pub struct Limits {
     pub max_running: usize,
     /// Sequences that may wait at most.
     pub max_waiting: usize,
-    /// Prompt tokens of waiting sequences at most; one sequence may always wait.
+    /// Tokens that waiting sequences came with at most; one sequence may always wait.
     pub max_waiting_tokens: usize,
     /// May sequences take over what others computed?
     pub prefix_cache: bool,
@@ -61,6 +61,8 @@ pub struct Wanted {
 pub struct Counts {
     /// Prompt tokens put into batches, again after a preemption.
     pub prompt_tokens: u64,
+    /// Sequences that started.
+    pub started: u64,
     /// Prompt tokens of sequences that started.
     pub started_tokens: u64,
     /// Of these, tokens that were in the cache.
@@ -235,9 +237,11 @@ impl Scheduler {
         }
         let prompt = sequence.request.prompt.len();
         if sequence.start == Start::Ahead {
-            sequence.start = Start::Now(from);
+            let cached = from.min(prompt);
+            sequence.start = Start::Now(cached);
+            self.counts.started += 1;
             self.counts.started_tokens += prompt as u64;
-            self.counts.cached_tokens += from as u64;
+            self.counts.cached_tokens += cached as u64;
         }
         sequence.computed = to;
         self.counts.prompt_tokens += prompt.clamp(from, to).abs_diff(from) as u64;

@@ -57,11 +57,14 @@ impl Sequence {
     pub fn new(id: RequestId, request: Request) -> Sequence {
         Sequence {
             id,
-            tokens: request.prompt.clone(),
+            tokens: [&request.prompt[..], &request.generated].concat(),
             computed: 0,
             table: Vec::new(),
-            // Nothing predicts the first token.
-            prompt_scores: request.prompt_logprobs.map(|_| vec![None]),
+            // Nothing predicts the first token. Once there is an answer, they are told.
+            prompt_scores: request
+                .prompt_logprobs
+                .filter(|_| request.generated.is_empty())
+                .map(|_| vec![None]),
             seen: Seen::of(&request),
             start: Start::Ahead,
             ended: false,
@@ -76,7 +79,7 @@ impl Sequence {
         Rank { priority: self.request.priority, id: self.id }
     }
 
-    /// Tokens generated.
+    /// Tokens of the answer so far, those that it came with included.
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.request.prompt.len()
     }
@@ -143,11 +146,7 @@ impl Sequence {
 
     /// Why the sequence ends with the token just generated, if it does.
     pub fn finish(&self) -> Option<Finish> {
-        let last = self.tokens.last()?;
-        if self.request.stop_tokens.contains(last) {
-            return Some(Finish::Stop);
-        }
-        (self.generated() >= self.request.max_tokens).then_some(Finish::Length)
+        self.request.finish(*self.tokens.last()?, self.generated())
     }
 
     /// The tokens of the next block, if all before are in whole blocks with names.

@@ -36,7 +36,7 @@ struct Layer {
 /// What a request came to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
-    /// Generated tokens, a stop token included.
+    /// Tokens generated now, a stop token included.
     pub tokens: Vec<u32>,
     /// One entry a generated token, if asked for.
     pub logprobs: Vec<TokenLogprobs>,
@@ -87,26 +87,30 @@ impl Simple {
     }
 
     /// Answers one request like somebody who sums in another order and answered `other`: where logits that differ by
-    /// no more than `tolerance` would have led to their token, it is taken, and the answer goes on from there.
+    /// no more than `tolerance` would have led to their token, it is taken, and the answer goes on from there. One that
+    /// comes with tokens goes on behind them.
     pub fn run_beside(&self, request: &Request, other: &[u32], tolerance: f32) -> Result<Answer, NoToken> {
-        let (mut tokens, mut answer) = (request.prompt.clone(), Answer::default());
+        let (mut tokens, mut answer) =
+            ([&request.prompt[..], &request.generated].concat(), Answer::default());
         let (mut sampler, mut seen) = (Sampler::default(), Seen::of(request));
         let mut constraint = request.constraint.clone();
+        let before = request.generated.len();
+        let mut finish = request.generated.last().and_then(|last| request.finish(*last, before));
         let mut rows = self.logits(&tokens);
-        if let Some(top) = request.prompt_logprobs {
+        if let Some(top) = request.prompt_logprobs.filter(|_| before == 0) {
             answer.prompt_logprobs.push(None);
             for (position, &token) in tokens.iter().enumerate().skip(1) {
                 answer.prompt_logprobs.push(Some(rows.score(position - 1, token, top)));
             }
         }
-        while answer.tokens.len() < request.max_tokens {
+        while finish.is_none() && before + answer.tokens.len() < request.max_tokens {
             let last = tokens.len() - 1;
-            let (sampling, generated) = (&request.sampling, answer.tokens.len());
+            let (sampling, generated) = (&request.sampling, before + answer.tokens.len());
             let mut sample = |rows: &Rows| {
                 sampler.sample(rows, last, sampling, &seen, constraint.as_deref_mut(), generated)
             };
             let mut token = sample(&rows)?;
-            if let Some(&other) = other.get(generated).filter(|other| **other != token)
+            if let Some(&other) = other.get(answer.tokens.len()).filter(|other| **other != token)
                 && sample(&rows.nudged(last, token, other, tolerance))? == other
             {
                 token = other;
@@ -115,16 +119,15 @@ impl Simple {
             answer.logprobs.extend(request.top_logprobs.map(|top| rows.score(last, token, top)));
             tokens.push(token);
             answer.tokens.push(token);
-            if request.stop_tokens.contains(&token) {
-                answer.finish = Some(Finish::Stop);
-                return Ok(answer);
+            finish = request.finish(token, generated + 1);
+            if finish.is_none() {
+                if let Some(constraint) = &mut constraint {
+                    constraint.accept(token).map_err(NoToken::Constraint)?;
+                }
+                rows = self.logits(&tokens);
             }
-            if let Some(constraint) = &mut constraint {
-                constraint.accept(token).map_err(NoToken::Constraint)?;
-            }
-            rows = self.logits(&tokens);
         }
-        answer.finish = Some(Finish::Length);
+        answer.finish = finish.or(Some(Finish::Length));
         Ok(answer)
     }
 

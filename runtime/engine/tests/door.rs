@@ -86,7 +86,13 @@ fn what_cannot_be_done_is_refused_at_the_door() {
     let huge = Rejected::TooLong { prompt: 1, max_tokens: usize::MAX, context: 64 };
     assert_eq!(engine.submit(request(&[1], usize::MAX)), Err(huge));
     let unknown = Rejected::UnknownToken { token: 100, vocabulary: 100 };
-    assert_eq!(engine.submit(request(&[1, 100], 1)), Err(unknown));
+    assert_eq!(engine.submit(request(&[1, 100], 1)), Err(unknown.clone()));
+    let behind = |generated: &[u32]| Request { generated: generated.to_vec(), ..request(&[1], 2) };
+    assert_eq!(engine.submit(behind(&[100])), Err(unknown));
+    for generated in [&[3, 4][..], &[50], &[50, 3], &[3, 4, 5]] {
+        let over = Rejected::Over { generated: generated.len() };
+        assert_eq!(engine.submit(behind(generated)), Err(over));
+    }
     for _ in 0..3 {
         engine.submit(request(&[1], 1)).unwrap();
     }
@@ -103,7 +109,9 @@ fn waiting_prompts_are_bounded_together_but_one_may_always_wait() {
     engine.submit(request(&[1; 60], 1)).unwrap();
     let full = Rejected::TokensFull { waiting: 60, limit: 100 };
     assert_eq!(engine.submit(request(&[1; 41], 1)), Err(full));
-    engine.submit(request(&[1; 40], 1)).unwrap();
+    let behind = |generated: usize| Request { generated: vec![1; generated], ..request(&[1; 30], 20) };
+    assert_eq!(engine.submit(behind(11)), Err(Rejected::TokensFull { waiting: 60, limit: 100 }));
+    engine.submit(behind(10)).unwrap();
     assert_eq!(engine.load_now().waiting_tokens, 100);
 }
 

@@ -8,7 +8,8 @@ mod tiny_mixtral;
 use coterie_api::launch::Quantization;
 use coterie_engine::simple::{Answer, Simple};
 use coterie_engine::{
-    Constraint, Engine, EngineOptions, Event, Request, RequestId, Sampling, TokenLogprobs, TokenMask,
+    Constraint, Engine, EngineOptions, Event, Finish, NotTaken, Rejected, Request, RequestId, Sampling,
+    TokenLogprobs, TokenMask,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -65,7 +66,9 @@ impl Constraint for Remainders {
     }
 
     fn accept(&mut self, token: u32) -> Result<(), String> {
-        assert!(self.last.is_none_or(|last| token % 3 != last % 3), "only what is allowed comes");
+        if self.last.is_some_and(|last| token % 3 == last % 3) {
+            return Err(format!("{token} may not follow {:?}", self.last));
+        }
         self.last = Some(token);
         Ok(())
     }
@@ -115,6 +118,7 @@ fn request() -> impl Strategy<Value = Request> {
     (prompt(), 0usize..30, sampling(), logprobs(), logprobs(), any::<bool>(), constraint, place).prop_map(
         |(prompt, max_tokens, sampling, top_logprobs, prompt_logprobs, stops, constraint, place)| Request {
             prompt,
+            generated: Vec::new(),
             max_tokens: if prompt_logprobs.is_none() { max_tokens.max(1) } else { max_tokens },
             sampling,
             constraint: constraint.then(|| Box::<Remainders>::default() as Box<dyn Constraint>),
@@ -282,6 +286,76 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Cut after any token, the answers go on elsewhere, in other company and budgets: the very same bits.
+    #[test]
+    fn an_answer_goes_on_on_another_engine(scene in scene(), other in scene(), cuts in cuts()) {
+        let mut first = engine(MODEL.path(), Quantization::None, &scene, 2);
+        let whole = play(&mut first, &Scene { arrivals: undisturbed(&scene), ..scene.clone() });
+        let (mut arrivals, mut rests) = (Vec::new(), Vec::new());
+        let mut second = engine(MODEL.path(), Quantization::None, &other, 1);
+        for ((arrival, (answer, _)), cut) in scene.arrivals.iter().zip(&whole).zip(&cuts) {
+            let kept = cut.index(answer.tokens.len() + 1);
+            let mut request = arrival.request.clone();
+            let mut ended = None;
+            for token in &answer.tokens[..kept] {
+                ended = request.take(*token).unwrap();
+            }
+            let over = kept > 0 && kept == answer.tokens.len();
+            prop_assert_eq!(ended, answer.finish.filter(|_| over));
+            let rest = rest_of(answer, kept);
+            let simple = SIMPLE.run_beside(&request, &rest.tokens, LOGPROB_TOLERANCE).unwrap();
+            assert_equal(&(rest.clone(), true), &simple);
+            if over {
+                prop_assert_eq!(second.submit(request.clone()), Err(Rejected::Over { generated: kept }));
+                prop_assert_eq!(request.take(1), Err(NotTaken::Over));
+            } else {
+                arrivals.push(Arrival { request, step: arrival.step / 3, cancel: None });
+                rests.push(rest);
+            }
+        }
+        let gone_on = play(&mut second, &Scene { arrivals, ..other.clone() });
+        prop_assert_eq!(gone_on, rests.into_iter().map(|rest| (rest, true)).collect::<Vec<_>>());
+    }
+}
+
+fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    prop::collection::vec(any::<prop::sample::Index>(), 8)
+}
+
+/// The arrivals, and nobody cancels.
+fn undisturbed(scene: &Scene) -> Vec<Arrival> {
+    scene.arrivals.iter().map(|arrival| Arrival { cancel: None, ..arrival.clone() }).collect()
+}
+
+/// What is left to tell of an answer of which `kept` tokens are told.
+fn rest_of(answer: &Answer, kept: usize) -> Answer {
+    Answer {
+        tokens: answer.tokens[kept..].to_vec(),
+        logprobs: answer.logprobs.iter().skip(kept).cloned().collect(),
+        prompt_logprobs: if kept == 0 { answer.prompt_logprobs.clone() } else { Vec::new() },
+        finish: answer.finish,
+    }
+}
+
+#[test]
+fn what_a_form_does_not_allow_cannot_have_been_generated() {
+    let mut request = Request {
+        constraint: Some(Box::<Remainders>::default()),
+        stop_tokens: vec![2, 3],
+        ..Request::new(vec![5], 9)
+    };
+    assert_eq!(request.take(6), Ok(None));
+    for token in [9, 3] {
+        assert!(matches!(request.take(token), Err(NotTaken::Format(_))), "{token}");
+    }
+    assert_eq!(request.take(2), Ok(Some(Finish::Stop)));
+    assert_eq!((request.take(7), &*request.generated), (Err(NotTaken::Over), &[6, 2][..]));
+    assert_eq!(Request::new(vec![5], 0).take(1), Err(NotTaken::Over));
 }
 
 /// A draw between 52 and 24 whose logits are 1e-6 apart: the simple loop says 52, and 24 is as right. A token that is

@@ -45,11 +45,15 @@ impl Render for Aside {
         let question =
             serde_json::to_vec(variables).map_err(|error| NotRendered::Failed(error.to_string()))?;
         let mut kept = self.renderer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut renderer = match kept.take().and_then(Renderer::if_alive) {
-            Some(renderer) => renderer,
-            None => Renderer::start(&self.program, &self.template)?,
+        let of_before = kept.take().map(|mut renderer| (renderer.ask(&question), renderer));
+        let (answer, renderer) = match of_before {
+            // It may have died while nobody asked, and of nothing that this conversation did.
+            Some((Err(NotRendered::Failed(_)), _)) | None => {
+                let mut renderer = Renderer::start(&self.program, &self.template)?;
+                (renderer.ask(&question)?, renderer)
+            }
+            Some((answer, renderer)) => (answer?, renderer),
         };
-        let answer = renderer.ask(&question)?;
         if !answer.last {
             *kept = Some(renderer);
         }
@@ -85,10 +89,6 @@ impl Renderer {
             .stderr(Stdio::null()) // how it died is told by its status
             .spawn()?;
         Ok(Renderer { process, socket })
-    }
-
-    fn if_alive(mut self) -> Option<Renderer> {
-        matches!(self.process.try_wait(), Ok(None)).then_some(self)
     }
 
     fn ask(&mut self, question: &[u8]) -> Result<Answer, NotRendered> {

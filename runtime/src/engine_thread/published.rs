@@ -1,8 +1,10 @@
 //! What the engine does now, for whoever wants to know. Each figure is an atomic of its own, so that the engine's
 //! thread never waits for a reader; figures that are read together may be of two steps.
 
+use super::Work;
 use coterie_engine::{Counts, Load};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 #[derive(Default)]
 pub(super) struct Published {
@@ -12,10 +14,13 @@ pub(super) struct Published {
     /// The bits of an f32.
     kv_usage: AtomicU32,
     prompt_tokens: AtomicU64,
+    started: AtomicU64,
     started_tokens: AtomicU64,
     cached_tokens: AtomicU64,
     preemptions: AtomicU64,
     generated_tokens: AtomicU64,
+    steps: AtomicU64,
+    busy_nanoseconds: AtomicU64,
 }
 
 impl Published {
@@ -28,12 +33,13 @@ impl Published {
     pub fn set(&self, load: &Load) {
         // Without `..`: a new figure must be published too.
         let Load { waiting, running, waiting_tokens, kv_usage, scheduled, generated_tokens } = *load;
-        let Counts { prompt_tokens, started_tokens, cached_tokens, preemptions } = scheduled;
+        let Counts { prompt_tokens, started, started_tokens, cached_tokens, preemptions } = scheduled;
         self.waiting.store(waiting, Relaxed);
         self.running.store(running, Relaxed);
         self.waiting_tokens.store(waiting_tokens, Relaxed);
         self.kv_usage.store(kv_usage.to_bits(), Relaxed);
         self.prompt_tokens.store(prompt_tokens, Relaxed);
+        self.started.store(started, Relaxed);
         self.started_tokens.store(started_tokens, Relaxed);
         self.cached_tokens.store(cached_tokens, Relaxed);
         self.preemptions.store(preemptions, Relaxed);
@@ -48,12 +54,25 @@ impl Published {
             kv_usage: f32::from_bits(self.kv_usage.load(Relaxed)),
             scheduled: Counts {
                 prompt_tokens: self.prompt_tokens.load(Relaxed),
+                started: self.started.load(Relaxed),
                 started_tokens: self.started_tokens.load(Relaxed),
                 cached_tokens: self.cached_tokens.load(Relaxed),
                 preemptions: self.preemptions.load(Relaxed),
             },
             generated_tokens: self.generated_tokens.load(Relaxed),
         }
+    }
+
+    /// Adds a step.
+    pub fn add_step(&self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.busy_nanoseconds.fetch_add(nanoseconds, Relaxed);
+        self.steps.fetch_add(1, Relaxed);
+    }
+
+    pub fn work(&self) -> Work {
+        let busy = Duration::from_nanos(self.busy_nanoseconds.load(Relaxed));
+        Work { steps: self.steps.load(Relaxed), busy }
     }
 }
 
@@ -63,7 +82,8 @@ mod tests {
 
     #[test]
     fn every_figure_is_read_as_it_was_published() {
-        let scheduled = Counts { prompt_tokens: 4, started_tokens: 5, cached_tokens: 6, preemptions: 7 };
+        let scheduled =
+            Counts { prompt_tokens: 4, started: 9, started_tokens: 5, cached_tokens: 6, preemptions: 7 };
         let load = Load {
             waiting: 1,
             running: 2,
@@ -72,6 +92,10 @@ mod tests {
             scheduled,
             generated_tokens: 8,
         };
-        assert_eq!(Published::new(&load).get(), load);
+        let published = Published::new(&load);
+        assert_eq!(published.get(), load);
+        published.add_step(Duration::from_millis(3));
+        published.add_step(Duration::from_millis(4));
+        assert_eq!(published.work(), Work { steps: 2, busy: Duration::from_millis(7) });
     }
 }

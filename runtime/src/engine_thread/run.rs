@@ -51,6 +51,7 @@ impl<S: TokenSource> Running<S> {
                 let began = Instant::now();
                 self.source.step(&mut events);
                 let ended = Instant::now();
+                shared.load.add_step(ended - began);
                 let finished = self.deliver(&mut events, began, ended);
                 let before = self.load;
                 self.report(shared);
@@ -79,7 +80,7 @@ impl<S: TokenSource> Running<S> {
 
     fn take_all_or_none(&mut self, requests: Vec<Submitted>, arrived: Instant) -> Result<(), NotSubmitted> {
         let many = requests.len();
-        let tokens = requests.iter().map(|submitted| submitted.request.prompt.len()).sum();
+        let tokens = requests.iter().map(|submitted| submitted.request.given()).sum();
         let mut taken = Vec::with_capacity(many);
         for Submitted { request, events } in requests {
             match self.source.submit(request) {
@@ -94,7 +95,7 @@ impl<S: TokenSource> Running<S> {
         Ok(())
     }
 
-    /// Why `requests` with `tokens` in all their prompts were not taken. They themselves do not count as waiting, and
+    /// Why `requests` that came with `tokens` were not taken. They themselves do not count as waiting, and
     /// need not come again where they could not wait even alone.
     fn refusal(&self, rejected: Rejected, requests: usize, tokens: usize) -> NotSubmitted {
         let load = self.source.load_now();

@@ -38,7 +38,8 @@ fn a_value_is_the_same_under_our_name_and_under_vllms() {
     metrics.count(Outcome::Length);
     metrics.count(Outcome::Cancelled);
     metrics.time_to_first_token.observe(Duration::from_millis(300));
-    let scheduled = Counts { prompt_tokens: 9, started_tokens: 12, cached_tokens: 4, preemptions: 2 };
+    let scheduled =
+        Counts { prompt_tokens: 9, started: 3, started_tokens: 12, cached_tokens: 4, preemptions: 2 };
     let load =
         Load { waiting: 3, running: 2, waiting_tokens: 70, kv_usage: 0.25, scheduled, generated_tokens: 7 };
     let lines = lines(&metrics, load);

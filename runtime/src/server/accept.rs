@@ -1,8 +1,8 @@
 //! Connections: taken until told to stop, then each may finish what it is doing. Only so many are taken; a few more may
-//! ask whether we live.
+//! ask whether we live, also while the last ones finish.
 
 use super::Limits;
-use super::openai::ApiError;
+use super::openai::{ApiError, discard};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -24,10 +24,11 @@ use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// Connections above the limit that may ask for [`FOR_PROBES`], once each. More are dropped unanswered.
+/// Connections above the limit, or after the stop, that may ask for [`FOR_PROBES`], once each. More are dropped
+/// unanswered.
 pub(super) const RESERVE: usize = 32;
-/// What is still answered when all connections are taken.
-const FOR_PROBES: [&str; 3] = ["/health", "/ready", "/metrics"];
+/// What is still answered when all connections are taken, and to the end.
+const FOR_PROBES: [&str; 4] = ["/health", "/ready", "/metrics", "/load"];
 /// A connection of the reserve is over after this time, whatever it does.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 /// Bytes of one request's head at most. hyper answers a longer one with status 431 (414 if it is the URI that is too
@@ -55,16 +56,21 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `router` on `listener` until `stop`; returns when the last connection is done.
+/// Serves `router` on `listener` until `stop`, and probes until the last connection from before is done; then returns.
 pub async fn accept(listener: TcpListener, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
     let places = Places::new(limits.connections);
-    let mut connections = JoinSet::new();
-    loop {
+    let (mut connections, mut late) = (JoinSet::new(), JoinSet::new());
+    let mut stopped = false;
+    while !(stopped && connections.is_empty()) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    if let Some(place) = places.take() {
-                        connections.spawn(serve(stream, router.clone(), limits, place, stop.clone()));
+                    let (place, among) = match stopped {
+                        false => (places.take(), &mut connections),
+                        true => (places.late(), &mut late),
+                    };
+                    if let Some(place) = place {
+                        among.spawn(serve(stream, router.clone(), limits, place, stop.clone()));
                     }
                 }
                 Err(error) => {
@@ -73,11 +79,10 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Limits, mut s
                 }
             },
             Some(_) = connections.join_next() => {}
-            () = told(&mut stop) => break,
+            Some(_) = late.join_next() => {}
+            () = told(&mut stop), if !stopped => stopped = true,
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
 }
 
 /// Room for connections.
@@ -90,9 +95,12 @@ struct Places {
 enum Place {
     /// For any requests.
     Full(OwnedSemaphorePermit),
-    /// For one probe.
-    Probe(OwnedSemaphorePermit),
+    /// For one probe; anything else gets the refusal.
+    Probe(OwnedSemaphorePermit, Refusal),
 }
+
+/// What is said to who asks for more than a probe.
+type Refusal = fn() -> ApiError;
 
 impl Places {
     fn new(connections: usize) -> Places {
@@ -101,17 +109,27 @@ impl Places {
     }
 
     fn take(&self) -> Option<Place> {
-        let of = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().ok();
-        of(&self.all).map(Place::Full).or_else(|| of(&self.reserve).map(Place::Probe))
+        let full = self.all.clone().try_acquire_owned().ok().map(Place::Full);
+        full.or_else(|| self.probe(ApiError::too_many_connections))
+    }
+
+    /// After the stop.
+    fn late(&self) -> Option<Place> {
+        self.probe(ApiError::ending)
+    }
+
+    fn probe(&self, refusal: Refusal) -> Option<Place> {
+        let place = self.reserve.clone().try_acquire_owned().ok();
+        place.map(|place| Place::Probe(place, refusal))
     }
 }
 
 /// Serves one connection and gives its place back.
 async fn serve(stream: TcpStream, router: Router, limits: Limits, place: Place, stop: watch::Receiver<bool>) {
     match place {
-        Place::Full(_place) => converse(stream, router, limits, false, stop).await,
-        Place::Probe(_place) => {
-            let _ = timeout(PROBE_TIME, converse(stream, router, limits, true, stop)).await;
+        Place::Full(_place) => converse(stream, router, limits, None, stop).await,
+        Place::Probe(_place, refusal) => {
+            let _ = timeout(PROBE_TIME, converse(stream, router, limits, Some(refusal), stop)).await;
         }
     }
 }
@@ -120,7 +138,7 @@ async fn converse(
     stream: TcpStream,
     router: Router,
     limits: Limits,
-    probe: bool,
+    refusal: Option<Refusal>,
     mut stop: watch::Receiver<bool>,
 ) {
     // A token is a small packet, and it must not wait for the next one.
@@ -130,17 +148,19 @@ async fn converse(
     // a third of its buffer is free, so a client must take about that much in this time, not a byte.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.write));
-    let service = service_fn(move |request| answer(router.clone(), request, probe));
+    let service = service_fn(move |request| answer(router.clone(), request, refusal));
+    let lasting = refusal.is_none();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(HEAD)
-        .keep_alive(!probe)
+        .keep_alive(lasting)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = told(&mut stop) => None,
+        // A probe has its own time.
+        () = told(&mut stop), if lasting => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -154,11 +174,19 @@ async fn converse(
     }
 }
 
-async fn answer(router: Router, request: Request<Incoming>, probe: bool) -> Result<Response, Infallible> {
-    if probe && !FOR_PROBES.contains(&request.uri().path()) {
-        return Ok(ApiError::too_many_connections().into_response());
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    refusal: Option<Refusal>,
+) -> Result<Response, Infallible> {
+    let request = request.map(Body::new);
+    if let Some(refusal) = refusal
+        && !FOR_PROBES.contains(&request.uri().path())
+    {
+        discard(request).await;
+        return Ok(refusal().into_response());
     }
-    router.oneshot(request.map(Body::new)).await
+    router.oneshot(request).await
 }
 
 /// Returns once `stop` is true, or nobody is left to say so.

@@ -113,6 +113,7 @@ impl Drop for Recorded {
             prompt_tokens = generation.prompt_tokens(),
             cached_tokens = generation.cached_tokens(),
             completion_tokens = generation.completion_tokens(),
+            replayed_tokens = generation.replayed_tokens(),
             queue_seconds = queue,
             first_token_seconds = first_token,
             seconds = took.as_secs_f64(),

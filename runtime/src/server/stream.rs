@@ -1,20 +1,38 @@
 //! Answers on their way out: as server-sent events while they are generated, or whole.
 
-use super::openai::{Answer, ApiError, Streamed, Usage, UsageChunks};
+use super::journal::Journal;
+use super::openai::{Answer, ApiError, Usage, UsageChunks};
 use super::record::Recorded;
+use crate::generation::{Broken, Part};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use coterie_api::replay::Begun;
 use futures::stream::{self, Stream};
 use serde_json::Value;
 use std::convert::Infallible;
+
+/// The way in which a client asked for its answer.
+pub(super) enum Way {
+    /// In one piece.
+    Whole,
+    /// While it is generated.
+    Streamed {
+        usage: UsageChunks,
+        /// Another rank has sent its beginning.
+        goes_on: bool,
+        /// Where a journal was asked for: how the answer began.
+        journal: Option<Begun>,
+    },
+}
 
 /// An answer being sent.
 struct Sending<A> {
     recorded: Recorded,
     answer: A,
     usage: UsageChunks,
+    journal: Option<Journal>,
     state: State,
 }
 
@@ -25,20 +43,19 @@ enum State {
 }
 
 /// Sends the answer in the way that the client asked for.
-pub(super) async fn send(
-    recorded: Recorded,
-    answer: impl Answer,
-    way: Option<Streamed>,
-) -> Result<Response, ApiError> {
+pub(super) async fn send(recorded: Recorded, answer: impl Answer, way: Way) -> Result<Response, ApiError> {
     match way {
-        Some(Streamed { usage }) => Ok(streamed(recorded, answer, usage)),
-        None => whole(recorded, answer).await,
+        Way::Whole => whole(recorded, answer).await,
+        Way::Streamed { usage, goes_on, journal } => {
+            let journal = journal.map(|begun| Journal::new(begun, &recorded.generation));
+            let state = if goes_on { State::Running } else { State::Opening };
+            Ok(streamed(Sending { recorded, answer, usage, journal, state }))
+        }
     }
 }
 
 /// The answer as it comes. A reader that goes away drops the body, and with it the generation.
-fn streamed(recorded: Recorded, answer: impl Answer, usage: UsageChunks) -> Response {
-    let sending = Sending { recorded, answer, usage, state: State::Opening };
+fn streamed(sending: Sending<impl Answer>) -> Response {
     let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(sending.events())).into_response()
 }
@@ -47,10 +64,8 @@ fn streamed(recorded: Recorded, answer: impl Answer, usage: UsageChunks) -> Resp
 async fn whole(mut recorded: Recorded, answer: impl Answer) -> Result<Response, ApiError> {
     let generation = &mut recorded.generation;
     let mut choices = vec![Vec::new(); generation.choices()];
-    while !generation.ended() {
-        for (choice, part) in generation.next().await.map_err(|why| ApiError::broken(&why))? {
-            choices[choice].push(part);
-        }
+    while let Some((choice, parts)) = generation.next().await.map_err(|why| ApiError::broken(&why))? {
+        choices[choice].extend(parts);
     }
     Ok(Json(answer.whole(choices, Usage::of(generation))).into_response())
 }
@@ -68,42 +83,78 @@ impl<A: Answer> Sending<A> {
         let mut out = String::new();
         if matches!(self.state, State::Opening) {
             self.state = State::Running;
-            let opening = self.answer.opening();
-            if !opening.is_empty() {
-                opening.into_iter().for_each(|chunk| self.write(&mut out, chunk));
-                return Some(out);
-            }
+            self.open(&mut out);
         }
         if matches!(self.state, State::Done) {
             return None;
         }
         while out.is_empty() {
             match self.recorded.generation.next().await {
-                Ok(parts) => {
-                    for (choice, part) in parts {
-                        let chunks = self.answer.chunks(choice, part);
-                        chunks.into_iter().for_each(|chunk| self.write(&mut out, chunk));
+                Ok(step) => {
+                    if let Some((choice, parts)) = step {
+                        self.step(&mut out, choice, parts);
                     }
                     if self.recorded.generation.ended() {
                         self.close(&mut out);
                     }
                 }
-                Err(why) => {
-                    self.state = State::Done;
-                    event(&mut out, &ApiError::broken(&why).json());
-                }
+                Err(why) => self.break_off(&mut out, &why),
             }
         }
         Some(out)
     }
 
+    fn open(&mut self, out: &mut String) {
+        let chunks = self.answer.opening();
+        chunks.into_iter().for_each(|chunk| self.write(out, chunk));
+        if let Some(journal) = &self.journal {
+            journal.opened(out);
+        }
+    }
+
+    /// A choice has come on.
+    fn step(&mut self, out: &mut String, choice: usize, parts: Vec<Part>) {
+        let mut events = String::new();
+        for part in parts {
+            let chunks = self.answer.chunks(choice, part);
+            chunks.into_iter().for_each(|chunk| self.write(&mut events, chunk));
+        }
+        let generation = &self.recorded.generation;
+        match &mut self.journal {
+            None => out.push_str(&events),
+            Some(journal) => {
+                let settled = generation.is_settled(choice) && self.answer.is_settled(choice);
+                journal.step(out, choice, &events, settled, generation);
+            }
+        }
+    }
+
     /// What comes after the last choice has ended.
     fn close(&mut self, out: &mut String) {
         self.state = State::Done;
+        if let Some(journal) = &mut self.journal {
+            journal.rest(out);
+        }
         if self.usage != UsageChunks::None {
             event(out, &self.answer.usage_chunk(Usage::of(&self.recorded.generation)));
         }
         out.push_str("data: [DONE]\n\n");
+        if let Some(journal) = &self.journal {
+            journal.ended(out);
+        }
+    }
+
+    /// The last event of an answer that is not finished.
+    fn break_off(&mut self, out: &mut String, why: &Broken) {
+        self.state = State::Done;
+        if let Some(journal) = &mut self.journal {
+            journal.rest(out);
+        }
+        event(out, &ApiError::broken(why).json());
+        // The answer's form follows from its tokens; what else broke need not break on another rank.
+        if let (Some(journal), Broken::Form(_)) = (&self.journal, why) {
+            journal.ended(out);
+        }
     }
 
     /// Where only the last chunk counts tokens, the others say that they do not.

@@ -91,7 +91,7 @@ async fn when_all_connections_are_taken_probes_still_get_through() {
         stream.read_exact(&mut answer).await.unwrap();
         held.push(stream);
     }
-    for path in ["/health", "/ready", "/metrics"] {
+    for path in ["/health", "/ready", "/metrics", "/load"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     for reply in [server.chat(user("say:x", json!({}))).await, server.get("/v1/models").await] {

@@ -68,10 +68,10 @@ impl Exchange {
         Exchange { stream: BufReader::new(stream) }
     }
 
-    /// Reads on until `text` has come.
-    pub async fn read_until(&mut self, text: &str) {
+    /// Reads on until `text` has come; gives what came.
+    pub async fn read_until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
-        while !String::from_utf8_lossy(&seen).contains(text) {
+        while !seen.ends_with(text.as_bytes()) {
             let byte = tokio::time::timeout(PATIENCE, self.stream.read_u8()).await.expect("too slow");
             seen.push(
                 byte.unwrap_or_else(|_| {
@@ -79,6 +79,7 @@ impl Exchange {
                 }),
             );
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     /// Reads to the end of the connection.

@@ -6,6 +6,8 @@
 //! `fail:` fails that request alone. `wait:` before any of them delays every step by 20 ms, `shuffle:` leaves the request
 //! out of some steps, which take 1 ms. A `#` in TEXT becomes the last digit of the seed, as many times as it says: choices differ.
 //!
+//! A request that comes with tokens goes on behind them.
+//!
 //! A prompt that came before in the same scope is in the cache, but for its last token.
 
 use crate::model::{END, TURN};
@@ -45,6 +47,7 @@ pub struct Script {
 struct Progress {
     request: Request,
     act: Act,
+    started: bool,
     generated: usize,
 }
 
@@ -68,7 +71,7 @@ impl Script {
 
     fn generate(&mut self, id: RequestId, events: &mut Vec<Event>) -> bool {
         let progress = self.state.get_mut(&id).unwrap();
-        let Progress { request, act, generated } = progress;
+        let Progress { request, act, started, generated } = progress;
         match act {
             Act::Panic => panic!("the script says so"),
             Act::Fail => {
@@ -77,13 +80,14 @@ impl Script {
             }
             Act::Say | Act::Again => {}
         }
-        if *generated == 0 {
+        if !std::mem::replace(started, true) {
             let new = self.cache.insert((request.cache_scope, request.prompt.clone()));
             let cached_tokens = if new { 0 } else { request.prompt.len() - 1 };
             events.push(Event::Started { id, cached_tokens });
             self.load.scheduled.prompt_tokens += request.prompt.len() as u64;
+            self.load.scheduled.started += 1;
             self.load.scheduled.started_tokens += request.prompt.len() as u64;
-            if let Some(top) = request.prompt_logprobs {
+            if let Some(top) = request.prompt_logprobs.filter(|_| *generated == 0) {
                 let nothing_more = request.max_tokens == 0;
                 let score = |(at, token): (usize, &u32)| (at > 0).then(|| scored(*token, top));
                 let logprobs = request.prompt.iter().enumerate().map(score).collect();
@@ -202,7 +206,8 @@ impl TokenSource for Script {
         let id = RequestId(self.next);
         self.next += 1;
         self.seen.lock().unwrap().requests.push(request.clone());
-        self.state.insert(id, Progress { request, act, generated: 0 });
+        let generated = request.generated.len();
+        self.state.insert(id, Progress { request, act, started: false, generated });
         self.waiting.push_back(id);
         Ok(id)
     }
@@ -251,6 +256,10 @@ impl TokenSource for Script {
             kv_usage: used,
             ..self.load
         }
+    }
+
+    fn max_running(&self) -> usize {
+        RUNNING
     }
 
     fn context_length(&self) -> usize {

@@ -9,12 +9,15 @@ mod client;
 mod clients;
 mod commands;
 mod folder;
+#[path = "../http/replay/journalled.rs"]
+mod journalled;
 mod memory;
 #[path = "../http/model.rs"]
 #[allow(dead_code)]
 mod model;
 mod rank;
 mod refusals;
+mod replay;
 mod serving;
 mod templates;
 #[path = "../../engine/tests/tiny_mixtral/mod.rs"]

@@ -251,6 +251,99 @@ async fn scale_subresource_reads_status_and_writes_replicas() -> Result<()> {
 }
 
 #[tokio::test]
+async fn rejects_replicas_beside_scaling() -> Result<()> {
+    const WORDS: &str = "scaling decides how many replicas there are";
+    rejects(WORDS, |it| {
+        spec(it)["replicas"] = json!(2);
+        spec(it)["scaling"] = json!({"maxReplicas": 4});
+    })
+    .await?;
+    rejects(WORDS, |it| {
+        spec(it)["replicas"] = json!(0);
+        spec(it)["scaling"] = json!({"maxReplicas": 4});
+    })
+    .await?;
+    accepts(|it| {
+        spec(it).as_object_mut().map(|spec| spec.remove("replicas"));
+        spec(it)["scaling"] = json!({"maxReplicas": 4});
+    })
+    .await
+}
+
+#[tokio::test]
+async fn rejects_scaling_that_makes_no_sense() -> Result<()> {
+    let scaling = |value: Value| {
+        move |it: &mut Value| {
+            spec(it).as_object_mut().map(|spec| spec.remove("replicas"));
+            spec(it)["scaling"] = value.clone();
+        }
+    };
+    rejects("lower the one or raise the other", scaling(json!({"minReplicas": 3, "maxReplicas": 2}))).await?;
+    rejects("maxReplicas", scaling(json!({"minReplicas": 0}))).await?;
+    rejects("maxReplicas", scaling(json!({"minReplicas": 0, "maxReplicas": 0}))).await?;
+    rejects("maxReplicas", scaling(json!({"maxReplicas": 1001}))).await?;
+    rejects("minReplicas", scaling(json!({"minReplicas": -1, "maxReplicas": 1}))).await?;
+    rejects("idleSeconds", scaling(json!({"maxReplicas": 1, "idleSeconds": 0}))).await?;
+    rejects("quietSeconds", scaling(json!({"maxReplicas": 1, "quietSeconds": 86_401}))).await?;
+    rejects("ttftMilliseconds", scaling(json!({"maxReplicas": 1, "slo": {"ttftMilliseconds": 0}}))).await?;
+    for target in [json!(0), json!(100_001), json!("8"), json!("some")] {
+        rejects("1 to 100000, or Auto", scaling(json!({"maxReplicas": 1, "queueDepth": {"target": target}})))
+            .await?;
+    }
+    for target in [json!(8), json!("Auto"), json!("auto")] {
+        accepts(scaling(json!({
+            "minReplicas": 0, "maxReplicas": 4, "queueDepth": {"target": target},
+            "slo": {"ttftMilliseconds": 500, "itlMilliseconds": 100}, "idleSeconds": 60, "quietSeconds": 0
+        })))
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn fills_in_what_scaling_leaves_out() -> Result<()> {
+    let world = World::new("admission").await?;
+    let deployment = changed(&world, |it| {
+        spec(it).as_object_mut().map(|spec| spec.remove("replicas"));
+        spec(it)["scaling"] = json!({"maxReplicas": 4});
+    });
+    world.apply(&deployment).await?;
+    let path = format!("/apis/coterie.dev/v1alpha1/namespaces/{}/modeldeployments/{VALID}", world.namespace);
+    let stored: Value = world.client.request(Request::get(path).body(Vec::new())?).await?;
+    assert_eq!(
+        stored["spec"]["scaling"],
+        json!({
+            "minReplicas": 1, "maxReplicas": 4, "queueDepth": {"target": "Auto"},
+            "slo": {"ttftMilliseconds": 2000, "itlMilliseconds": 50}, "idleSeconds": 600, "quietSeconds": 300
+        })
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_scale_subresource_is_refused_where_scaling_decides() -> Result<()> {
+    let world = World::new("admission").await?;
+    let deployment = changed(&world, |it| {
+        spec(it).as_object_mut().map(|spec| spec.remove("replicas"));
+        spec(it)["scaling"] = json!({"maxReplicas": 4});
+    });
+    world.apply(&deployment).await?;
+    let api = world.api::<ModelDeployment>();
+    // What kubectl scale sends, and what an autoscaler does: read, then write.
+    let patch = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    let refused = api.patch_scale(VALID, &PatchParams::default(), &patch).await.err().context("accepted")?;
+    assert!(refused.to_string().contains("scaling decides how many replicas there are"), "{refused}");
+    let scale = api.get_scale(VALID).await?;
+    assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(1), "it can still be read");
+    // Without scaling it is open again.
+    let without = Patch::Merge(json!({"spec": {"scaling": null}}));
+    api.patch(VALID, &PatchParams::default(), &without).await?;
+    api.patch_scale(VALID, &PatchParams::default(), &patch).await?;
+    assert_eq!(world.read(VALID).await?.spec.replicas, 3);
+    Ok(())
+}
+
+#[tokio::test]
 async fn status_is_only_written_by_its_subresource() -> Result<()> {
     let world = World::new("admission").await?;
     let mut deployment = world.deployment(VALID);
@@ -274,7 +367,7 @@ async fn table_shows_the_columns() -> Result<()> {
         let shown = columns.iter().filter(|column| (column["priority"].as_i64() == Some(1)) == wide);
         shown.filter_map(|column| column["name"].as_str()).collect()
     };
-    assert_eq!(names(false), ["Name", "Ready", "Reason", "Replicas", "Ranks", "Experts", "Age"]);
+    assert_eq!(names(false), ["Name", "Ready", "Reason", "Replicas", "Ranks", "Experts", "Queue", "Age"]);
     assert_eq!(names(true), ["Model", "Quantization", "Context", "Digest"]);
     Ok(())
 }

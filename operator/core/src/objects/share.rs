@@ -44,7 +44,7 @@ impl Told {
 }
 
 /// What the exchange of a rank reads, beside its command line.
-pub(crate) fn experts_launch(rank: u32, activations: Activations) -> ExpertsLaunch {
+pub(crate) fn experts_launch(rank: u32, activations: Activations, adopt_limit: Option<u32>) -> ExpertsLaunch {
     ExpertsLaunch {
         // Validation knows no such wide replica.
         rank: u16::try_from(rank).unwrap_or(u16::MAX),
@@ -53,6 +53,7 @@ pub(crate) fn experts_launch(rank: u32, activations: Activations) -> ExpertsLaun
         exchange_port: name::EXCHANGE_PORT,
         exchange_tls: Some(name::EXCHANGE_TLS_MOUNT.to_owned()),
         activations,
+        adopt_limit,
     }
 }
 

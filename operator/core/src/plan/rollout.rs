@@ -55,6 +55,8 @@ pub struct Target {
     pub slots: usize,
     /// Bytes of one slot.
     pub slot_bytes: u64,
+    /// Slots that one rank may take over from lost ones, if its memory is limited.
+    pub adopt_limit: Option<u32>,
     /// Experts of one layer that a token uses.
     pub experts_per_token: u32,
     /// Their command line, but for their share of the experts.

@@ -53,7 +53,20 @@ pub fn events(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Vec<E
     };
     let (ready, parts): (Vec<_>, Vec<_>) =
         new.conditions.iter().filter(is_worth).partition(|c| c.type_ == READY);
-    parts.into_iter().chain(ready).map(note).chain(of_experts(old, new)).collect()
+    let scaled = of_scaling(old, new);
+    parts.into_iter().chain(ready).map(note).chain(of_experts(old, new)).chain(scaled).collect()
+}
+
+/// The scaler's newest decision, if it is another one.
+fn of_scaling(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Option<EventNote> {
+    let newest = |status: &ModelDeploymentStatus| status.scaling.as_ref()?.decisions.first().cloned();
+    let decision = newest(new).filter(|decision| Some(decision) != newest(old).as_ref())?;
+    Some(EventNote {
+        warning: false,
+        reason: reason::SCALED.to_owned(),
+        action: "Scale".to_owned(),
+        message: short(format!("{} -> {} replicas: {}", decision.from, decision.to, decision.why)),
+    })
 }
 
 /// Moves of experts, when they begin and when they are done, and experts that are lost.

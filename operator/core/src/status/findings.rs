@@ -70,7 +70,7 @@ fn no_room(homeless: usize, capacity: &CapacityPlan, scheduler: &str) -> Finding
 fn weights_loaded(deployment: &Deployment, plan: &Plan) -> Finding {
     let rollout = &plan.rollout;
     if deployment.replicas == 0 {
-        return scaled_to_zero("no weights are loaded");
+        return scaled_to_zero(deployment, "no weights are loaded");
     }
     if rollout.revision.is_none() {
         return blocked(plan);
@@ -103,7 +103,7 @@ fn serving(deployment: &Deployment, plan: &Plan) -> Finding {
         return Finding::new(State::True, reason::ANSWERING, message);
     }
     if deployment.replicas == 0 {
-        return scaled_to_zero("nothing answers");
+        return scaled_to_zero(deployment, "nothing answers");
     }
     match &rollout.trouble {
         Some(trouble) if trouble.kind != Kind::Unplaced => {
@@ -220,8 +220,13 @@ fn waiting_for_inspection() -> Finding {
     )
 }
 
-fn scaled_to_zero(effect: &str) -> Finding {
-    let message = format!("replicas is 0, so {effect}; set replicas to 1 or more");
+fn scaled_to_zero(deployment: &Deployment, effect: &str) -> Finding {
+    let message = match deployment.scaling {
+        Some(_) => {
+            format!("nobody asks, so {effect}; the next request at the front door brings a replica back")
+        }
+        None => format!("replicas is 0, so {effect}; set replicas to 1 or more"),
+    };
     Finding::new(State::False, reason::SCALED_TO_ZERO, message)
 }
 

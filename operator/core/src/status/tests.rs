@@ -219,3 +219,28 @@ fn actions_name_their_objects() {
     assert_eq!(objects[..2], ["Service smol", "Service smol-ranks"]);
     assert!(objects[2].starts_with("Pod smol-inspect-"));
 }
+
+#[test]
+fn a_decision_of_the_scaler_is_one_event() {
+    use coterie_api::deployment::scaling::{ScalingDecision, ScalingStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    let with = |decisions| ModelDeploymentStatus {
+        scaling: Some(ScalingStatus {
+            time: Time(Timestamp::UNIX_EPOCH),
+            queue_depth: 3,
+            waiting: 0,
+            running: 0,
+            desired: 2,
+            why: "3 requests wait".into(),
+            measured: None,
+            decisions,
+        }),
+        ..ModelDeploymentStatus::default()
+    };
+    let time = Time(Timestamp::UNIX_EPOCH);
+    let decision = ScalingDecision { time, from: 1, to: 2, why: "3 requests wait".into() };
+    let notes = events(&with(Vec::new()), &with(vec![decision.clone()]));
+    let told: Vec<(&str, &str)> = notes.iter().map(|it| (it.reason.as_str(), it.message.as_str())).collect();
+    assert_eq!(told, [("Scaled", "1 -> 2 replicas: 3 requests wait")]);
+    assert_eq!(events(&with(vec![decision.clone()]), &with(vec![decision])), []);
+}

@@ -1,7 +1,9 @@
 //! One good fixture; one test per variant of [`Invalid`], each made by breaking one field of it.
 
 use super::*;
-use coterie_api::deployment::{ClaimSource, ImageSource, ModelDeploymentSpec, ModelSpec};
+use coterie_api::deployment::scaling::QueueTarget;
+use coterie_api::deployment::{ClaimSource, ImageSource, ModelDeploymentSpec, ModelSpec, ScalingSpec};
+use jiff::SignedDuration;
 use std::iter;
 
 fn good() -> ModelDeployment {
@@ -173,6 +175,59 @@ fn err_redundant_on_one_rank() {
 #[test]
 fn err_replicas() {
     refused(|o| o.spec.replicas = -1, Invalid::Replicas(-1));
+}
+
+fn scaled(change: impl FnOnce(&mut ScalingSpec)) -> impl FnOnce(&mut ModelDeployment) {
+    move |object| {
+        let mut scaling = ScalingSpec { max_replicas: 4, ..ScalingSpec::default() };
+        change(&mut scaling);
+        object.spec.replicas = 1;
+        object.spec.scaling = Some(scaling);
+    }
+}
+
+#[test]
+fn scaling_is_read() {
+    let mut object = good();
+    scaled(|it| it.queue_depth.target = QueueTarget::Requests(8))(&mut object);
+    let scaling = validate(&object).unwrap().scaling.unwrap();
+    assert_eq!((scaling.least, scaling.most, scaling.queue_target), (1, 4, Some(8)));
+    assert_eq!((scaling.ttft, scaling.itl), (SignedDuration::from_secs(2), SignedDuration::from_millis(50)));
+    assert_eq!((scaling.idle, scaling.quiet), (SignedDuration::from_mins(10), SignedDuration::from_mins(5)));
+    scaled(|_| {})(&mut object);
+    assert_eq!(validate(&object).unwrap().scaling.unwrap().queue_target, None, "Auto");
+}
+
+#[test]
+fn err_scaling_range() {
+    type Change = fn(&mut ScalingSpec);
+    let cases: [(&str, i64, i64, i64, Change); 8] = [
+        ("minReplicas", -1, 0, 1000, |it| it.min_replicas = -1),
+        ("maxReplicas", 0, 1, 1000, |it| it.max_replicas = 0),
+        ("maxReplicas", 1001, 1, 1000, |it| it.max_replicas = 1001),
+        ("queueDepth.target", 0, 1, 100_000, |it| it.queue_depth.target = QueueTarget::Requests(0)),
+        ("slo.ttftMilliseconds", 0, 1, 600_000, |it| it.slo.ttft_milliseconds = 0),
+        ("slo.itlMilliseconds", 600_001, 1, 600_000, |it| it.slo.itl_milliseconds = 600_001),
+        ("idleSeconds", 0, 1, 86_400, |it| it.idle_seconds = 0),
+        ("quietSeconds", 86_401, 0, 86_400, |it| it.quiet_seconds = 86_401),
+    ];
+    for (field, value, least, most, change) in cases {
+        refused(scaled(change), Invalid::ScalingRange { field, value, least, most });
+    }
+}
+
+#[test]
+fn err_scaling_bounds() {
+    refused(scaled(|it| it.min_replicas = 5), Invalid::ScalingBounds { least: 5, most: 4 });
+}
+
+#[test]
+fn err_replicas_beside_scaling() {
+    let change = |object: &mut ModelDeployment| {
+        scaled(|_| {})(object);
+        object.spec.replicas = 2;
+    };
+    refused(change, Invalid::ReplicasBesideScaling(2));
 }
 
 #[test]

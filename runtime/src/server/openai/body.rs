@@ -79,6 +79,14 @@ pub(super) async fn read(request: Request, front: &Front) -> Result<Whole, ApiEr
     }
 }
 
+/// Reads the body of a request that is refused, within bounds, so that the client sees the answer.
+pub(in crate::server) async fn discard(request: Request) {
+    // Reading on would tell a client that asks first to send it.
+    if !request.headers().contains_key(EXPECT) {
+        let _ = timeout(THROWING_TIME, throw_away(&mut request.into_body().into_data_stream())).await;
+    }
+}
+
 async fn collect(stream: &mut BodyDataStream, room: &BodyRoom) -> Result<Whole, ApiError> {
     let mut whole = Whole::default();
     while let Some(chunk) = stream.next().await {

@@ -88,7 +88,7 @@ impl Endpoint for Chat {
         model: &ServedModel,
         served_name: &str,
     ) -> Result<Asked<ChatAnswer>, ApiError> {
-        let request = ChatRequest::take(&mut parameters, model)?;
+        let mut request = ChatRequest::take(&mut parameters, model)?;
         parameters.finish()?;
 
         let no_template = || {
@@ -106,7 +106,8 @@ impl Endpoint for Chat {
             ..coterie_engine::Request::new(prompt.tokens, request.max_tokens.unwrap_or(rest))
         };
 
-        let Settings { n, streamed, .. } = request.settings;
+        let Settings { n, streamed, seed, .. } = request.settings;
+        let replay = request.settings.replay.take();
         let form = Form {
             with_logprobs: request.top_logprobs.is_some(),
             reasons: model.text.reasons,
@@ -122,6 +123,6 @@ impl Endpoint for Chat {
         let tool_form = reading
             .grammar()
             .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });
-        Ok(Asked { wanted, answer, tool_form, streamed })
+        Ok(Asked { wanted, answer, tool_form, streamed, seed, replay })
     }
 }

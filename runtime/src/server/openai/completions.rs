@@ -106,12 +106,13 @@ impl Endpoint for Completions {
         let engine_requests: Vec<_> =
             prompts.iter().map(|prompt| request.engine_request(prompt, context)).collect();
 
-        let Settings { n, streamed, .. } = request.settings;
+        let Settings { n, streamed, seed, .. } = request.settings;
+        let replay = request.settings.replay.take();
         let choices = prompts.len() * n;
         let echo = request.echo.then(|| Echo::new(prompts, n));
         let with_logprobs = request.logprobs.is_some();
         let answer = CompletionAnswer::new(served_name, model.text.clone(), with_logprobs, echo, choices);
         let wanted = request.settings.wanted(&engine_requests, Self::PROMPT, model)?;
-        Ok(Asked { wanted, answer, tool_form: None, streamed })
+        Ok(Asked { wanted, answer, tool_form: None, streamed, seed, replay })
     }
 }

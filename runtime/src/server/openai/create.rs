@@ -5,14 +5,16 @@ use super::error::ApiError;
 use super::parameters::Parameters;
 use super::response_format::{self, Form};
 use super::settings::Streamed;
-use super::{body, model, take_model};
-use crate::generation::{Generation, Wanted};
+use super::{body, model, replay, take_model};
+use crate::generation::{Draft, Generation, Wanted};
 use crate::served_model::ServedModel;
+use crate::server::Front;
 use crate::server::record::Record;
-use crate::server::{Front, stream};
+use crate::server::stream::{self, Way};
 use crate::telemetry::Operation;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use coterie_api::replay::{JOURNAL, Journal};
 use std::sync::Arc;
 
 /// What is particular about one path.
@@ -39,6 +41,10 @@ pub(super) struct Asked<A> {
     pub tool_form: Option<Form>,
     /// The answer is to be sent while it is generated.
     pub streamed: Option<Streamed>,
+    /// The client's, or one that was drawn.
+    pub seed: u64,
+    /// What another rank generated of the answer.
+    pub replay: Option<Journal>,
 }
 
 /// Answers a request to `E`.
@@ -48,7 +54,7 @@ pub(super) async fn create<E: Endpoint>(
 ) -> Result<Response, ApiError> {
     let mut record = Record::begin(&front, E::OPERATION, request.headers());
     match start::<E>(&front, request, &mut record).await {
-        Ok((generation, answer, streamed)) => stream::send(record.of(generation), answer, streamed).await,
+        Ok((generation, answer, way)) => stream::send(record.of(generation), answer, way).await,
         Err(why) => {
             record.refused(&why);
             Err(why)
@@ -60,23 +66,38 @@ async fn start<E: Endpoint>(
     front: &Front,
     request: Request,
     record: &mut Record,
-) -> Result<(Generation, E::Answer, Option<Streamed>), ApiError> {
+) -> Result<(Generation, E::Answer, Way), ApiError> {
+    let journal = request.headers().get(JOURNAL).is_some_and(|version| version == "1");
     let body = body::read(request, front).await?;
     let model = model(front)?;
     let mut parameters = Parameters::parse(&body)?;
     take_model(&mut parameters, front)?;
     let form = response_format::take(&mut parameters)?;
-    let Asked { mut wanted, answer, tool_form, streamed } =
+    let Asked { mut wanted, mut answer, tool_form, streamed, seed, replay } =
         E::understand(parameters, model, &front.served_name).await?;
     if let Some(form) = one_form(form, tool_form)? {
         constrain(&mut wanted, form, model).await?;
     }
-    record.asked(&wanted, answer.id());
+    if let Some(journal) = &replay {
+        answer.letterhead().go_on(&journal.begun);
+    }
+    record.asked(&wanted, answer.letterhead().id());
     let crowded = if wanted.choices_per_prompt > 1 { "n" } else { E::PROMPT };
-    let generation = Generation::start(model, &front.metrics, wanted, record.arrived())
+    let mut draft = Draft::new(model.text.clone(), wanted);
+    let goes_on = replay.is_some();
+    if let Some(journal) = replay {
+        (draft, answer) = replay::follow(draft, answer, journal.choices, model).await?;
+    }
+    let generation = draft
+        .start(model, &front.metrics, record.arrived())
         .await
         .map_err(|why| ApiError::not_submitted(&why, E::PROMPT, crowded))?;
-    Ok((generation, answer, streamed))
+    let begun = answer.letterhead().begun(seed);
+    let way = match streamed {
+        None => Way::Whole,
+        Some(streamed) => Way::Streamed { usage: streamed.usage, goes_on, journal: journal.then_some(begun) },
+    };
+    Ok((generation, answer, way))
 }
 
 /// An answer cannot have two forms.

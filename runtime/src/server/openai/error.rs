@@ -8,6 +8,7 @@ use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use coterie_api::replay::PARAMETER;
 use coterie_engine::Rejected;
 use serde_json::{Value, json};
 
@@ -119,6 +120,15 @@ impl ApiError {
         ApiError::busy("The server has as many connections as it takes")
     }
 
+    /// The process ends, and takes nothing new.
+    pub fn ending() -> ApiError {
+        let message = "The server finishes what runs and takes nothing new; send the request again.";
+        let code = Some("shutting_down");
+        let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message);
+        error.closes = true;
+        error.retry(MODEL_RETRY)
+    }
+
     fn busy(what: &str) -> ApiError {
         let message = format!("{what}; try again in a moment.");
         let code = Some("server_busy");
@@ -169,7 +179,7 @@ impl ApiError {
             }
             NotSubmitted::TooManyTokens { tokens, limit } => {
                 let message = format!(
-                    "The prompts of all choices have {tokens} tokens, but only {limit} may wait here; ask for fewer choices."
+                    "All choices have {tokens} tokens to begin with, but only {limit} may wait here; ask for fewer choices."
                 );
                 ApiError::invalid(crowded_param, message)
             }
@@ -196,6 +206,7 @@ impl ApiError {
                 ApiError::refused(Some("context_length_exceeded"), message).about(prompt_param)
             }
             Rejected::NothingToDo => ApiError::invalid("max_tokens", message),
+            Rejected::Over { .. } => ApiError::invalid(PARAMETER, message),
             Rejected::EmptyPrompt | Rejected::UnknownToken { .. } => ApiError::invalid(prompt_param, message),
             Rejected::QueueFull { .. } | Rejected::TokensFull { .. } => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message)

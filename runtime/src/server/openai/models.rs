@@ -24,7 +24,7 @@ pub(super) async fn retrieve(
 fn object(front: &Front) -> Result<Value, ApiError> {
     let context = model(front)?.engine.context_length();
     Ok(json!({
-        "id": front.served_name, "object": "model", "created": front.started, "owned_by": "coterie",
+        "id": front.served_name, "object": "model", "created": front.started.as_secs(), "owned_by": "coterie",
         "max_model_len": context,
     }))
 }

@@ -92,6 +92,7 @@ fn schemas(served_name: &str) -> Value {
         "ResponseFormat": settings::response_format(),
         "StructuredOutputs": settings::structured_outputs(),
         "StreamOptions": settings::stream_options(),
+        "Replay": settings::replay(),
         "ChatCompletion": chat::completion(),
         "ChatCompletionChunk": chat::chunk(),
         "ChatLogprobs": answers::chat_logprobs(),

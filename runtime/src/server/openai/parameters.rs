@@ -87,6 +87,14 @@ impl Parameters {
         }
     }
 
+    /// An integer of 64 bits that is not negative.
+    pub fn unsigned(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
+        let read = |value| whole(&value).map(|number| (number, value.clone())).ok_or(value);
+        let Some((number, value)) = self.typed(name, "an integer", read)? else { return Ok(None) };
+        let in_range = u64::try_from(number);
+        in_range.map(Some).map_err(|_| self.out_of_range(name, &value, &(0..=u64::MAX)))
+    }
+
     pub fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f64>, ApiError> {
         let read = |value: Value| value.as_f64().map(|number| (number, value.clone())).ok_or(value);
         match self.typed(name, "a number", read)? {

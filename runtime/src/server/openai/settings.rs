@@ -3,9 +3,10 @@
 use super::error::ApiError;
 use super::parameters::{Neutral, Parameters};
 use super::stops::Stops;
-use super::{fresh_number, sampling};
+use super::{fresh_number, replay, sampling};
 use crate::generation::{Shown, Wanted};
 use crate::served_model::ServedModel;
+use coterie_api::replay::{Journal, PARAMETER};
 use coterie_engine::{Rejected, Request, Sampling};
 use serde_json::Value;
 use std::hash::{BuildHasher, RandomState};
@@ -28,9 +29,13 @@ pub(super) struct Settings {
     /// Choices for each prompt.
     pub n: usize,
     pub streamed: Option<Streamed>,
+    /// The client's, or one that was drawn.
+    pub seed: u64,
+    /// What another rank generated of the answer.
+    pub replay: Option<Journal>,
+    seed_is_drawn: bool,
     /// With any seed.
     sampling: Sampling,
-    seed: Option<u64>,
     stops: Stops,
     show_special_tokens: bool,
     priority: u8,
@@ -57,11 +62,16 @@ pub(in crate::server) enum UsageChunks {
 impl Settings {
     pub fn take(parameters: &mut Parameters, model: &ServedModel) -> Result<Settings, ApiError> {
         let vocabulary = model.engine.vocabulary();
+        let seed = parameters.integer("seed", i64::MIN..=i64::MAX)?.map(i64::cast_unsigned);
+        let streamed = streamed(parameters)?;
+        let replay = replay::take(parameters, vocabulary, streamed.is_some())?;
         let settings = Settings {
             n: parameters.integer("n", 1..=MOST_CHOICES as i64)?.unwrap_or(1) as usize,
-            streamed: streamed(parameters)?,
+            streamed,
+            seed: agreed(seed, replay.as_ref())?,
+            replay,
+            seed_is_drawn: seed.is_none(),
             sampling: sampling::take(parameters, vocabulary)?,
-            seed: parameters.integer("seed", i64::MIN..=i64::MAX)?.map(i64::cast_unsigned),
             stops: Stops::take(parameters, vocabulary)?,
             show_special_tokens: !parameters.boolean("skip_special_tokens")?.unwrap_or(true),
             priority: priority(parameters)?,
@@ -76,8 +86,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are. A prompt that
-    /// the engine would refuse for its length is refused before there are `n` copies of it; it came in `param`.
+    /// `n` choices of each prompt. The i-th of a prompt has seed + i, whatever other prompts there are; where the
+    /// seed was drawn, all choices of the answer have different ones. A prompt that the engine would refuse for its length
+    /// is refused before there are `n` copies of it; it came in `param`.
     pub fn wanted(self, prompts: &[Request], param: &str, model: &ServedModel) -> Result<Wanted, ApiError> {
         let context = model.engine.context_length();
         for Request { prompt, max_tokens, .. } in prompts {
@@ -87,8 +98,10 @@ impl Settings {
                 return Err(ApiError::rejected(&rule, param));
             }
         }
-        let choice = |prompt: &Request, index: usize| {
-            let seed = self.seed.map_or_else(fresh_number, |seed| seed.wrapping_add(index as u64));
+        let choice = |number: usize| {
+            let prompt = &prompts[number / self.n];
+            let step = if self.seed_is_drawn { number } else { number % self.n };
+            let seed = self.seed.wrapping_add(step as u64);
             Request {
                 sampling: Sampling { seed, ..self.sampling.clone() },
                 stop_tokens: self.stops.tokens(model.engine.stop_tokens()),
@@ -97,9 +110,8 @@ impl Settings {
                 ..prompt.clone()
             }
         };
-        let requests = prompts.iter().flat_map(|prompt| (0..self.n).map(move |index| choice(prompt, index)));
         Ok(Wanted {
-            requests: requests.collect(),
+            requests: (0..prompts.len() * self.n).map(choice).collect(),
             choices_per_prompt: self.n,
             calls: None,
             shown: Shown {
@@ -109,6 +121,17 @@ impl Settings {
             },
             stops: self.stops.strings,
         })
+    }
+}
+
+/// The seed of an answer: the client's, or where it gave none that with which the answer began, or a new one.
+fn agreed(given: Option<u64>, replay: Option<&Journal>) -> Result<u64, ApiError> {
+    match (given, replay.map(|journal| journal.begun.seed)) {
+        (Some(seed), Some(began)) if seed != began => {
+            let message = format!("'{PARAMETER}.begun.seed' is {began}, but the request's 'seed' is {seed}.");
+            Err(ApiError::invalid(PARAMETER, message))
+        }
+        (given, began) => Ok(given.or(began).unwrap_or_else(fresh_number)),
     }
 }
 

@@ -12,6 +12,7 @@ use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::Quantization;
 use coterie_api::peers::Peers;
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::sync::Arc;
 
 fn none(_: &World, _: &Plan) {}
@@ -304,6 +305,26 @@ fn the_balance_is_told_with_two_digits_and_kept_when_nothing_is_asked() {
     assert_eq!(status.experts.unwrap().balance.as_deref(), Some("1.60"));
     world.loads.clear();
     assert!(!world.reconcile().1, "nothing is written");
+}
+
+#[test]
+fn a_limit_of_memory_bounds_what_a_rank_takes_over_from_lost_ones() {
+    let args = |limit: Option<&str>| {
+        let mut world = World::new(1);
+        world.object.spec.ranks = Some(2);
+        let limit = limit.map(|limit| ("memory".to_owned(), Quantity(limit.to_owned())));
+        world.object.spec.template.resources.limits = limit.into_iter().collect();
+        world.settle(|_, _| {});
+        let spec = world.pods[0].spec.clone().unwrap();
+        (spec.containers[0].args.clone().unwrap().join(" "), world.object.status.unwrap().capacity.unwrap())
+    };
+    let (unlimited, capacity) = args(None);
+    assert!(!unlimited.contains("--adopt-limit"), "{unlimited}");
+    // 30 layers of 8 experts, in all 4 GiB: an expert has 17.07 MiB.
+    let expert = (4 << 30) / 240;
+    let limit = (capacity.needed + 10 * expert + expert / 2).to_string();
+    let (limited, _) = args(Some(&limit));
+    assert!(limited.contains("--adopt-limit 10"), "{limited}");
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl<'a> Maker<'a> {
         };
         let activations = self.deployment.experts.activations;
         let launch = RankLaunch {
-            experts: share.map(|share| experts_launch(share.rank, activations)),
+            experts: share.map(|share| experts_launch(share.rank, activations, target.adopt_limit)),
             ..target.launch.clone()
         };
         steps.create(rank_pod(&RankPod {

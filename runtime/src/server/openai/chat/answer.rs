@@ -6,7 +6,7 @@ use crate::chat_output::{ChatOutput, Delta, Spoken};
 use crate::generation::Part;
 use crate::served_model::TextSide;
 use crate::server::openai::answer::{Answer, Letterhead, Usage, finish_reason};
-use crate::server::openai::{fresh_number, logprobs};
+use crate::server::openai::logprobs;
 use crate::tool_calls::ToolFormat;
 use coterie_engine::Finish;
 use serde_json::{Value, json};
@@ -44,20 +44,20 @@ impl ChatAnswer {
         self.letterhead.object(CHUNK, json!([choice]))
     }
 
-    fn delta(&self, index: usize, delta: Delta) -> Value {
+    fn delta(&self, at: usize, delta: Delta) -> Value {
         let json = match delta.part {
             Spoken::Reasoning(text) => json!({"reasoning_content": text, "reasoning": text}),
             Spoken::Content(text) => json!({"content": text}),
             Spoken::CallBegins { index, name } => {
                 let function = json!({"name": name, "arguments": ""});
-                let id = self.form.tool_format.call_id(fresh_number());
+                let id = self.form.tool_format.call_id(self.letterhead.call_number(at, index));
                 json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]})
             }
             Spoken::Arguments { index, text } => {
                 json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
             }
         };
-        self.chunk_of(index, json, self.logprobs(&delta.tokens), None)
+        self.chunk_of(at, json, self.logprobs(&delta.tokens), None)
     }
 
     fn logprobs(&self, tokens: &[PlacedToken]) -> Value {
@@ -89,14 +89,14 @@ impl ChatAnswer {
             }
         }
         let logprobs = self.logprobs(&whole.tokens);
-        let message = whole.message(self.form);
+        let message = whole.message(self.form, |call| self.letterhead.call_number(index, call));
         json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish})
     }
 }
 
 impl Answer for ChatAnswer {
-    fn id(&self) -> &str {
-        self.letterhead.id()
+    fn letterhead(&mut self) -> &mut Letterhead {
+        &mut self.letterhead
     }
 
     fn opening(&mut self) -> Vec<Value> {
@@ -114,6 +114,10 @@ impl Answer for ChatAnswer {
             self.chunk_of(index, json!({}), Value::Null, Some(self.finish_reason(index, finish)))
         });
         deltas.into_iter().map(|delta| self.delta(index, delta)).chain(last).collect()
+    }
+
+    fn is_settled(&self, index: usize) -> bool {
+        self.choices[index].is_settled()
     }
 
     /// With the tokens of the reasoning, where the model marks it.

@@ -3,7 +3,6 @@
 use super::answer::Form;
 use crate::answer_text::PlacedToken;
 use crate::chat_output::{Delta, Spoken};
-use crate::server::openai::fresh_number;
 use serde_json::{Value, json};
 
 /// All that an answer said.
@@ -29,7 +28,8 @@ impl Whole {
         }
     }
 
-    pub fn message(self, form: Form) -> Value {
+    /// The message; `number` makes the ids of calls.
+    pub fn message(self, form: Form, number: impl Fn(usize) -> u64) -> Value {
         let only_calls = self.content.is_empty() && !self.calls.is_empty();
         let content = if only_calls { Value::Null } else { self.content.into() };
         let mut message = json!({"role": "assistant", "content": content, "refusal": null});
@@ -39,11 +39,11 @@ impl Whole {
             message["reasoning_content"] = reasoning;
         }
         if !self.calls.is_empty() {
-            let call = |(name, arguments): (String, String)| {
-                let id = form.tool_format.call_id(fresh_number());
+            let call = |(at, (name, arguments)): (usize, (String, String))| {
+                let id = form.tool_format.call_id(number(at));
                 json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
             };
-            message["tool_calls"] = self.calls.into_iter().map(call).collect();
+            message["tool_calls"] = self.calls.into_iter().enumerate().map(call).collect();
         }
         message
     }

@@ -105,8 +105,8 @@ fn choice(index: usize, text: &str, logprobs: Option<Columns>, finish: Option<&s
 }
 
 impl Answer for CompletionAnswer {
-    fn id(&self) -> &str {
-        self.letterhead.id()
+    fn letterhead(&mut self) -> &mut Letterhead {
+        &mut self.letterhead
     }
 
     /// With log probabilities, the echo waits for the prompt's.
@@ -127,6 +127,10 @@ impl Answer for CompletionAnswer {
             Part::Text(piece) => self.chunk_of(index, &piece.text, self.columns(index, &piece), None),
             Part::End(finish) => self.chunk_of(index, "", None, Some(finish_reason(finish))),
         }]
+    }
+
+    fn is_settled(&self, _: usize) -> bool {
+        true
     }
 
     fn usage_chunk(&self, usage: Usage) -> Value {

@@ -1,7 +1,8 @@
 //! Parameters of both ways to ask for tokens.
 
-use super::schema::{boolean, integer, neutral, number, parameters, reference, string};
+use super::schema::{boolean, integer, list, neutral, number, parameters, reference, string};
 use crate::grammar::limits::{LONGEST_REGEX, LONGEST_TEXT, MOST_CHOICES as MOST_WORDS};
+use crate::server::openai::replay::LONGEST_ID;
 use crate::server::openai::sampling::MOST_BIASES;
 use crate::server::openai::settings::{LAST_PRIORITY, LONGEST_SALT, MOST_CHOICES, MOST_TOKENS};
 use crate::server::openai::stops::{MOST_STRINGS, MOST_TOKENS as MOST_STOP_TOKENS};
@@ -50,6 +51,7 @@ pub(super) fn settings() -> Value {
             "type": "string", "minLength": 1, "maxLength": LONGEST_SALT,
             "description": format!("Cached prompts are shared only with requests of the same salt; {LONGEST_SALT} bytes at most."),
         },
+        "coterie_replay": reference("Replay"),
         "user": string("Changes nothing."),
         "safety_identifier": string("Changes nothing."),
         "prompt_cache_key": string("Changes nothing."),
@@ -59,6 +61,29 @@ pub(super) fn settings() -> Value {
         "service_tier": neutral(json!(["auto", "default"])),
         "store": neutral(json!([false])),
     })
+}
+
+/// What Coterie's front door sends, and nobody else need.
+pub(super) fn replay() -> Value {
+    let number = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
+    let id = json!({
+        "type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": "^[A-Za-z0-9-]+$",
+        "description": "What the answer is called.",
+    });
+    let begun = parameters(&["id", "created", "seed"], json!({"id": id, "created": number, "seed": number}));
+    let choice = parameters(
+        &[],
+        json!({
+            "tokens": list(token_id()),
+            "cached": {"type": "integer", "minimum": 0, "description": "Tokens of the prompt that were in the cache."},
+        }),
+    );
+    let choices = json!({"type": "array", "items": choice, "maxItems": MOST_CHOICES});
+    let mut replay = parameters(&["begun", "choices"], json!({"begun": begun, "choices": choices}));
+    replay["description"] = json!(
+        "From Coterie's front door, where the rank that began an answer is gone: what it generated, by choices. The stream goes on behind it. Only with `stream`."
+    );
+    replay
 }
 
 pub(super) fn max_tokens(least: i64, description: &str) -> Value {

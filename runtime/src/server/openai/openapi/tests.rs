@@ -26,7 +26,7 @@ const ENDPOINTS: [(&str, &str); 2] =
 fn needed_by(name: &str, value: &Value) -> Value {
     match name {
         "top_logprobs" => json!({"logprobs": true}),
-        "stream_options" => json!({"stream": true}),
+        "stream_options" | "coterie_replay" => json!({"stream": true}),
         "continuous_usage_stats" => json!({"include_usage": true}),
         "tool_choice" => json!({"tools": [{"type": "function", "function": {"name": "a"}}]}),
         "best_of" => json!({"n": value}),
@@ -123,6 +123,9 @@ impl TokenSource for Full {
     }
     fn load_now(&self) -> Load {
         Load::default()
+    }
+    fn max_running(&self) -> usize {
+        1
     }
     fn context_length(&self) -> usize {
         100_000

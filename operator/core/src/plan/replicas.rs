@@ -1,0 +1,138 @@
+//! How many replicas there should be, from what routers and ranks tell.
+//!
+//! The shell has a [`Scaler`] for each ModelDeployment with `scaling`. It feeds [`Scaler::demand`] with every answer of a
+//! router or a rank, and asks [`Scaler::decide`] every second while something waits or comes up, and when it was told to
+//! look again. What must outlive the operator is in `status.scaling`: the number of replicas, the last decisions, and what
+//! was measured. An operator that begins anew has forgotten the demand of the last minutes, and therefore scales nothing
+//! down, and to zero, before it has watched a quiet window of its own.
+
+pub mod arrivals;
+pub mod demand;
+mod held;
+pub mod need;
+pub mod rates;
+mod record;
+mod resolved;
+#[cfg(test)]
+mod tests;
+mod why;
+
+pub use demand::{Demand, Measured, Signals};
+pub use need::{Fleet, Need};
+pub use record::record;
+pub use resolved::resolved;
+
+use crate::validate::Scaling;
+use coterie_api::deployment::scaling::ScalingStatus;
+use held::Held;
+use jiff::{SignedDuration, Timestamp};
+use need::need;
+use why::{Bound, Reason};
+
+/// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
+/// chance, makes no replica come and go.
+const DOWN_MARGIN: f64 = 1.1;
+/// While something waits, comes or comes up.
+const SOON: SignedDuration = SignedDuration::from_secs(1);
+/// While nothing does.
+const LATER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Decides for one ModelDeployment.
+#[derive(Clone, Debug)]
+pub struct Scaler {
+    /// What routers and ranks tell.
+    pub demand: Demand,
+    /// What would have been needed, with the margin.
+    quiet: Held,
+}
+
+/// How many replicas there should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Replicas.
+    pub desired: usize,
+    /// Why, for people.
+    pub why: String,
+    /// The numbers it was made from.
+    pub need: Need,
+    /// What they were made from.
+    pub signals: Signals,
+    /// When to decide again, if nothing happens before.
+    pub look_again_after: SignedDuration,
+}
+
+impl Scaler {
+    /// Goes on from what was last written.
+    pub fn new(status: Option<&ScalingStatus>, now: Timestamp) -> Self {
+        let kept = status.and_then(|status| status.measured.as_ref());
+        Self { demand: Demand::new(kept, now), quiet: Held::default() }
+    }
+
+    /// How many replicas there should be now. `before` is how many there should have been until now; `None` for a
+    /// ModelDeployment that the scaler sees for the first time.
+    pub fn decide(
+        &mut self,
+        policy: &Scaling,
+        fleet: &Fleet,
+        before: Option<usize>,
+        now: Timestamp,
+    ) -> Decision {
+        let signals = self.demand.signals(now);
+        let need_now = need(policy, &signals, fleet, 1.0);
+        let with_margin = need(policy, &signals, fleet, DOWN_MARGIN).replicas();
+        let quiet = self.quiet.take(with_margin, now, policy.quiet);
+        // The first one comes up even if nobody asks: it shows whether the model can be served, and how long that takes.
+        let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
+        let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
+        let desired = wanted.clamp(policy.least, policy.most);
+        let bound = match wanted {
+            wanted if wanted > policy.most => Some(Bound::Most(policy.most)),
+            wanted if wanted < policy.least => Some(Bound::Least(policy.least)),
+            _ => None,
+        };
+        let stirs = signals.queue_depth() > 0 || signals.running > 0 || !fleet.starting.is_empty();
+        Decision {
+            desired,
+            why: why::sentence(reason, bound, &need_now, &signals, fleet, policy),
+            look_again_after: if stirs || desired != current { SOON } else { LATER },
+            need: need_now,
+            signals,
+        }
+    }
+}
+
+/// Replicas before the bounds, and what decided.
+fn wanted(
+    policy: &Scaling,
+    signals: &Signals,
+    need: &Need,
+    quiet: usize,
+    current: usize,
+    now: Timestamp,
+) -> (usize, Reason) {
+    let waits = signals.queue_depth() > 0;
+    let needed = need.replicas();
+    if current == 0 {
+        return if waits || signals.running > 0 {
+            (needed.max(1), Reason::Wake)
+        } else {
+            (0, Reason::Asleep)
+        };
+    }
+    if needed > current {
+        return (needed, Reason::Grow);
+    }
+    let watched = |window| signals.complete_since.is_some_and(|since| now.duration_since(since) >= window);
+    let idle = now.duration_since(signals.last_request);
+    if policy.least == 0 && !waits && signals.running == 0 && idle >= policy.idle && watched(policy.idle) {
+        return (0, Reason::Idle);
+    }
+    // The last one goes only when nobody has asked for long.
+    let quiet = quiet.max(needed).max(1);
+    match (signals.complete_since, quiet < current) {
+        (None, _) => (current, Reason::Blind),
+        (Some(_), false) => (current, Reason::Enough),
+        (Some(_), true) if watched(policy.quiet) => (quiet, Reason::Shrink),
+        (Some(_), true) => (current, Reason::NotYet),
+    }
+}

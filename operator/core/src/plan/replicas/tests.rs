@@ -1,0 +1,5 @@
+//! The scaler before demand that is known: what it decides, and what it never does.
+
+mod cases;
+mod invariants;
+mod stage;

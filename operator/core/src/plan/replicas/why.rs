@@ -1,0 +1,98 @@
+//! A decision in words, with the numbers that it was made from.
+
+use super::demand::Signals;
+use super::need::{Fleet, Need};
+use crate::validate::Scaling;
+
+/// What decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// There is none, and somebody asks.
+    Wake,
+    /// There is none, and nobody asks.
+    Asleep,
+    /// More are needed.
+    Grow,
+    /// Nobody has asked for long.
+    Idle,
+    /// A router or a rank does not answer.
+    Blind,
+    /// As many as are needed.
+    Enough,
+    /// Fewer were enough for the whole quiet window.
+    Shrink,
+    /// Fewer may be enough, which was not watched for long enough.
+    NotYet,
+}
+
+/// A bound that keeps the wish from coming true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// minReplicas.
+    Least(usize),
+    /// maxReplicas.
+    Most(usize),
+}
+
+/// One sentence.
+pub(super) fn sentence(
+    reason: Reason,
+    bound: Option<Bound>,
+    need: &Need,
+    signals: &Signals,
+    fleet: &Fleet,
+    policy: &Scaling,
+) -> String {
+    let queue = requests(signals.queue_depth());
+    let mut text = match reason {
+        Reason::Wake => format!("{queue} and there is no replica"),
+        Reason::Asleep => "nobody asks".to_owned(),
+        Reason::Grow | Reason::Enough if signals.measured.is_none() => {
+            format!("{queue}, and no rank was measured yet")
+        }
+        Reason::Grow | Reason::Enough => format!("{}{}", demand(need), backlog(need, signals, fleet)),
+        Reason::Idle => format!("no request for {} s", policy.idle.as_secs()),
+        Reason::Blind => "a router or a rank does not answer, so nothing is taken away".to_owned(),
+        Reason::Shrink => {
+            format!("the last {} s would have done with fewer; {}", policy.quiet.as_secs(), demand(need))
+        }
+        Reason::NotYet => format!(
+            "fewer may do ({}), which was not watched for {} s yet",
+            demand(need),
+            policy.quiet.as_secs()
+        ),
+    };
+    match bound {
+        Some(Bound::Most(most)) => text += &format!("; maxReplicas is {most}"),
+        Some(Bound::Least(least)) => text += &format!("; minReplicas is {least}"),
+        None => {}
+    }
+    text
+}
+
+/// What comes, and what it takes.
+fn demand(need: &Need) -> String {
+    format!(
+        "{:.2} s of work come each second, a replica does {:.2}, and the demand of the last minutes takes {:.1}",
+        need.work, need.capacity, need.steady
+    )
+}
+
+fn backlog(need: &Need, signals: &Signals, fleet: &Fleet) -> String {
+    if need.backlog <= 0.0 {
+        return String::new();
+    }
+    format!(
+        "; {}, of which {:.1} s of work are left in {:.0} s when another replica can be ready ({} on the way), \
+         which takes {:.1} more",
+        requests(signals.queue_depth()),
+        need.left,
+        need.start,
+        fleet.starting.len(),
+        need.backlog
+    )
+}
+
+fn requests(count: u64) -> String {
+    if count == 1 { "1 request waits".to_owned() } else { format!("{count} requests wait") }
+}

@@ -1,0 +1,211 @@
+//! Replicas behind a front door, in virtual time.
+//!
+//! The front door gives each request to the ready replica where it would find the least work, and holds it while none
+//! has room. All policies have the same one.
+
+use super::outcome::Outcome;
+use super::replica::{Event, Replica, Request, Speed};
+use super::scalers::Autoscaler;
+use super::trace::Trace;
+use std::collections::VecDeque;
+
+/// Seconds between two looks of the front door at what it holds.
+const LOOK: f64 = 0.05;
+/// Looks of a second.
+const LOOKS: u64 = 20;
+/// Seconds after the last arrival after which what is not answered never will be.
+const LAST_WAIT: f64 = 600.0;
+
+/// What does not depend on the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Of every replica.
+    pub speed: Speed,
+    /// Seconds from the making of a replica to Ready.
+    pub cold_start: f64,
+    /// Replicas at the beginning, ready.
+    pub start: usize,
+    /// Fewest replicas.
+    pub least: usize,
+    /// Most replicas.
+    pub most: usize,
+}
+
+/// What a policy may look at.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Seconds since the trace began.
+    pub now: f64,
+    /// Those that are draining too.
+    pub replicas: &'a [Replica],
+    /// Requests that the front door holds.
+    pub held: usize,
+    /// Their prompt tokens.
+    pub held_tokens: f64,
+    /// How many requests there were, at the front door and in replicas, at each second so far.
+    pub in_flight: &'a [usize],
+    /// Requests that came so far.
+    pub arrived: usize,
+}
+
+impl Seen<'_> {
+    /// Replicas that stay.
+    pub fn kept(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| !replica.draining)
+    }
+
+    /// How many stay, ready or not.
+    pub fn current(&self) -> usize {
+        self.kept().count()
+    }
+
+    /// How many of them are ready.
+    pub fn ready(&self) -> usize {
+        self.kept().filter(|replica| replica.ready <= self.now).count()
+    }
+
+    /// Requests now.
+    pub fn requests(&self) -> usize {
+        self.in_flight.last().copied().unwrap_or(0)
+    }
+
+    /// The mean number of requests in the last `seconds`.
+    pub fn mean_requests(&self, seconds: usize) -> f64 {
+        let from = self.in_flight.len().saturating_sub(seconds.max(1));
+        let window = &self.in_flight[from..];
+        window.iter().sum::<usize>() as f64 / window.len().max(1) as f64
+    }
+}
+
+/// Replays the trace.
+pub fn replay(trace: &Trace, setting: &Setting, scaler: &mut dyn Autoscaler) -> Outcome {
+    let mut fleet = Fleet::new(setting, trace);
+    let mut look = 0_u64;
+    loop {
+        let now = look as f64 * LOOK;
+        fleet.arrive(trace, now);
+        fleet.advance(now);
+        if look.is_multiple_of(LOOKS) {
+            fleet.each_second(now, look / LOOKS, scaler);
+        }
+        fleet.dispatch(trace, now);
+        let over = fleet.arrived == trace.arrivals.len();
+        if over && (fleet.unanswered == 0 || now > trace.seconds() + LAST_WAIT) {
+            return fleet.outcome;
+        }
+        look += if fleet.is_still(trace, now) { LOOKS - look % LOOKS } else { 1 };
+    }
+}
+
+struct Fleet<'a> {
+    setting: &'a Setting,
+    replicas: Vec<Replica>,
+    made: u64,
+    held: VecDeque<Request>,
+    held_tokens: f64,
+    arrived: usize,
+    unanswered: usize,
+    in_flight: Vec<usize>,
+    outcome: Outcome,
+}
+
+impl<'a> Fleet<'a> {
+    fn new(setting: &'a Setting, trace: &Trace) -> Self {
+        let mut fleet = Self {
+            setting,
+            replicas: Vec::new(),
+            made: 0,
+            held: VecDeque::new(),
+            held_tokens: 0.0,
+            arrived: 0,
+            unanswered: 0,
+            in_flight: Vec::new(),
+            outcome: Outcome::new(trace),
+        };
+        (0..setting.start.clamp(setting.least, setting.most)).for_each(|_| fleet.make(0.0, 0.0));
+        fleet
+    }
+
+    fn make(&mut self, now: f64, cold_start: f64) {
+        self.replicas.push(Replica::new(self.made, now, now + cold_start, self.setting.speed));
+        self.made += 1;
+    }
+
+    /// Takes what has come until now.
+    fn arrive(&mut self, trace: &Trace, now: f64) {
+        while let Some(arrival) = trace.arrivals.get(self.arrived).filter(|arrival| arrival.at <= now) {
+            let prompt = arrival.prompt_tokens as f64;
+            self.held.push_back(Request { index: self.arrived, prompt, output: arrival.output_tokens });
+            self.held_tokens += prompt;
+            self.arrived += 1;
+            self.unanswered += 1;
+        }
+    }
+
+    /// Computes what the replicas do until now; those that are drained go.
+    fn advance(&mut self, now: f64) {
+        let (outcome, unanswered) = (&mut self.outcome, &mut self.unanswered);
+        for replica in &mut self.replicas {
+            replica.advance(now, |event| {
+                *unanswered -= usize::from(matches!(event, Event::Last(..)));
+                outcome.tell(event);
+            });
+        }
+        self.replicas.retain(|replica| !replica.draining || replica.in_flight() > 0);
+    }
+
+    fn dispatch(&mut self, trace: &Trace, now: f64) {
+        while let Some(request) = self.held.front().copied() {
+            let free = self.replicas.iter_mut().filter(|it| !it.draining && it.ready <= now && it.has_room());
+            let Some(replica) = free.min_by(|a, b| a.expected_wait().total_cmp(&b.expected_wait())) else {
+                return;
+            };
+            // What came since the last look has not waited for it.
+            replica.take(request, trace.arrivals[request.index].at.max(now - LOOK));
+            self.held.pop_front();
+            self.held_tokens -= request.prompt;
+        }
+        self.held_tokens = 0.0;
+    }
+
+    /// Counts, and lets the policy decide.
+    fn each_second(&mut self, now: f64, second: u64, scaler: &mut dyn Autoscaler) {
+        self.in_flight.push(self.unanswered);
+        let seen = Seen {
+            now,
+            replicas: &self.replicas,
+            held: self.held.len(),
+            held_tokens: self.held_tokens,
+            in_flight: &self.in_flight,
+            arrived: self.arrived,
+        };
+        let current = seen.current();
+        if second.is_multiple_of(scaler.every()) {
+            let wanted = scaler.decide(&seen).clamp(self.setting.least, self.setting.most);
+            if wanted != current {
+                self.outcome.decided(now);
+            }
+            (current..wanted).for_each(|_| self.make(now, self.setting.cold_start));
+            (wanted..current).for_each(|_| self.drop_one(now));
+        }
+        self.outcome.second(now, self.replicas.len(), self.unanswered);
+    }
+
+    /// The newest that is not ready, else the emptiest.
+    fn drop_one(&mut self, now: f64) {
+        let kept = || self.replicas.iter().enumerate().filter(|(_, replica)| !replica.draining);
+        let coming =
+            kept().filter(|(_, it)| it.ready > now).max_by(|(_, a), (_, b)| a.ready.total_cmp(&b.ready));
+        if let Some((at, _)) = coming {
+            self.replicas.remove(at);
+        } else if let Some((at, _)) = kept().min_by_key(|(_, replica)| replica.in_flight()) {
+            self.replicas[at].draining = true;
+        }
+    }
+
+    /// Whether nothing happens before the next second.
+    fn is_still(&self, trace: &Trace, now: f64) -> bool {
+        let next = trace.arrivals.get(self.arrived).map_or(f64::INFINITY, |arrival| arrival.at);
+        self.unanswered == 0 && next > now + 1.0
+    }
+}
