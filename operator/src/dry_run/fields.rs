@@ -83,9 +83,11 @@ mod tests {
             far.starts_with("spec.experts.zzz is no field; there are ") && far.contains("rebalance"),
             "{far}"
         );
-        let template =
-            "{template: {spec: {nodeSelector: {pool: a}, tolerations: [{key: a, operater: Exists}]}}}";
-        assert!(told(template).contains(".tolerations[0].operater is no field"), "{}", told(template));
+        let template = "{template: {nodeSelector: {pool: a}, tolerations: [{key: a, operater: Exists}]}}";
+        assert_eq!(
+            told(template),
+            "spec.template.tolerations[0].operater is no field; is spec.template.tolerations[0].operator meant?"
+        );
     }
 
     #[test]
