@@ -1,5 +1,7 @@
 //! The plan for a ModelDeployment without a cluster, by the very functions that the operator runs.
 
+mod fields;
+mod nodes;
 mod report;
 mod table;
 
@@ -10,13 +12,14 @@ use coterie_api::deployment::status::WeightsStatus;
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use coterie_api::launch::Inspection;
 use coterie_operator_core::model_config::{self, ModelSizes};
-use coterie_operator_core::observed::{ObservedCertificates, ObservedExperts, Settings, observe_nodes};
+use coterie_operator_core::observed::{
+    ObservedCertificates, ObservedExperts, ObservedNode, Settings, observe_nodes,
+};
 use coterie_operator_core::plan::capacity::choose_device;
 use coterie_operator_core::plan::inspection::source_hash;
 use coterie_operator_core::{Action, Applied, Deployment, Observed, Plan};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -55,12 +58,16 @@ pub struct Planned {
     status: ModelDeploymentStatus,
     /// What the model's config says, if that is all that is known.
     estimate: Option<ModelSizes>,
+    /// Nodes that take no pods now, with the reason: they count as if they were not there.
+    left_out: Vec<(ObservedNode, String)>,
 }
 
 /// Plans; `nodes` is a list or several documents.
 pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -> Result<Planned> {
     let mut object: ModelDeployment =
         serde_saphyr::from_str(&spec.text).with_context(|| spec.is_no("ModelDeployment"))?;
+    let written = serde_saphyr::from_str(&spec.text).with_context(|| spec.is_no("ModelDeployment"))?;
+    fields::check(&written).with_context(|| spec.name.clone())?;
     // What an API server would have added.
     let metadata = &mut object.metadata;
     metadata.namespace.get_or_insert_with(|| "default".to_owned());
@@ -69,9 +76,16 @@ pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -
     object.status = None;
     let deployment = coterie_operator_core::validate(&object).with_context(|| spec.name.clone())?;
     let nodes =
-        read_nodes(&nodes.text).with_context(|| nodes.is_no("output of kubectl get nodes -o yaml"))?;
+        nodes::read(&nodes.text).with_context(|| nodes.is_no("output of kubectl get nodes -o yaml"))?;
+    let (mut usable, mut left_out) = (Vec::new(), Vec::new());
+    for node in nodes {
+        match nodes::obstacle(&node) {
+            None => usable.push(node),
+            Some(why) => left_out.extend(observe_nodes([&node], &[]).pop().map(|node| (node, why))),
+        }
+    }
     let observed = Observed {
-        nodes: observe_nodes(&nodes, &[]),
+        nodes: observe_nodes(&usable, &[]),
         settings: Settings { runtime_image, ..Settings::default() },
         certificates: ObservedCertificates::Missing,
         ..Observed::default()
@@ -88,7 +102,7 @@ pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -
             (sizes.inspection(device), Some(sizes))
         }
     };
-    Ok(Planned::of(deployment, observed, inspection, estimate))
+    Ok(Planned { left_out, ..Planned::of(deployment, observed, inspection, estimate) })
 }
 
 impl Planned {
@@ -107,7 +121,7 @@ impl Planned {
         let is_new = |action: &Action| !first.actions.iter().any(|first| first.object() == action.object());
         plan.actions = first.actions.iter().cloned().chain(plan.actions.into_iter().filter(is_new)).collect();
         let status = coterie_operator_core::status(&deployment, &observed, &plan, &Applied::default(), now);
-        Self { deployment, observed, plan, status, estimate }
+        Self { deployment, observed, plan, status, estimate, left_out: Vec::new() }
     }
 
     /// What status would say and the objects that would be made, as YAML documents.
@@ -150,26 +164,6 @@ fn share_files(deployment: &Deployment, observed: &mut Observed, first: &Plan) {
 /// One YAML document.
 pub fn yaml(value: &impl Serialize) -> Result<String> {
     Ok(serde_saphyr::to_string(value)?)
-}
-
-#[derive(Deserialize)]
-struct Kind {
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<Node>,
-}
-
-/// By kind first, and not by trial: YAML's own guesses (`n` is a boolean) only stay away when the type is known.
-fn read_nodes(text: &str) -> Result<Vec<Node>> {
-    let kinds: Vec<Kind> = serde_saphyr::from_multiple(text)?;
-    if kinds.iter().all(|document| document.kind == "Node") {
-        return Ok(serde_saphyr::from_multiple(text)?);
-    }
-    let lists: Vec<List> = serde_saphyr::from_multiple(text)?;
-    Ok(lists.into_iter().flat_map(|list| list.items).collect())
 }
 
 #[cfg(test)]
@@ -236,7 +230,22 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
         assert!(planned(&documents).contains("quantization: None"));
         let item = |node: &str| node.trim().replace('\n', "\n  ");
         let list = format!("kind: List\nitems:\n- {}\n- {}\n", item(SMALL), item(&large));
-        assert_eq!(read_nodes(&list).unwrap(), read_nodes(&documents).unwrap());
+        assert_eq!(nodes::read(&list).unwrap(), nodes::read(&documents).unwrap());
+    }
+
+    #[test]
+    fn a_node_that_takes_no_pods_is_not_counted_and_named() {
+        let large =
+            SMALL.replace("name: n", "name: large").replace("2Gi", "16Gi") + "spec: {unschedulable: true}";
+        let nodes = named("nodes.yaml", &format!("{SMALL}---{large}"));
+        let planned =
+            plan(&deployment(DEPLOYMENT), &inspection(INSPECTION), &nodes, "coterie:1".to_owned()).unwrap();
+        let report = planned.report().unwrap();
+        assert_eq!(report.quantization, coterie_api::launch::Quantization::Int8, "only the small one counts");
+        let told: Vec<_> =
+            report.nodes.iter().map(|node| (node.name.as_str(), node.left_out.as_deref())).collect();
+        assert_eq!(told, [("n", None), ("large", Some("cordoned"))]);
+        assert!(report.table().contains("0: cordoned"), "{}", report.table());
     }
 
     #[test]
@@ -250,6 +259,8 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
         assert!(told.starts_with("smol.yaml is no ModelDeployment: "), "{told}");
         let told = error(&DEPLOYMENT.replace("replicas: 2", "replicas: -2"), INSPECTION, SMALL);
         assert!(told.starts_with("smol.yaml: replicas is -2"), "{told}");
+        let told = error(&DEPLOYMENT.replace("replicas: 2", "rank: 2"), INSPECTION, SMALL);
+        assert_eq!(told, "smol.yaml: spec.rank is no field; is spec.ranks meant?");
         let told = error(DEPLOYMENT, "{}", SMALL);
         assert!(told.starts_with("found.json is no output of coterie inspect"), "{told}");
         let told = error(DEPLOYMENT, INSPECTION, "kind: Node\nmetadata: 3");

@@ -1,7 +1,7 @@
 //! `coterie-operator`: run | crds | plan | simulate.
 
 use anyhow::{Result, anyhow, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use coterie_operator::dry_run::{self, Input, Model};
 use coterie_operator::simulate::{self, simulate};
 use coterie_operator::{Options, chain, run};
@@ -33,15 +33,16 @@ enum Command {
     Crds,
     /// Print what the operator would make of a ModelDeployment, without a cluster. Exits 0 if it fits the nodes, 3 if
     /// it does not
+    #[command(group = ArgGroup::new("model").required(true))]
     Plan {
         /// The ModelDeployment, YAML
         #[arg(short, long)]
         file: PathBuf,
         /// What `coterie inspect --output json` printed for its weights
-        #[arg(long, conflicts_with = "model_config", required_unless_present = "model_config")]
+        #[arg(long, group = "model")]
         inspection: Option<PathBuf>,
         /// The model's config.json, for an estimate without its weights
-        #[arg(long)]
+        #[arg(long, group = "model")]
         model_config: Option<PathBuf>,
         /// The nodes, as `kubectl get nodes -o yaml` prints them
         #[arg(long)]

@@ -7,16 +7,27 @@ use coterie_api::condition::reason;
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use coterie_api::name::FIELD_MANAGER;
 use coterie_operator_core::status::{EventNote, events};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Sends Events; those that repeat within minutes become one with a count.
+/// Sends Events; those that say the same again within minutes become one with a count.
 pub struct Reporter {
-    recorder: Recorder,
+    client: Client,
+    reporter: kube::runtime::events::Reporter,
+    /// By the text of the Event, with the time when that was sent last. A [`Recorder`] takes what has the same reason for
+    /// a repeat, whatever it says, and keeps the first text.
+    recorders: Mutex<HashMap<String, (Instant, Recorder)>>,
 }
+
+/// For so long a [`Recorder`] remembers what it sent.
+const REMEMBERED: Duration = Duration::from_mins(6);
 
 impl Reporter {
     /// Events in the name of `identity`.
@@ -25,7 +36,20 @@ impl Reporter {
             controller: FIELD_MANAGER.to_owned(),
             instance: Some(identity.to_owned()),
         };
-        Self { recorder: Recorder::new(client, reporter) }
+        Self { client, reporter, recorders: Mutex::default() }
+    }
+
+    async fn publish(&self, event: &Event, about: &ObjectReference) -> Result<(), kube::Error> {
+        self.recorder(event.note.as_deref().unwrap_or_default()).publish(event, about).await
+    }
+
+    fn recorder(&self, text: &str) -> Recorder {
+        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        recorders.retain(|_, (sent, _)| sent.elapsed() < REMEMBERED);
+        let new = || (Instant::now(), Recorder::new(self.client.clone(), self.reporter.clone()));
+        let (sent, recorder) = recorders.entry(text.to_owned()).or_insert_with(new);
+        *sent = Instant::now();
+        recorder.clone()
     }
 }
 
@@ -85,7 +109,66 @@ async fn tell(context: &Context, object: &ModelDeployment, note: EventNote) {
         secondary: None,
     };
     context.operator.metrics.wrote("publish", "Event");
-    if let Err(error) = context.reporter.recorder.publish(&event, &object.object_ref(&())).await {
+    if let Err(error) = context.reporter.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(error = words(&error), reason = note.reason, "an Event was not sent");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use hyper::body::Bytes;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use std::sync::Arc;
+
+    /// An API server that takes every Event and notes what was asked of it.
+    async fn server() -> (Client, Arc<Mutex<Vec<String>>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let noted = noted.clone();
+                let answer = service_fn(move |request: Request<hyper::body::Incoming>| {
+                    noted.lock().unwrap().push(request.method().to_string());
+                    let event = json!({
+                        "apiVersion": "events.k8s.io/v1", "kind": "Event", "eventTime": null,
+                        "metadata": {"name": "smol.1", "namespace": "chat"}
+                    });
+                    async move { Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(event.to_string())))) }
+                });
+                let connection = TokioIo::new(connection);
+                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(connection, answer));
+            }
+        });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        (Client::try_from(config).unwrap(), asked)
+    }
+
+    #[tokio::test]
+    async fn a_repeat_with_another_text_is_an_event_of_its_own() {
+        let (client, asked) = server().await;
+        let reporter = Reporter::new(client, "here");
+        let about = ObjectReference {
+            name: Some("smol".into()),
+            namespace: Some("chat".into()),
+            ..ObjectReference::default()
+        };
+        for text in ["90 experts are lost", "90 experts are lost", "98 experts are lost"] {
+            let event = Event {
+                type_: EventType::Warning,
+                reason: reason::EXPERTS_LOST.into(),
+                note: Some(text.into()),
+                action: "MoveExperts".into(),
+                secondary: None,
+            };
+            // What the server answers is not looked at here.
+            reporter.publish(&event, &about).await.unwrap();
+        }
+        assert_eq!(*asked.lock().unwrap(), ["POST", "PATCH", "POST"]);
     }
 }

@@ -124,7 +124,14 @@ fn a_wrong_file_is_1_and_a_wrong_command_line_2() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("eight-gpus.yaml: it is no JSON"), "{told}");
-    assert_eq!(run(&["-f", file, "--nodes", nodes]).status.code(), Some(2), "no model");
+    let neither = run(&["-f", file, "--nodes", nodes]);
+    assert_eq!(neither.status.code(), Some(2), "no model");
+    let told = String::from_utf8(neither.stderr).unwrap();
+    assert!(told.contains("--inspection") && told.contains("--model-config"), "{told}");
+    let empty = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-nodes.yaml");
+    std::fs::write(&empty, "kind: List\nitems: []\n").unwrap();
+    let output = run(&["-f", file, "--model-config", file, "--nodes", empty.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "a file without nodes is the wrong file");
     let both = ["-f", file, "--nodes", nodes, "--model-config", file, "--inspection", file];
     assert_eq!(run(&both).status.code(), Some(2), "two models");
 }

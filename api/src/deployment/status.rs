@@ -191,12 +191,18 @@ pub struct ReplicaExpertsStatus {
     pub loaded: i32,
     /// Ranks that report to send tokens by that map.
     pub routing: i32,
+    /// Whether all its ranks were ready at the same time, once; before that nothing of it counts as lost.
+    #[serde(default)]
+    pub started: bool,
     /// Slots beyond one for every expert, all layers together.
     pub copies: i32,
+    /// How many copies `experts.redundant` asks for and why these are fewer, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fewer_copies: Option<String>,
     /// Tokens of the busiest rank over the mean of all, in the last stretch of time with requests, e.g. `1.08`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<String>,
-    /// Experts, all layers together, that the map gives to no rank that is ready.
+    /// Experts, all layers together, that the map gives to no rank that is ready; 0 until the replica has started.
     pub lost: i32,
     /// Experts, all layers together, that ranks took over from lost ones.
     pub adopted: i32,

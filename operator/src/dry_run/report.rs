@@ -3,9 +3,11 @@
 use super::Planned;
 use anyhow::{Context, Result};
 use coterie_api::deployment::status::CapacityStatus;
+use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::{Device, Inspection, Quantization};
 use coterie_operator_core::Action;
 use coterie_operator_core::model_config::{ModelSizes, served};
+use coterie_operator_core::observed::ObservedNode;
 use coterie_operator_core::observed::quantity::readable;
 use coterie_operator_core::plan::capacity::CapacityPlan;
 use serde::Serialize;
@@ -40,6 +42,9 @@ pub struct Report {
     pub estimated: bool,
     /// What to know about these figures.
     pub notes: Vec<String>,
+    /// Where the experts of the first replica would be, if it has several ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expert_map: Option<ExpertMap>,
     /// Objects that would be made first.
     pub objects: Vec<String>,
 }
@@ -58,6 +63,9 @@ pub struct NodeReport {
     pub gpu_memory: u64,
     /// How many ranks it holds, when nothing else runs there.
     pub ranks: u64,
+    /// Why it does not count, if it does not: no pod is placed on it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
 }
 
 impl Planned {
@@ -85,24 +93,29 @@ impl Planned {
             model,
             estimated: self.estimate.is_some(),
             notes: self.notes(plan, fits),
+            expert_map: self.observed.experts.first().and_then(|there| there.map.clone()),
             objects: self.plan.actions.iter().map(Action::object).collect(),
         })
     }
 
     fn nodes(&self, plan: &CapacityPlan) -> Vec<NodeReport> {
-        let nodes = self.observed.nodes.iter().map(|node| NodeReport {
+        let report = |node: &ObservedNode, left_out: Option<&String>| NodeReport {
             name: node.name.clone(),
             memory: node.allocatable.memory,
             gpus: node.allocatable.gpus,
             gpu_memory: node.gpu_memory,
-            ranks: plan.ranks_on(&self.deployment, node),
-        });
-        nodes.collect()
+            ranks: if left_out.is_some() { 0 } else { plan.ranks_on(&self.deployment, node) },
+            left_out: left_out.cloned(),
+        };
+        let counted = self.observed.nodes.iter().map(|node| report(node, None));
+        counted.chain(self.left_out.iter().map(|(node, why)| report(node, Some(why)))).collect()
     }
 
     fn notes(&self, plan: &CapacityPlan, fits: bool) -> Vec<String> {
         let mut notes =
             vec!["the nodes are taken to be empty: nothing here tells what runs on them".to_owned()];
+        let left_out = self.left_out.iter();
+        notes.extend(left_out.map(|(node, why)| format!("node {} does not count: it is {why}", node.name)));
         let Some(sizes) = &self.estimate else { return notes };
         notes.push(
             "sizes are estimated from config.json; coterie inspect reads them from the weights themselves"

@@ -15,6 +15,10 @@ impl Report {
             text.push('\n');
             text += &columns(&rows);
         }
+        if let Some(map) = &self.expert_map {
+            text += "\nEXPERTS OF THE FIRST REPLICA\n";
+            text += &map.table();
+        }
         text.push('\n');
         // Writing to a String cannot fail.
         for note in &self.notes {
@@ -103,7 +107,9 @@ impl Report {
                 (gpus, 0) => format!("{gpus} of unknown memory"),
                 (gpus, memory) => format!("{gpus} of {}", readable(memory)),
             };
-            rows.push(row([&node.name, &readable(node.memory), &gpus, &node.ranks.to_string()]));
+            let ranks = node.ranks.to_string()
+                + &node.left_out.iter().map(|why| format!(": {why}")).collect::<String>();
+            rows.push(row([&node.name, &readable(node.memory), &gpus, &ranks]));
         }
         rows.push(row(["all", "", "", &self.room.to_string()]));
         rows

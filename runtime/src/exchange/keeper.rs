@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether maps can be switched and experts let go.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 /// A tenth of the processor that a thread of answers gets beside it. Not the least there is: it holds locks for moments.
@@ -26,13 +26,15 @@ pub struct Keeper {
     shared: Arc<Shared>,
     links: Links,
     map: Watched,
+    /// Why the map in the file, which is one, is not taken.
+    refused: Option<String>,
     peers: Watched,
 }
 
 impl Keeper {
     /// Of the files `map` and `peers`.
     pub fn new(shared: Arc<Shared>, links: Links, map: &Path, peers: &Path) -> Keeper {
-        Keeper { shared, links, map: Watched::new(map), peers: Watched::new(peers) }
+        Keeper { shared, links, map: Watched::new(map), refused: None, peers: Watched::new(peers) }
     }
 
     /// Until the end.
@@ -63,12 +65,17 @@ impl Keeper {
     }
 
     fn map(&mut self) -> Result<(), String> {
-        let Some(map) = self.map.changed::<ExpertMap>()? else { return Ok(()) };
-        let current = self.shared.versions().read;
-        self.shared
-            .read(Placed::new(map))
-            .map(drop)
-            .map_err(|refused| format!("the expert map is not taken: {refused}; version {current} goes on"))
+        if let Some(map) = self.map.changed::<ExpertMap>()? {
+            let current = self.shared.versions().read;
+            let read = self.shared.read(Placed::new(map));
+            let why = |refused| format!("the expert map is not taken: {refused}; version {current} goes on");
+            // Told of for as long as the file is what it is.
+            self.refused = read.err().map(why);
+        }
+        match &self.refused {
+            Some(refused) => Err(refused.clone()),
+            None => self.shared.all_named_are_known(),
+        }
     }
 
     fn peers(&mut self) -> Result<(), String> {

@@ -190,6 +190,33 @@ impl Shared {
         Ok(new)
     }
 
+    /// An error that names the ranks to which the newest map gives experts and which are not among the peers: nobody
+    /// sends by it until they are.
+    pub fn all_named_are_known(&self) -> Result<(), String> {
+        let state = self.state();
+        let map = &state.maps.newest;
+        if map.version() == state.maps.routing.version() {
+            return Ok(());
+        }
+        let unknown = |rank: &u16| {
+            *rank != self.own
+                && map.slots_of(usize::from(*rank)) > 0
+                && !state.addresses.iter().any(|peer| peer.rank == *rank)
+        };
+        let unknown: Vec<String> =
+            (0..map.ranks() as u16).filter(unknown).map(|rank| rank.to_string()).collect();
+        match unknown.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "expert map {} gives experts to rank {}, which the peers file does not name: tokens go by version {} \
+                 until it does",
+                map.version(),
+                unknown.join(" and "),
+                state.maps.routing.version()
+            )),
+        }
+    }
+
     /// All that the map of `version` gives this rank is held.
     pub fn loaded(&self, version: u64) {
         self.state().maps.load(version);

@@ -44,15 +44,16 @@ pub struct Input<'a> {
     pub tokens: &'a [Vec<u64>],
     /// The ranks in order. One that must not hold experts has no slots.
     pub ranks: &'a [Rank],
-    /// Slots of each layer beyond one for every expert, all ranks together. Fewer are used where memory is short, where
-    /// every rank has every expert, and where a further copy would make the busiest rank busier.
+    /// Slots of each layer beyond one for every expert, all ranks together. Fewer are used where memory is short and where
+    /// every rank has every expert, and nowhere else.
     pub redundant: usize,
     /// Groups of experts that the model's gate knows; 1 if it knows none.
     pub groups: usize,
     /// The map that is in use. Ranks keep their numbers: if it has more than `ranks`, the last ones are gone.
     pub current: Option<&'a ExpertMap>,
     /// Most slots that may be loaded to get from the current map to the next. What has to be loaded so that every
-    /// expert is somewhere, and no rank has more than its memory holds, is loaded in any case.
+    /// expert is somewhere, every copy that is asked for is made, and no rank has more than its memory holds, is loaded in
+    /// any case.
     pub budget: Option<usize>,
     /// `[layer]`: which experts the same tokens need, where that is known.
     pub together: Option<&'a [Vec<Together>]>,
@@ -87,7 +88,8 @@ pub struct Placement {
     pub after: Figures,
     /// What ranks have to load, by layer and rank.
     pub loads: Vec<Load>,
-    /// How many of these could not wait: without them an expert would be nowhere, or a rank over its memory.
+    /// How many of these could not wait: without them an expert would be nowhere, a copy that is asked for would be
+    /// missing, or a rank over its memory.
     pub forced: usize,
     /// A difference of balance as small as this can come about by chance, for as many tokens as were counted.
     pub chance: f64,
@@ -197,6 +199,18 @@ pub fn place(input: &Input) -> Result<Placement, Unplaceable> {
         chance: figures::chance(input),
         map,
     })
+}
+
+/// How many slots beyond one for each expert, all layers together, every map of these ranks has: `redundant` for each
+/// layer, fewer where memory is short and where every rank has every expert.
+pub fn possible_copies(
+    ranks: &[Rank],
+    layers: usize,
+    experts: usize,
+    redundant: usize,
+) -> Result<usize, Unplaceable> {
+    let shares = shares::shares(ranks, layers, experts, redundant)?;
+    Ok(shares.iter().flatten().sum::<usize>() - layers * experts)
 }
 
 /// Layers, and experts of a layer.

@@ -1,9 +1,12 @@
 //! New maps and new ranks while the old ones serve.
 
+use super::super::keeper::LOOK_EVERY;
 use super::map;
 use super::ranks::{Made, World};
 use coterie_api::expert_map::ExpertMap;
+use coterie_api::expert_report::ExpertReport;
 use coterie_engine::moe::exchange::ExpertHost;
+use std::time::Instant;
 
 fn at(version: u64, layer: Vec<Vec<u16>>) -> ExpertMap {
     ExpertMap::new(version, 4, vec![layer.clone(), layer]).unwrap()
@@ -59,14 +62,37 @@ fn a_file_that_is_of_no_use_changes_nothing() {
             r#"{"version":1,"experts":4,"layers":[[[0,1,2,3]],[[0,1,2,3]]]}"#,
             "a changed map needs a new version",
         ),
+        (r#"{"version":0,"experts":4,"layers":[[[0,1,2,3]],[[0,1,2,3]]]}"#, "version 0 is not newer than 1"),
     ] {
         std::fs::write(world.dir.path().join("map.json"), text).unwrap();
-        world.until(0, |report| report.trouble.as_ref().is_some_and(|trouble| trouble.contains(said)));
+        let is_told =
+            |report: &ExpertReport| report.trouble.as_ref().is_some_and(|trouble| trouble.contains(said));
+        world.until(0, is_told);
+        // The file is looked at again and again, and stays what it is.
+        let until = Instant::now() + 3 * LOOK_EVERY;
+        while Instant::now() < until {
+            assert!(is_told(&world.rank(0).window.report().unwrap()), "{said}: no longer told of");
+            std::thread::sleep(LOOK_EVERY / 10);
+        }
         assert_eq!(world.forward(0, 0, &[2, 3], 2), 0);
         assert_eq!(world.rank(0).window.report().unwrap().routing_version, 1);
     }
     world.write_map(&at(2, vec![vec![0, 1], vec![2], vec![3]]));
     world.until(0, |report| report.routing_version == 2 && report.trouble.is_none());
+}
+
+#[test]
+fn a_map_that_names_a_rank_nobody_knows_is_told_of() {
+    let world = World::new(&map(), Made::default());
+    world.until_all_alive();
+    world.write_map(&at(2, vec![vec![0], vec![1], vec![2], vec![3]]));
+    world.until(0, |report| {
+        let said = "expert map 2 gives experts to rank 3, which the peers file does not name: tokens go by version 1";
+        report.trouble.as_ref().is_some_and(|trouble| trouble.starts_with(said))
+    });
+    assert_eq!(world.rank(0).window.report().unwrap().routing_version, 1);
+    world.write_map(&at(3, vec![vec![0, 1], vec![2], vec![3]]));
+    world.until(0, |report| report.routing_version == 3 && report.trouble.is_none());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The next expert map of one replica.
 
 use super::load::balance;
-use super::places::{first, rebalanced, resized};
+use super::places::{first, possible, rebalanced, resized};
 use super::{View, all_ready};
 use crate::objects::ExpertsConfig;
 use crate::observed::{Moved, version_of};
@@ -52,6 +52,8 @@ pub(super) fn next(view: &View, steps: &mut Steps) -> Option<Next> {
         format!("ranks went from {} to {after}", map.ranks())
     } else if unchanged.redundant != asked {
         format!("experts.redundant is {asked} now")
+    } else if let Some(possible) = possible(view, after).filter(|possible| map.copies() < *possible) {
+        format!("{} copies of experts were held, and there is room for {possible}", map.copies())
     } else {
         return Some(balanced(view, map, steps).unwrap_or(unchanged).into());
     };

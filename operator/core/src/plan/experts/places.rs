@@ -1,7 +1,9 @@
 //! Where the experts of a replica go: what the placement is asked, and what comes of it.
 
-use super::View;
-use crate::plan::placement::{Input, Moving, Placement, Rank, Unplaceable, Window, place, worth};
+use super::{Shape, View};
+use crate::plan::placement::{
+    Input, Moving, Placement, Rank, Unplaceable, Window, place, possible_copies, worth,
+};
 use coterie_api::expert_map::ExpertMap;
 
 /// How long a better map is expected to stay better, seconds.
@@ -29,13 +31,13 @@ pub(super) fn first(view: &View, ranks: usize) -> Option<ExpertMap> {
 pub(super) fn resized(view: &View, before: &ExpertMap, ranks: usize) -> Result<ExpertMap, Unplaceable> {
     let share = slots(view) * ranks.abs_diff(before.ranks()) / ranks.max(1);
     let copies = view.target.shape.layers * view.target.redundant;
-    let moved = asked(view, ranks, Some(before), Some(share + copies))?;
-    let anew = asked(view, ranks, None, None)?;
-    // Copies that do not pay by balance are not made on the way; they are asked for all the same, against loss.
-    if moved.after.copies >= anew.after.copies {
-        return Ok(moved.map);
-    }
-    Ok(anew.map.with_version(before.version() + 1))
+    Ok(asked(view, ranks, Some(before), Some(share + copies))?.map)
+}
+
+/// Copies that a map of `ranks` ranks can have of those that are asked for; `None` where not even every expert has room.
+pub(super) fn possible(view: &View, ranks: usize) -> Option<usize> {
+    let Shape { layers, experts } = view.target.shape;
+    possible_copies(&room(view, ranks), layers, experts, view.target.redundant).ok()
 }
 
 /// Better places for what is asked of the experts, and why; `None` when moving costs more than it gains.

@@ -1,7 +1,8 @@
 //! What status tells of the experts of one replica.
 
 use super::load::balance;
-use super::{View, routes_by};
+use super::places::possible;
+use super::{Shape, View, all_ready, routes_by};
 use crate::objects::ExpertsConfig;
 use crate::observed::{ObservedPod, RankReport};
 use coterie_api::deployment::status::{ExpertMove, MoveOutcome, ReplicaExpertsStatus};
@@ -28,17 +29,20 @@ pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String
         Some(_) => MoveOutcome::Troubled,
         None => MoveOutcome::Moving,
     };
+    let started = all_ready(view, map) || before.is_some_and(|before| before.started);
     ReplicaExpertsStatus {
         replica: number,
         ranks: count(map.ranks()),
         version: version(map.version()),
         loaded: count(reports.iter().filter(|report| report.loaded >= map.version()).count()),
         routing: count(routing),
+        started,
         copies: count(map.copies()),
+        fewer_copies: fewer_copies(view, map),
         balance: load
             .and_then(|load| balance(map, &load.tokens))
             .or_else(|| before.and_then(|before| before.balance.clone())),
-        lost: count(lost(view, map)),
+        lost: count(if started { lost(view, map) } else { 0 }),
         adopted: count(reports.iter().map(|report| report.adopted as usize).sum()),
         trouble,
         last_move: moved.as_ref().map(|moved| ExpertMove {
@@ -49,6 +53,31 @@ pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String
             balance_before: moved.balance.clone(),
         }),
     }
+}
+
+/// What is asked for and what is held, where that is less, and what would change it.
+fn fewer_copies(view: &View, map: &ExpertMap) -> Option<String> {
+    let Shape { layers, experts } = view.target.shape;
+    let (ranks, redundant, held) = (map.ranks(), view.target.redundant, map.copies());
+    let asked = layers * redundant;
+    if held >= asked {
+        return None;
+    }
+    let distinct = experts * ranks.saturating_sub(1);
+    let why = match possible(view, ranks) {
+        Some(possible) if possible > held => {
+            format!("the next expert map has {possible}, and follows when every ready rank goes by this one")
+        }
+        _ if redundant > distinct => format!(
+            "each of {ranks} ranks has every expert; set experts.redundant to {distinct}, or ranks to {}",
+            1 + redundant.div_ceil(experts)
+        ),
+        _ => format!(
+            "one rank has memory for {} slots of experts; give ranks more memory, add ranks, or lower experts.redundant",
+            view.target.slots
+        ),
+    };
+    Some(format!("{held} of {asked} copies are held: {why}"))
 }
 
 /// Experts, all layers together, that no ready rank was given. A replica of which no rank is ready lost nothing: it

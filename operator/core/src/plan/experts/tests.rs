@@ -105,6 +105,59 @@ fn with_a_copy_of_each_no_expert_is_lost_with_a_rank() {
 }
 
 #[test]
+fn nothing_is_lost_before_a_replica_has_started() {
+    let mut world = World::new(1);
+    world.object.spec.ranks = Some(2);
+    world.quiesce(none);
+    world.end_inspection(0);
+    world.quiesce(none);
+    world.set_ready(world.index("smol-0-0"), true);
+    world.quiesce(none);
+    assert_eq!((told(&world).started, told(&world).lost), (false, 0), "the other one is about to be ready");
+    world.set_ready(world.index("smol-0-1"), true);
+    world.quiesce(none);
+    assert!(told(&world).started);
+    assert!(!world.log.iter().any(|line| line.contains("ExpertsLost")), "{:?}", world.log);
+    world.remove(world.index("smol-0-1"));
+    world.quiesce(none);
+    assert_eq!((told(&world).started, told(&world).lost), (true, 30 * 4));
+}
+
+#[test]
+fn copies_that_are_not_held_are_made_and_meanwhile_told_of() {
+    let mut world = settled_with(1, 2);
+    world.object.spec.experts.redundant = 2;
+    world.settle(none);
+    assert_eq!((told(&world).copies, told(&world).fewer_copies), (60, None));
+    // As an operator of before might have left it: layers without copies.
+    let whole = map(&world, 0);
+    let layers = (0..30).map(|layer| {
+        let held = |rank| whole.held(layer, rank).to_vec();
+        let (first, second) = (held(0), held(1));
+        let second = second.into_iter().filter(|expert| layer > 9 || !first.contains(expert)).collect();
+        vec![first, second]
+    });
+    let fewer = ExpertMap::new(whole.version() + 1, 8, layers.collect()).unwrap();
+    assert_eq!(fewer.copies(), 40);
+    let text = serde_json::to_string(&fewer).unwrap();
+    world.config_maps[0].data.as_mut().unwrap().insert("map.json".into(), text);
+    world.quiesce(none);
+    assert_eq!(
+        told(&world).fewer_copies.as_deref(),
+        Some(
+            "40 of 60 copies are held: the next expert map has 60, and follows when every ready rank goes by this one"
+        )
+    );
+    ["smol-0-0", "smol-0-1"].iter().for_each(|pod| follow(&mut world, pod));
+    world.quiesce(none);
+    assert_eq!((told(&world).copies, told(&world).fewer_copies), (60, None));
+    let why = told(&world).last_move.unwrap().why;
+    assert_eq!(why, "40 copies of experts were held, and there is room for 60");
+    ["smol-0-0", "smol-0-1"].iter().for_each(|pod| follow(&mut world, pod));
+    assert_eq!(world.settle(none), world.settle(none), "and it is at rest");
+}
+
+#[test]
 fn a_rank_that_ends_is_waited_for_and_one_on_a_dead_node_is_not() {
     let mut world = settled_with(1, 2);
     let index = world.index("smol-0-1");

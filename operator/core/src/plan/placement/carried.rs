@@ -11,7 +11,7 @@ use coterie_api::expert_map::ExpertMap;
 pub(super) struct Carried<'a> {
     /// `[rank]`: what it holds now.
     now: Vec<Vec<u16>>,
-    /// The same as far as it can stay, with what must be somewhere.
+    /// The same as far as it can stay, with what must be somewhere and as many copies as are asked for.
     base: Layer<'a>,
     fresh: Option<Layer<'a>>,
 }
@@ -39,6 +39,8 @@ impl<'a> Carried<'a> {
         while let Some(step) = over_memory(&base, holdable) {
             base.apply(&step);
         }
+        base.complete();
+        base.trim();
         Carried { now, base, fresh }
     }
 
@@ -72,7 +74,7 @@ impl<'a> Carried<'a> {
     }
 
     fn candidate(&self, layer: &Layer) -> Candidate {
-        Candidate { loads: self.loads(layer), score: layer.score(), unused: layer.unused() }
+        Candidate { loads: self.loads(layer), score: layer.score(), missing: layer.missing() }
     }
 
     fn loads(&self, layer: &Layer) -> usize {

@@ -1,6 +1,8 @@
 //! Which of its arrangements each layer gets: the best, if all of it may be loaded; otherwise what gains most for each
 //! slot that is loaded.
 
+use std::cmp::Ordering;
+
 /// A map this much worse than the best that was found counts as equally good, and then the one with fewer loads is taken.
 const EQUALLY_GOOD: f64 = 1.01;
 
@@ -11,8 +13,8 @@ pub(super) struct Candidate {
     pub loads: usize,
     /// [`Layer::score`](super::layer::Layer::score): less is better.
     pub score: f64,
-    /// Empty slots.
-    pub unused: usize,
+    /// [`Layer::missing`](super::layer::Layer::missing): what lacks a copy that is asked for is only passed.
+    pub missing: usize,
 }
 
 /// All that a layer could have.
@@ -25,9 +27,9 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Number [`walk`](Self::walk)'s length is the fresh one.
+    /// What may be chosen. Number [`walk`](Self::walk)'s length is the fresh one.
     fn all(&self) -> impl Iterator<Item = (usize, &Candidate)> {
-        self.walk.iter().chain(&self.fresh).enumerate()
+        self.walk.iter().chain(&self.fresh).enumerate().filter(|(_, candidate)| candidate.missing == 0)
     }
 }
 
@@ -47,16 +49,13 @@ fn candidate(layer: &Candidates, number: usize) -> &Candidate {
     layer.walk.get(number).or(layer.fresh.as_ref()).unwrap_or(&layer.walk[0])
 }
 
-/// Of what the walk passes and is as good as the best: what fills most slots, and then loads fewest. The fresh one only
-/// if the walk passes nothing as good.
+/// Of what the walk passes and is as good as the best: what loads fewest. The fresh one only if the walk passes nothing as
+/// good.
 fn best(layer: &Candidates) -> usize {
     let ends = layer.walk.last().into_iter().chain(&layer.fresh);
     let limit = ends.map(|end| end.score).fold(f64::INFINITY, f64::min) * EQUALLY_GOOD;
-    let good = layer.walk.iter().enumerate().filter(|(_, candidate)| candidate.score <= limit);
-    let order = |one: &Candidate, other: &Candidate| {
-        let counts = (one.unused, one.loads).cmp(&(other.unused, other.loads));
-        counts.then(one.score.total_cmp(&other.score))
-    };
+    let walk = layer.all().filter(|(number, _)| *number < layer.walk.len());
+    let good = walk.filter(|(_, candidate)| candidate.score <= limit);
     good.min_by(|(_, one), (_, other)| order(one, other)).map_or(layer.walk.len(), |(number, _)| number)
 }
 
@@ -87,8 +86,9 @@ fn affordable(layers: &[Candidates], wanted: &[usize], budget: usize) -> Vec<usi
 
 /// The fewest loads, and of those the best.
 fn cheapest(layer: &Candidates) -> usize {
-    let order = |one: &Candidate, other: &Candidate| {
-        one.loads.cmp(&other.loads).then(one.score.total_cmp(&other.score))
-    };
     layer.all().min_by(|(_, one), (_, other)| order(one, other)).map_or(0, |(number, _)| number)
+}
+
+fn order(one: &Candidate, other: &Candidate) -> Ordering {
+    one.loads.cmp(&other.loads).then(one.score.total_cmp(&other.score))
 }

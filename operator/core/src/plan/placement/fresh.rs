@@ -43,7 +43,8 @@ fn busiest(layer: &Layer) -> f64 {
     layer.load(layer.busiest())
 }
 
-/// The better of EPLB's two answers, where it has one; of two copies on one rank only one is left.
+/// The better of EPLB's two answers, where it has one; of two copies on one rank one is left, and other copies are made for
+/// the rest.
 fn reference<'a>(terms: &'a Terms<'a>, groups: usize) -> Option<Layer<'a>> {
     let (ranks, each) = (terms.shares.len(), terms.shares[0]);
     if terms.shares.iter().any(|share| *share != each) {
@@ -68,6 +69,7 @@ fn reference<'a>(terms: &'a Terms<'a>, groups: usize) -> Option<Layer<'a>> {
                 }
             }
         }
+        layer.complete();
         Some(layer)
     });
     answers.min_by(|a, b| busiest(a).total_cmp(&busiest(b)))
@@ -137,11 +139,10 @@ fn settled(mut layer: Layer) -> Layer {
     layer
 }
 
-/// Less busy, or else fewer empty slots.
+/// Less busy, by more than rounding.
 fn is_better(one: &Layer, other: &Layer) -> bool {
     let (load, others) = (busiest(one), busiest(other));
-    let equal = (load - others).abs() <= others * SMALLEST;
-    if equal { one.unused() < other.unused() } else { load < others }
+    load < others - others * SMALLEST
 }
 
 /// A few random moves, most of them at the busiest rank; sometimes so many that nothing is left of what was.

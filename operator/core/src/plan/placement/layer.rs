@@ -94,9 +94,18 @@ impl<'a> Layer<'a> {
         (0..self.ranks()).map(|rank| self.slots(rank).saturating_sub(self.terms.shares[rank])).sum()
     }
 
-    /// Slots within ranks' shares that are empty.
-    pub(super) fn unused(&self) -> usize {
-        (0..self.ranks()).map(|rank| self.terms.shares[rank].saturating_sub(self.slots(rank))).sum()
+    /// Copies that are asked for and that nobody holds.
+    pub(super) fn missing(&self) -> usize {
+        self.terms.slots().saturating_sub(self.all_slots())
+    }
+
+    /// Copies that are held and that nobody asked for.
+    pub(super) fn beyond(&self) -> usize {
+        self.all_slots().saturating_sub(self.terms.slots())
+    }
+
+    fn all_slots(&self) -> usize {
+        (0..self.ranks()).map(|rank| self.slots(rank)).sum()
     }
 
     /// Copies that share a node although there is one without, all experts together.
@@ -240,12 +249,11 @@ impl<'a> Layer<'a> {
     }
 
     /// What is better has a lower score: the busiest rank's load, and as much as an average slot's for every slot beyond
-    /// a share and every crowded copy; a slot that is empty counts hardly.
+    /// a share and every crowded copy.
     pub(super) fn score(&self) -> f64 {
         let tokens: f64 = self.terms.tokens.iter().sum();
         let average = tokens / self.terms.slots().max(1) as f64;
         let crowded = if self.spread && self.terms.node_count > 1 { self.crowded() } else { 0 };
-        let wrong = (self.excess() + crowded) as f64 + 1e-6 * self.unused() as f64;
-        self.load[self.busiest()] + average * wrong
+        self.load[self.busiest()] + average * (self.excess() + crowded) as f64
     }
 }

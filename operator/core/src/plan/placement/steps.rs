@@ -1,8 +1,8 @@
 //! Steps from a layer to a better one: the neighbourhood of the local search.
 //!
 //! A step depends on what is held and on nothing else, so a walk can be interrupted anywhere and goes on alike. It ends:
-//! slots beyond shares and crowded copies never become more, and then each step lowers the busiest rank's load or the
-//! number of ranks that have it, or else fills an empty slot and raises neither.
+//! first slots beyond shares become fewer, then empty ones, then crowded copies, then the busiest rank's load or the number
+//! of ranks that have it, and what comes earlier in this order never becomes more again.
 
 use super::layer::Layer;
 use super::moves::Move;
@@ -13,7 +13,7 @@ impl Layer<'_> {
     /// Takes one step; false if there is none.
     pub(super) fn step(&mut self) -> bool {
         let step =
-            self.shed().or_else(|| self.part_copies()).or_else(|| self.improve()).or_else(|| self.fill());
+            self.shed().or_else(|| self.fill()).or_else(|| self.part_copies()).or_else(|| self.improve());
         if let Some(step) = &step {
             self.apply(step);
         }
@@ -23,6 +23,34 @@ impl Layer<'_> {
     /// Takes steps until there is none.
     pub(super) fn settle(&mut self) {
         while self.step() {}
+    }
+
+    /// Makes the copies that are asked for and that nobody holds.
+    pub(super) fn complete(&mut self) {
+        while self.missing() > 0
+            && let Some(step) = self.fill()
+        {
+            self.apply(&step);
+        }
+    }
+
+    /// Gives up copies beyond those that are asked for, of ranks beyond their shares first.
+    pub(super) fn trim(&mut self) {
+        while self.beyond() > 0 {
+            let ranks = 0..self.ranks();
+            let over = ranks.clone().filter(|&rank| self.slots(rank) > self.terms.shares[rank]);
+            let Some(step) = self.drop_of(over).or_else(|| self.drop_of(ranks)) else { return };
+            self.apply(&step);
+        }
+    }
+
+    fn drop_of(&self, ranks: impl Iterator<Item = usize>) -> Option<Move> {
+        let mut best = Best::new(self);
+        for rank in ranks {
+            let further = self.held(rank).filter(|&expert| self.copies(expert) > 1);
+            further.for_each(|expert| best.offer(Move::drop(expert, rank)));
+        }
+        best.step
     }
 
     /// A rank that holds more than its share gives a slot away.
@@ -35,29 +63,24 @@ impl Layer<'_> {
     /// empty slot or in place of a copy. Shares have room for all experts, so there is a way for one of the ranks that
     /// hold more than theirs.
     pub(super) fn shed_from(&self, from: usize) -> Option<Move> {
-        let mut best = Best::new(self);
-        for expert in self.held(from).filter(|&expert| self.copies(expert) > 1) {
-            best.offer(Move::drop(expert, from));
-        }
-        if best.step.is_none() {
+        self.drop_of(std::iter::once(from)).or_else(|| {
+            let mut best = Best::new(self);
             for expert in self.held(from) {
                 self.destinations(expert, |to, instead| {
                     let shift = Move::shift(expert, from, to);
                     best.offer(instead.map_or(shift, |copy| shift.instead_of(copy, to)));
                 });
             }
-        }
-        best.step
+            best.step
+        })
     }
 
     /// The best place for an expert that nobody holds: there is one, because shares have room for all experts. In place of
-    /// a copy on a rank beyond its share only if nothing else is left.
+    /// a copy, which has to be made again elsewhere, only if nothing else is left.
     pub(super) fn rescue(&self, expert: usize) -> Option<Move> {
         let mut best = Best::new(self);
-        self.destinations(expert, |to, instead| {
-            let copy = Move::copy(expert, to);
-            best.offer(instead.map_or(copy, |other| copy.instead_of(other, to)));
-        });
+        let room = (0..self.ranks()).filter(|&rank| self.has_room(rank));
+        room.for_each(|to| best.offer(Move::copy(expert, to)));
         if best.step.is_none() {
             for to in 0..self.ranks() {
                 for other in self.held(to).filter(|&other| self.copies(other) > 1) {
@@ -80,7 +103,7 @@ impl Layer<'_> {
     }
 
     /// Two copies that share a node are parted, if there is a node without: by a swap or a shift, or else one of them is
-    /// given up.
+    /// given up for a copy of something else.
     fn part_copies(&self) -> Option<Move> {
         if !self.spread || self.terms.node_count == 1 {
             return None;
@@ -105,7 +128,14 @@ impl Layer<'_> {
             }
             best.step.or_else(|| {
                 let mut best = Best::new(self);
-                self.holders(expert).for_each(|from| best.offer(Move::drop(expert, from)));
+                for from in self.holders(expert) {
+                    for other in (0..self.experts()).filter(|&other| !self.holds(from, other)) {
+                        let step = Move::copy(other, from).instead_of(expert, from);
+                        if self.crowding(&step) < 0 {
+                            best.offer(step);
+                        }
+                    }
+                }
                 best.step
             })
         })
@@ -121,17 +151,10 @@ impl Layer<'_> {
         let mut best = Best::below(self, self.load(from) * (1.0 - SMALLEST));
         self.offer_swaps(from, &mut best);
         if best.step.is_none() {
-            self.offer_drops(from, &mut best);
             self.offer_copies_elsewhere(from, &mut best);
             self.offer_copies_here(from, &mut best);
         }
         best.step
-    }
-
-    fn offer_drops(&self, from: usize, best: &mut Best) {
-        for expert in self.held(from).filter(|&expert| self.copies(expert) > 1) {
-            best.offer(Move::drop(expert, from));
-        }
     }
 
     /// Experts of the busiest rank against others, or into empty slots.
@@ -199,27 +222,57 @@ impl Layer<'_> {
         }
     }
 
-    /// An empty slot gets a copy, if no rank becomes as busy as the busiest: of an expert with few copies, a light one.
+    /// An empty slot of the least busy rank that has one gets a copy: what helps the busiest rank most; or else, if the rank
+    /// does not become as busy as that one, of an expert with few copies, a light one; or else what harms least. Another
+    /// rank's slot only if each of these would crowd a node. A rank with room lacks an expert, because no share is larger
+    /// than there are experts.
     fn fill(&self) -> Option<Move> {
-        let limit = self.load(self.busiest()) * (1.0 - SMALLEST);
-        let mut best: Option<((usize, f64), Move)> = None;
-        for to in (0..self.ranks()).filter(|&rank| self.has_room(rank)) {
-            for expert in (0..self.experts()).filter(|&expert| !self.holds(to, expert)) {
-                let step = Move::copy(expert, to);
-                let after = self.busiest_after(&step);
-                let key = (self.copies(expert), after);
-                let is_best = best.is_none_or(|(other, _)| less(key, other));
-                if is_best && after < limit && (!self.spread || self.crowding(&step) <= 0) {
-                    best = Some((key, step));
+        let mut order: Vec<usize> = (0..self.ranks()).filter(|&rank| self.has_room(rank)).collect();
+        order.sort_by(|&a, &b| self.load(a).total_cmp(&self.load(b)));
+        let mut crowding = None;
+        for to in order {
+            let Some((expert, crowds)) = self.copy_for(to) else { continue };
+            if !crowds {
+                return Some(Move::copy(expert, to));
+            }
+            crowding = crowding.or(Some(Move::copy(expert, to)));
+        }
+        crowding
+    }
+
+    /// The expert of which `to` gets a copy, and whether that crowds a node.
+    fn copy_for(&self, to: usize) -> Option<(usize, bool)> {
+        let from = self.busiest();
+        let limit = self.load(from) * (1.0 - SMALLEST);
+        let mut best: Option<((bool, u8, usize, f64), usize)> = None;
+        for expert in (0..self.experts()).filter(|&expert| !self.holds(to, expert)) {
+            let (copies, part) = (self.copies(expert), self.part(expert));
+            let part_after = part * copies as f64 / (copies + 1) as f64;
+            let after = self.load(to) + part_after;
+            let relieved = self.load(from) - (part - part_after);
+            let (class, few, harm) = match after < limit {
+                true if part > 0.0 && !self.terms.uncounted && self.holds(from, expert) => {
+                    (0, 0, after.max(relieved))
                 }
+                true => (1, copies, after),
+                false => (2, 0, after),
+            };
+            // Whether it crowds is found out last, because that takes longest.
+            if best.is_some_and(|(other, _)| !less((false, class, few, harm), other)) {
+                continue;
+            }
+            let crowds = self.spread && self.crowding(&Move::copy(expert, to)) > 0;
+            let key = (crowds, class, few, harm);
+            if best.is_none_or(|(other, _)| less(key, other)) {
+                best = Some((key, expert));
             }
         }
-        best.map(|(_, step)| step)
+        best.map(|((crowds, ..), expert)| (expert, crowds))
     }
 }
 
-fn less(one: (usize, f64), other: (usize, f64)) -> bool {
-    one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)) == Ordering::Less
+fn less((a, b, c, load): (bool, u8, usize, f64), other: (bool, u8, usize, f64)) -> bool {
+    (a, b, c).cmp(&(other.0, other.1, other.2)).then(load.total_cmp(&other.3)) == Ordering::Less
 }
 
 /// The best step so far: of those that crowd copies least, the one whose ranks are least busy afterwards, the first of

@@ -3,9 +3,10 @@
 use super::super::dice::Dice;
 use super::{busiest, input, loads, placed, ranks};
 
-/// The load of the busiest rank in the best of all arrangements of `ranks` ranks that hold up to `each` experts.
+/// The load of the busiest rank in the best of all arrangements of `ranks` ranks that hold `each` experts, or all.
 fn optimum(tokens: &[u64], ranks: usize, each: usize) -> f64 {
-    let sets: Vec<u32> = (0..1_u32 << tokens.len()).filter(|set| set.count_ones() as usize <= each).collect();
+    let each = each.min(tokens.len());
+    let sets: Vec<u32> = (0..1_u32 << tokens.len()).filter(|set| set.count_ones() as usize == each).collect();
     let mut best = f64::INFINITY;
     search(tokens, &sets, ranks, &mut Vec::new(), &mut best);
     best
@@ -35,7 +36,7 @@ fn search(tokens: &[u64], sets: &[u32], ranks: usize, given: &mut Vec<u32>, best
 
 #[test]
 fn the_solver_solves() {
-    assert_eq!(optimum(&[3, 2, 1], 2, 2), 3.0);
+    assert_eq!(optimum(&[3, 2, 1], 2, 2), 3.5);
     assert_eq!(optimum(&[90, 20, 10, 0], 2, 3), 65.0);
 }
 

@@ -1,7 +1,7 @@
 //! What holds for every placement, whatever was before it.
 
 use super::super::dice::Dice;
-use super::super::{Figures, Together, Unplaceable};
+use super::super::{Figures, Together, Unplaceable, possible_copies};
 use super::{Input, Rank, busiest, input, loads, place, placed, ranks};
 use coterie_api::expert_map::{EXPERTS_LIMIT, ExpertMap, LAYERS_LIMIT, NoMap, RANKS_LIMIT};
 
@@ -37,6 +37,9 @@ fn check(map: &ExpertMap, input: &Input) {
             map.table()
         );
     }
+    let (layers, experts) = (map.layers(), map.experts());
+    let possible = possible_copies(input.ranks, layers, experts, input.redundant).unwrap();
+    assert_eq!(map.copies(), possible, "of {} copies for each layer:\n{}", input.redundant, map.table());
 }
 
 #[test]
@@ -82,7 +85,8 @@ fn what_changes_is_loaded_and_makes_the_map_better() {
         assert_eq!(next.map.version(), current.version() + u64::from(next.map != current));
         // As good as what is found without regard to the current map, but for what counts as equally good.
         let best = placed(&Input { current: None, ..input });
-        assert!(next.after.balance <= best.after.balance * 1.01 + 1e-9, "{:?} {:?}", next.after, best.after);
+        let is_as_good = next.after.balance <= best.after.balance * 1.01 + 1e-9;
+        assert!(is_as_good || next.after.crowded < best.after.crowded, "{:?} {:?}", next.after, best.after);
         assert_eq!(next.forced, 0, "all experts are somewhere, within all limits");
     }
 }
@@ -143,7 +147,9 @@ fn ranks_come_and_go() {
         let is_only_there =
             |layer, expert| !before.holds(layer, 0, expert) && !before.holds(layer, 1, expert);
         let only_there = |layer| (0..experts).filter(|&expert| is_only_there(layer, expert)).count();
-        assert_eq!(next.forced, (0..layers).map(only_there).sum::<usize>());
+        let lost = (0..layers).map(only_there).sum::<usize>();
+        let kept = before.slots_of(0) + before.slots_of(1) - (layers * experts - lost);
+        assert_eq!(next.forced, lost + next.map.copies().saturating_sub(kept), "{}", before.table());
         assert_eq!(next.loads.len(), next.forced);
 
         // 2 to 3: nothing is forced; with a budget in steps, without in one.
@@ -154,6 +160,52 @@ fn ranks_come_and_go() {
         assert!(next.forced == 0 && next.map.slots_of(2) > 0);
         let step = placed(&Input { budget: Some(1), ..added });
         assert!(step.loads.len() <= 1);
+    }
+}
+
+/// Whatever was before: other widths, other loads, other memory, small budgets.
+#[test]
+fn every_map_of_a_long_life_has_the_copies_that_are_asked_for() {
+    let mut dice = Dice::new(9);
+    for _ in 0..60 {
+        let (layers, experts) = (1 + dice.below(6), 2 + dice.below(14));
+        let mut redundant = dice.below(4);
+        let mut current: Option<ExpertMap> = None;
+        for _ in 0..12 {
+            let width = 1 + dice.below(5);
+            let slots = match dice.below(3) {
+                0 => (layers * experts).div_ceil(width) + dice.below(layers * 2),
+                _ => usize::MAX,
+            };
+            let ranks: Vec<Rank> = (0..width).map(|_| Rank { node: dice.below(3), slots }).collect();
+            if dice.below(4) == 0 {
+                redundant = dice.below(experts + 2);
+            }
+            let tokens: Vec<Vec<u64>> = match dice.below(4) {
+                0 => vec![vec![0; experts]; layers],
+                _ => (0..layers).map(|_| loads::draw(experts, &mut dice)).collect(),
+            };
+            let budget = (dice.below(3) > 0).then(|| dice.below(9));
+            let next =
+                placed(&Input { current: current.as_ref(), budget, ..input(&tokens, &ranks, redundant) });
+            let distinct = redundant.min(experts * (width - 1));
+            let room = slots.saturating_mul(width) - layers * experts;
+            let copies = |layer: usize| {
+                (0..width).map(|rank| next.map.held(layer, rank).len()).sum::<usize>() - experts
+            };
+            let held: Vec<usize> = (0..layers).map(copies).collect();
+            assert_eq!(
+                held.iter().sum::<usize>(),
+                (layers * distinct).min(room),
+                "{redundant} for each layer of {experts} on {width} ranks of {slots}, from\n{}to\n{}",
+                current.map(|map| map.table()).unwrap_or_default(),
+                next.map.table()
+            );
+            if room >= layers * distinct {
+                assert!(held.iter().all(|held| *held == distinct), "{held:?}");
+            }
+            current = Some(next.map);
+        }
     }
 }
 
