@@ -273,11 +273,9 @@ fn answer(head: &str, body: &Value, script: &Script, fault: &Fault) -> Vec<Vec<u
             let error = json!({"error": {"message": "no such", "type": "t", "param": null, "code": "c"}});
             return vec![whole(400, &error.to_string()).into_bytes()];
         }
-        words if words.starts_with("no replay") || words.ends_with("no replay") => {
-            if replayed {
-                let error = json!({"error": {"message": "cannot be replayed", "type": "t"}});
-                return vec![whole(400, &error.to_string()).into_bytes()];
-            }
+        words if replayed && (words.starts_with("no replay") || words.ends_with("no replay")) => {
+            let error = json!({"error": {"message": "cannot be replayed", "type": "t"}});
+            return vec![whole(400, &error.to_string()).into_bytes()];
         }
         _ => {}
     }
