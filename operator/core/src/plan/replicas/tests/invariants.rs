@@ -10,7 +10,7 @@ fn stretch() -> impl Strategy<Value = (i64, f64, bool)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn bounds_hold_outages_take_nothing_away_and_zero_waits_for_idle(
