@@ -54,13 +54,15 @@ proptest! {
         let mut stage = Stage::new(policy(1, 100), ready, cold_start);
         stage.run(2000, rate);
         let settled = stage.desired();
-        let mut changes = 0;
+        let (mut more, mut fewer) = (0, 0);
         for _ in 0..1500 {
             let before = stage.desired();
             stage.second(rate);
-            changes += usize::from(stage.desired() != before);
+            more += usize::from(stage.desired() > before);
+            fewer += usize::from(stage.desired() < before);
         }
-        prop_assert!(changes == 0, "{changes} changes around {settled} at {rate} requests a second");
+        // One that was not needed may go late. None comes back.
+        prop_assert!(more == 0 && fewer <= 1, "+{more} -{fewer} around {settled} at {rate} requests a second");
         // Enough, and not twice as many as that: one replica does 0.8 s of work a second.
         let fewest = rate * WORK / 0.8;
         prop_assert!((fewest..=fewest * 2.2 + 1.0).contains(&(settled as f64)), "{settled} for {fewest:.1}");
