@@ -66,7 +66,11 @@ async fn a_model_without_replicas_is_woken_by_a_request_and_sleeps_again() -> Re
     });
     let decided = until("the scaler to decide", NOTICE, || async {
         let status = namespace.deployments().get("chat").await?.data["status"]["scaling"].clone();
-        Ok(if status["desired"] == 1 { Ok((begun.elapsed(), status["why"].clone())) } else { Err(status.to_string()) })
+        Ok(if status["desired"] == 1 {
+            Ok((begun.elapsed(), status["why"].clone()))
+        } else {
+            Err(status.to_string())
+        })
     });
     let (answer, decided) = tokio::join!(answer, decided);
     let (answer, (decided, why)) = (answer?, decided?);
