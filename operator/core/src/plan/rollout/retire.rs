@@ -12,8 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 
 /// Proxies and routers hear of a cordon by a watch: until then new requests may come.
 const HEARD_OF: SignedDuration = SignedDuration::from_secs(3);
-/// A rank that does not tell its load is deleted after so long, and drains by itself as it ends.
-const UNTOLD: SignedDuration = SignedDuration::from_secs(10);
+/// A rank that does not tell its load is deleted once everybody has heard of the cordon, and drains by itself as it ends:
+/// nothing is lost by that but the chance to recall it.
+const UNTOLD: SignedDuration = HEARD_OF;
 /// What a rank gets to end that had its time to drain.
 const LAST_SECONDS: u32 = 10;
 

@@ -180,8 +180,8 @@ fn a_drain_ends_when_its_time_is_over_and_one_that_is_not_told_of_sooner() {
     world.untold = true;
     world.object.spec.replicas = 1;
     let plan = world.quiesce(none);
-    assert_eq!(plan.look_again_after, Some(SignedDuration::from_secs(10)));
-    world.now += SignedDuration::from_secs(10);
+    assert_eq!(plan.look_again_after, Some(SignedDuration::from_secs(3)));
+    world.now += SignedDuration::from_secs(3);
     let plan = world.plan();
     let [Action::DeletePod(deletion)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
     assert_eq!((deletion.name.as_str(), deletion.grace_seconds), ("smol-1", None));
