@@ -51,9 +51,10 @@ async fn router(ranks: [&Process; 2]) -> Router {
     let open: Value = serde_json::from_str(&open).unwrap();
     let [address, reports] = ["address", "metrics"].map(|port| open[port].as_str().unwrap().parse().unwrap());
     std::thread::spawn(move || lines.for_each(drop));
+    let router = Router { address, reports, child, _folder: folder };
     for _ in 0..6000 {
         if exchange(address, "GET", "/ready", "").await.status == 200 {
-            return Router { address, reports, child, _folder: folder };
+            return router;
         }
         sleep(Duration::from_millis(1)).await;
     }
