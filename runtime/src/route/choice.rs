@@ -22,7 +22,7 @@ pub struct View {
     pub pace: Pace,
 }
 
-/// How fast a rank was; none where it was not seen yet.
+/// How fast a rank was; none where that was not seen of late.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
     /// Seconds for each prompt token that it computes.
@@ -33,7 +33,7 @@ pub struct Pace {
     pub turn: Option<f64>,
 }
 
-/// Paces that are taken for a rank before it has shown its own.
+/// Taken for a rank where no rank has shown a pace.
 const USUAL: (f64, f64, f64) = (0.001, 0.02, 1.0);
 /// Seconds that a rank's report may be wrong by, for each second that it is overdue: others send, too.
 const DOUBT: f64 = 0.1;
@@ -60,10 +60,35 @@ pub fn expected_wait(view: &View, prompt_tokens: u64) -> f64 {
 
 /// The number of the rank to send to; `turn` goes on by one with every request.
 pub fn choose(views: &[View], prompt_tokens: u64, turn: usize) -> Option<usize> {
-    let waits: Vec<f64> = views.iter().map(|view| expected_wait(view, prompt_tokens)).collect();
+    let fastest = fastest(views);
+    let wait = |view: &View| expected_wait(&View { pace: view.pace.or(fastest), ..*view }, prompt_tokens);
+    let waits: Vec<f64> = views.iter().map(wait).collect();
     let least = waits.iter().copied().fold(f64::INFINITY, f64::min);
     let same: Vec<usize> = (0..waits.len()).filter(|at| waits[*at] <= least + SAME).collect();
     (!same.is_empty()).then(|| same[turn % same.len()])
+}
+
+/// The least of each pace that any rank has shown. A rank that has not shown its own is taken for as fast: so it gets
+/// requests, and shows it.
+fn fastest(views: &[View]) -> Pace {
+    let least =
+        |pace: fn(&Pace) -> Option<f64>| views.iter().filter_map(|view| pace(&view.pace)).reduce(f64::min);
+    Pace {
+        prompt_token: least(|pace| pace.prompt_token),
+        step: least(|pace| pace.step),
+        turn: least(|pace| pace.turn),
+    }
+}
+
+impl Pace {
+    /// With `other` where nothing is known.
+    fn or(self, other: Pace) -> Pace {
+        Pace {
+            prompt_token: self.prompt_token.or(other.prompt_token),
+            step: self.step.or(other.step),
+            turn: self.turn.or(other.turn),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +133,17 @@ mod tests {
         assert_eq!(choose(&[silent, IDLE], 1000, 0), Some(1));
         let far_behind = View { waiting_tokens: 20_000, ..IDLE };
         assert_eq!(choose(&[silent, far_behind], 1000, 0), Some(0), "doubt is weighed, not final");
+    }
+
+    #[test]
+    fn a_rank_that_has_not_shown_its_pace_is_tried() {
+        let unknown = View { pace: Pace::default(), ..IDLE };
+        let busy = View { requests: 3, ..IDLE };
+        assert_eq!(choose(&[busy, unknown], 1000, 0), Some(1));
+        let fast = Pace { prompt_token: Some(1e-6), step: Some(1e-3), turn: Some(0.1) };
+        let chosen: Vec<_> =
+            (0..2).map(|turn| choose(&[View { pace: fast, ..IDLE }, unknown], 1000, turn)).collect();
+        assert_eq!(chosen, [Some(0), Some(1)], "it is taken for as fast");
     }
 
     #[test]

@@ -30,14 +30,19 @@ impl Record {
         Record { door, permit, model, arrived, held: None, ranks: 0, outcome, error: None, tokens: 0 }
     }
 
-    /// A rank took it; `continued` if it goes on with what another began.
-    pub fn taken(&mut self, continued: bool) {
+    /// It was given a rank.
+    pub fn leased(&mut self) {
         self.ranks += 1;
         if self.held.is_none() {
             let held = self.arrived.elapsed();
             self.door.metrics.held(held);
             self.held = Some(held);
-        } else if continued {
+        }
+    }
+
+    /// The rank that had it was lost; another one goes on with its answer, or begins it anew.
+    pub fn again(&self, goes_on: bool) {
+        if goes_on {
             self.door.metrics.continued(&self.model);
         } else {
             self.door.metrics.retried(&self.model);

@@ -5,6 +5,7 @@ use crate::folder::{coterie, whole};
 use crate::journalled::Journalled;
 use crate::rank::{Process, address_in};
 use crate::replay::{PATH, bodies, said};
+use coterie_api::front_door::FrontDoorLoad;
 use coterie_api::rank_load::RankLoad;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -50,7 +51,14 @@ async fn router(ranks: [&Process; 2]) -> Router {
     let open: Value = serde_json::from_str(&open).unwrap();
     let [address, reports] = ["address", "metrics"].map(|port| open[port].as_str().unwrap().parse().unwrap());
     std::thread::spawn(move || lines.for_each(drop));
-    Router { address, reports, child, _folder: folder }
+    let router = Router { address, reports, child, _folder: folder };
+    for _ in 0..6000 {
+        if exchange(address, "GET", "/ready", "").await.status == 200 {
+            return router;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    panic!("never ready");
 }
 
 async fn load(rank: &Process) -> RankLoad {
@@ -77,6 +85,35 @@ async fn ask(router: SocketAddr, client: usize, body: &Value, killed: &AtomicBoo
     answers
 }
 
+/// Waits until a rank is answering, and has generated so many tokens.
+async fn until_it_has(rank: &Process, tokens: u64) {
+    for _ in 0..6000 {
+        let load = load(rank).await;
+        if load.running > 0 && load.generated_tokens > tokens {
+            return;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the rank got nothing to do: {:?}", load(rank).await);
+}
+
+/// Whether some of the router's requests are not with `other`, and stay so: the two are not asked at once.
+async fn requests_are_elsewhere(router: &Router, other: &Process) -> bool {
+    let mut seen = 0;
+    for _ in 0..200 {
+        let with_other = load(other).await;
+        let all: FrontDoorLoad =
+            serde_json::from_value(exchange(router.reports, "GET", "/load", "").await.json()).unwrap();
+        let elsewhere = all.models[0].running > with_other.running + with_other.waiting + 1;
+        seen = if elsewhere { seen + 1 } else { 0 };
+        if seen == 20 {
+            return true;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    false
+}
+
 #[tokio::test]
 async fn clients_do_not_see_that_a_rank_is_killed() {
     let model = whole();
@@ -88,15 +125,17 @@ async fn clients_do_not_see_that_a_rank_is_killed() {
     let bodies: Vec<Value> = bodies().into_iter().cycle().take(8).collect();
     let clients = bodies.iter().enumerate().map(|(client, body)| ask(router.address, client, body, &killed));
     let (answers, ()) = tokio::join!(futures::future::join_all(clients), async {
-        for _ in 0..6000 {
-            let load = load(&first).await;
-            if load.running > 0 && load.generated_tokens > before + SOME {
-                first.signal("KILL");
-                return killed.store(true, Ordering::Relaxed);
+        loop {
+            until_it_has(&first, before + SOME).await;
+            // So that what it is answering is not over before it is killed.
+            first.signal("STOP");
+            if requests_are_elsewhere(&router, &second).await {
+                break;
             }
-            sleep(Duration::from_millis(1)).await;
+            first.signal("CONT");
         }
-        panic!("the first rank got nothing to do: {:?}", load(&first).await);
+        first.signal("KILL");
+        killed.store(true, Ordering::Relaxed);
     });
     first.ended().await;
     let metrics = exchange(router.reports, "GET", "/metrics", "").await.body;
@@ -115,6 +154,7 @@ async fn clients_do_not_see_that_a_rank_is_killed() {
             exchange(second.address, "POST", PATH, &salted(body, &format!("alone {client}"))).await;
         let expected = Journalled::read(&undisturbed.body).tail;
         for answer in answers {
+            assert!(answer.body.ends_with("data: [DONE]\n\n"), "{body}: {answer:?}");
             let got = Journalled::read(&answer.body).tail;
             assert_eq!(said(&got, choices), said(&expected, choices), "{body}");
             assert_eq!(got.last(), expected.last());

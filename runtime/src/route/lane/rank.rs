@@ -11,6 +11,9 @@ use tokio::sync::watch;
 pub const POLL: Duration = Duration::from_millis(500);
 /// Requests that a rank may have here while nobody knows how many it runs at once.
 const UNKNOWN_ROOM: u64 = 64;
+/// A pace that was not seen for so long is forgotten: a rank that was slow once, and gets nothing for that, could not
+/// show otherwise.
+const FORGET: Duration = Duration::from_secs(5);
 /// Weight of the newest stretch of time in a rank's pace.
 const NEWEST: f64 = 0.3;
 
@@ -32,6 +35,8 @@ pub struct Rank {
     /// Nothing is sent to it until it reports again: it could not be reached, or refused.
     shunned: bool,
     pace: Pace,
+    /// When it last did something.
+    paced: Instant,
     /// Since when it answers nothing at all.
     silent: watch::Sender<Option<Instant>>,
 }
@@ -49,6 +54,7 @@ impl Rank {
             sent_tokens: 0,
             shunned: false,
             pace: Pace::default(),
+            paced: now,
             silent: watch::Sender::new(None),
         }
     }
@@ -64,7 +70,12 @@ impl Rank {
         match &self.load {
             Some(before) if !restarted => {
                 let elapsed = now.saturating_duration_since(self.reported);
-                self.pace = pace(self.pace, before, &load, elapsed);
+                if load.steps > before.steps {
+                    self.pace = pace(self.pace, before, &load, elapsed);
+                    self.paced = now;
+                } else if now.saturating_duration_since(self.paced) > FORGET {
+                    self.pace = Pace::default();
+                }
             }
             _ => self.pace = Pace::default(),
         }
@@ -244,6 +255,18 @@ mod tests {
         assert_eq!(*silent.borrow(), Some(first));
         rank.answered(first + 2 * POLL);
         assert_eq!(*silent.borrow(), None);
+    }
+
+    #[test]
+    fn a_pace_that_was_not_seen_for_long_is_forgotten() {
+        let (mut rank, start) = (rank(), Instant::now());
+        let slow = RankLoad { steps: 1, busy_seconds: 9.0, ..load() };
+        rank.report(slow.clone(), start);
+        assert_eq!(rank.view(0, start).pace.step, Some(9.0));
+        rank.report(slow.clone(), start + FORGET / 2);
+        assert_eq!(rank.view(0, start).pace.step, Some(9.0));
+        rank.report(slow, start + FORGET * 2);
+        assert_eq!(rank.view(0, start).pace, Pace::default());
     }
 
     #[test]

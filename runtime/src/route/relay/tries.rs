@@ -27,6 +27,8 @@ pub(super) struct Tries {
     since: Instant,
     /// It had a rank already.
     again: bool,
+    /// The rank that had it last broke off.
+    lost: bool,
     fruitless: u32,
     breaks: u32,
 }
@@ -52,7 +54,7 @@ enum Sent {
 
 impl Tries {
     pub fn new(door: Arc<Door>, order: Order) -> Tries {
-        Tries { since: order.arrived, door, order, again: false, fruitless: 0, breaks: 0 }
+        Tries { since: order.arrived, door, order, again: false, lost: false, fruitless: 0, breaks: 0 }
     }
 
     /// Waits for a rank and sends the request, to go on from `journal` if there is one; another rank and another, until
@@ -61,9 +63,12 @@ impl Tries {
         let body = self.order.asked.body(&self.order.served.served_name, journal);
         loop {
             let mut lease = self.lease().await?;
+            self.order.record.leased();
+            if std::mem::take(&mut self.lost) {
+                self.order.record.again(journal.is_some());
+            }
             match self.send(&mut lease, body.clone()).await? {
                 Sent::Answered(answer) => {
-                    self.order.record.taken(journal.is_some());
                     let (head, body) = answer.into_parts();
                     let (heard, patience) = (Instant::now(), self.door.patience.lost);
                     return Ok(Answer { head, body, lease, heard, patience });
@@ -81,6 +86,7 @@ impl Tries {
     /// A rank broke off. `further` if the answer had come on since the one before.
     pub fn broke(&mut self, rank: &str, why: &str, further: bool) -> Result<(), ApiError> {
         self.breaks += 1;
+        self.lost = true;
         self.fruitless = if further { 1 } else { self.fruitless + 1 };
         self.since = Instant::now();
         let model = self.order.served.lane.key.to_string();
