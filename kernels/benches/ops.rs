@@ -11,9 +11,11 @@ use std::time::Instant;
 use coterie_kernels::cpu::attention::{self, Sequence, Shape};
 use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::matmul::{self, Matrix};
+use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::{GROUP, Int8, Int8View};
 use coterie_kernels::cpu::{activation, gate, logits, norm};
+use coterie_kernels::gate::{Groups, Rule, Scores, Worth};
 use half::bf16;
 
 const HIDDEN: usize = 576;
@@ -28,6 +30,7 @@ fn main() {
     machine(&pool);
     line("empty run of the pool", time(20_000, || pool.run(|_, _| {})), 0, 0);
     decode(&pool);
+    decode_packed(&pool);
     prefill(&pool);
     attend(&pool);
     rows(&pool);
@@ -120,6 +123,27 @@ fn decode(pool: &Pool) {
     }
 }
 
+/// [`decode`] with MXFP4 weights.
+fn decode_packed(pool: &Pool) {
+    let (n, k) = (EXPERT, HIDDEN);
+    let count = 2 * GIB / (n * k);
+    let blocks: Vec<u8> = (0..count * n * k / 2).map(|i| (i * 31 % 255) as u8).collect();
+    let scales = vec![120u8; count * n * k / mxfp4::GROUP];
+    for m in [1, 2, 4, 8, 64] {
+        let (x, mut out) = (floats(m * k), floats(m * n));
+        let matrices = blocks.chunks_exact(n * k / 2).zip(scales.chunks_exact(n * k / mxfp4::GROUP));
+        let repeated = if m > 8 { 16 } else { count };
+        let seconds = time(3, || {
+            for (blocks, scales) in matrices.clone().take(repeated) {
+                let w = Matrix::Mxfp4(Mxfp4View { blocks, scales, n, k, first: 0, step: 1 });
+                matmul::any(pool, &mut out, &x, w, m);
+            }
+        });
+        let bytes = n * k / 2 + n * k / mxfp4::GROUP;
+        line(&format!("mxfp4 {m} × {n} × {k}"), seconds / repeated as f64, bytes, 2 * m * n * k);
+    }
+}
+
 /// Many rows: arithmetic is the bound.
 fn prefill(pool: &Pool) {
     for (m, n, k) in [
@@ -146,7 +170,7 @@ fn prefill(pool: &Pool) {
 }
 
 fn attend(pool: &Pool) {
-    let shape = Shape { q_heads: 9, kv_heads: 3, head_dim: 64, block_size: 16, scale: 0.125 };
+    let shape = Shape { q_heads: 9, kv_heads: 3, head_dim: 64, block_size: 16, scale: 0.125, window: None };
     let context = 4096;
     let sequences = 16;
     let blocks: Vec<u32> = (0..(sequences * context / 16) as u32).map(|block| block ^ 5).collect();
@@ -161,7 +185,7 @@ fn attend(pool: &Pool) {
                 context,
             })
             .collect();
-        let seconds = time(10, || attention::paged(pool, &mut out, &q, &keys, &values, &all, &shape));
+        let seconds = time(10, || attention::paged(pool, &mut out, &q, [&keys, &values], None, &all, &shape));
         let seen = count * rows * (2 * context - rows + 1) / 2;
         line(name, seconds, count * context * shape.kv_heads * shape.head_dim * 8, seen * width * 4);
     };
@@ -180,8 +204,16 @@ fn rows(pool: &Pool) {
         line(&format!("silu_mul {rows} × {EXPERT}"), seconds, 12 * rows * EXPERT, 0);
         let logits = floats(rows * 8);
         let (mut ids, mut weights) = (vec![0; rows * 2], vec![0.0; rows * 2]);
-        let choose = || gate::softmax_top_k(pool, &logits, 8, 2, true, &mut ids, &mut weights);
-        line(&format!("softmax_top_k {rows} × 8"), time(1000, choose), 0, 0);
+        let rule =
+            Rule { per_token: 2, scores: Scores::Softmax, groups: None, renormalise: true, factor: 1.0 };
+        let choose = || gate::choose(pool, &logits, None, 8, &rule, &mut ids, &mut weights);
+        line(&format!("gate, softmax, {rows} × 8"), time(1000, choose), 0, 0);
+        let logits = floats(rows * 256);
+        let (mut ids, mut weights) = (vec![0; rows * 8], vec![0.0; rows * 8]);
+        let groups = Some(Groups { count: 8, kept: 4, worth: Worth::TwoBest });
+        let rule = Rule { per_token: 8, scores: Scores::Sigmoid, groups, renormalise: true, factor: 2.5 };
+        let choose = || gate::choose(pool, &logits, Some(&logits[..256]), 256, &rule, &mut ids, &mut weights);
+        line(&format!("gate, sigmoid in groups, {rows} × 256"), time(1000, choose), 0, 0);
     }
     let row = floats(49_152);
     line("argmax 49152", time(100, || _ = black_box(logits::argmax(pool, &row))), 4 * row.len(), 0);

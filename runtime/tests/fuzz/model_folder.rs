@@ -98,6 +98,12 @@ fn config() {
         words: &[
             "architectures",
             "MixtralForCausalLM",
+            "Qwen2MoeForCausalLM",
+            "Qwen3MoeForCausalLM",
+            "OlmoeForCausalLM",
+            "Glm4MoeForCausalLM",
+            "MiniMaxM2ForCausalLM",
+            "GptOssForCausalLM",
             "vocab_size",
             "hidden_size",
             "num_attention_heads",
@@ -111,6 +117,23 @@ fn config() {
             "rope_scaling",
             "rope_type",
             "default",
+            "yarn",
+            "factor",
+            "original_max_position_embeddings",
+            "partial_rotary_factor",
+            "rotary_dim",
+            "moe_intermediate_size",
+            "shared_expert_intermediate_size",
+            "n_routed_experts",
+            "n_shared_experts",
+            "n_group",
+            "topk_group",
+            "first_k_dense_replace",
+            "mlp_only_layers",
+            "decoder_sparse_step",
+            "layer_types",
+            "sliding_attention",
+            "full_attention",
             "sliding_window",
             "rms_norm_eps",
             "eos_token_id",
@@ -128,14 +151,14 @@ fn config() {
             Err(error) => error.to_string(),
             Ok(config) => {
                 for layer in &config.layers {
-                    let Mixer::Attention(AttentionPlan { shape, rope }) = &layer.mixer;
+                    let Mixer::Attention(AttentionPlan { shape, rope, .. }) = &layer.mixer;
                     assert!(shape.heads.is_multiple_of(shape.kv_heads) && rope.theta > 0.0);
                     assert!(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= shape.head_dim);
                 }
                 let [experts, per_token] = config.experts();
                 assert!(per_token <= experts && per_token > 0);
                 assert!(config.stop_tokens.iter().all(|token| (*token as usize) < config.vocabulary));
-                assert!(config.servable_context() > 0);
+                assert!(config.context_length > 0);
                 "read".to_owned()
             }
         }
