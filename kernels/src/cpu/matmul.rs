@@ -6,6 +6,7 @@
 mod bytes;
 mod dense;
 mod split;
+pub(crate) mod tile;
 
 use half::bf16;
 

@@ -1,11 +1,11 @@
 //! The list of cases, and the ops on rows and elements.
 
-use coterie_kernels::cpu::attention::Shape;
+use coterie_kernels::cpu::attention::{Shape, latent};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::{activation, gate, logits, moe, norm, rope};
 
 use super::random::Random;
-use super::{attention, products};
+use super::{attention, latent as latents, products};
 
 /// Runs an op on a pool and returns what it wrote.
 pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
@@ -63,6 +63,10 @@ pub fn all() -> Vec<Case> {
     {
         cases.push(attention::paged(Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11 }));
     }
+    for (latent, rope, heads, block_size) in [(512, 64, 17, 16), (20, 6, 3, 32), (7, 1, 1, 16), (64, 2, 50, 16)] {
+        cases.push(latents::paged(latent::Shape { heads, latent, rope, block_size, scale: 0.11 }));
+    }
+    cases.extend([latents::cut(1, 5, 3, 2), latents::cut(90, 7, 40, 24)]);
     cases
 }
 
