@@ -43,7 +43,15 @@ fn absorbing_the_matrices_changes_nothing() {
     for (at, attended) in attended.chunks(latent).enumerate() {
         let (token, head) = (at / heads, at % heads);
         let mut ours = vec![f32::NAN; value];
-        matmul::f32(&pool, &mut ours, attended, &uv[head * value * latent..][..value * latent], 1, value, latent);
+        matmul::f32(
+            &pool,
+            &mut ours,
+            attended,
+            &uv[head * value * latent..][..value * latent],
+            1,
+            value,
+            latent,
+        );
         let from_latent = |w: &[f32], row: usize, p: usize| -> f64 {
             (0..latent).map(|c| wide(w[row * latent + c]) * wide(latents[p * latent + c])).sum()
         };

@@ -63,7 +63,9 @@ pub fn all() -> Vec<Case> {
     {
         cases.push(attention::paged(Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11 }));
     }
-    for (latent, rope, heads, block_size) in [(512, 64, 17, 16), (20, 6, 3, 32), (7, 1, 1, 16), (64, 2, 50, 16)] {
+    for (latent, rope, heads, block_size) in
+        [(512, 64, 17, 16), (20, 6, 3, 32), (7, 1, 1, 16), (64, 2, 50, 16)]
+    {
         cases.push(latents::paged(latent::Shape { heads, latent, rope, block_size, scale: 0.11 }));
     }
     cases.extend([latents::cut(1, 5, 3, 2), latents::cut(90, 7, 40, 24)]);

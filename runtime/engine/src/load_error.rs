@@ -138,7 +138,7 @@ pub enum LoadError {
         found: Vec<usize>,
     },
     /// A tensor's number format cannot be used.
-    #[error("{}: tensor {tensor:?} holds {found}, but weights must be BF16, F16 or F32", path.display())]
+    #[error("{}: tensor {tensor:?} holds {found}, but weights must be BF16, F16, F32, or matrices of F8_E4M3", path.display())]
     WrongDtype {
         /// The file.
         path: PathBuf,
@@ -146,6 +146,17 @@ pub enum LoadError {
         tensor: String,
         /// Its format, as the file spells it.
         found: String,
+    },
+    /// A matrix is in fp8, but of which size its blocks are nobody says.
+    #[error(
+        "{}: tensor {tensor:?} holds F8_E4M3, but config.json has no quantization_config.weight_block_size, by which its scales are found; other forms of fp8 are not read",
+        path.display()
+    )]
+    NoFp8Blocks {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
     },
     /// A longer context was asked for than the model has.
     #[error(

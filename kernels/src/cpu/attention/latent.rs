@@ -43,13 +43,7 @@ impl Shape {
 
 /// The specification, for one row and head that sees `keys` tokens: [`attention::reference`](super::reference), but
 /// that a score is summed up as the products of [`matmul`](super::super::matmul) are.
-pub fn reference(
-    out: &mut [f32],
-    q: &[f32],
-    row: impl Fn(usize, usize) -> f32,
-    keys: usize,
-    scale: f32,
-) {
+pub fn reference(out: &mut [f32], q: &[f32], row: impl Fn(usize, usize) -> f32, keys: usize, scale: f32) {
     let score = |p| {
         let mut lanes = [0.0f32; LANES];
         q.iter().enumerate().for_each(|(d, q)| lanes[d % LANES] = q.mul_add(row(p, d), lanes[d % LANES]));

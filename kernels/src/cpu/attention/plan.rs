@@ -36,13 +36,7 @@ pub(crate) struct Partials {
 }
 
 impl Partials {
-    pub(super) fn plan(
-        &mut self,
-        sequences: &[Sequence<'_>],
-        shape: &Shape,
-        layout: Layout,
-        threads: usize,
-    ) {
+    pub(super) fn plan(&mut self, sequences: &[Sequence<'_>], shape: &Shape, layout: Layout, threads: usize) {
         self.units.clear();
         self.pieces.clear();
         for (index, sequence) in sequences.iter().enumerate() {

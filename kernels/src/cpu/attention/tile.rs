@@ -3,8 +3,9 @@
 use super::super::lanes::{Kernel, LANES, Lanes};
 use super::{CHUNK, Layout};
 
-/// Keys that stay in the L1 cache while all pairs go over them.
+/// Keys that stay in the L1 cache while all pairs go over them; of values, as many as 32 KiB hold.
 const STRETCH: usize = 64;
+const STRETCH_FLOATS: usize = 8 << 10;
 
 /// The arguments for one unit and chunk.
 pub(super) struct Tile<'a> {
@@ -48,7 +49,7 @@ impl Kernel for Tile<'_> {
                 self.soften::<L>(pair);
             }
             std::ptr::write_bytes(self.values, 0, pairs * self.value_dim);
-            for key in (0..keys).step_by(STRETCH) {
+            for key in (0..keys).step_by(self.value_stretch()) {
                 for pair in (0..pairs).step_by(4) {
                     match pairs - pair {
                         1 => self.value_strip::<L, 1>(pair, key),
@@ -68,6 +69,12 @@ impl Tile<'_> {
     pub(super) fn block(&self, key: usize) -> (usize, usize) {
         let position = self.start + key;
         (self.blocks[position / self.block_size] as usize * self.block_len, position % self.block_size)
+    }
+
+    /// Keys whose values stay in the L1 cache while all pairs go over them.
+    #[inline(always)]
+    fn value_stretch(&self) -> usize {
+        (STRETCH_FLOATS / self.value_dim).clamp(LANES, STRETCH)
     }
 
     /// Scores of all pairs for all keys.
@@ -174,10 +181,14 @@ impl Tile<'_> {
     unsafe fn value_strip<L: Lanes, const M: usize>(&self, pair: usize, key: usize) {
         // SAFETY: the caller's.
         unsafe {
-            let end = (key + STRETCH).min(self.seen[pair]);
+            let end = (key + self.value_stretch()).min(self.seen[pair]);
             self.add_values::<L, M>(pair, key, end);
             for pair in pair + 1..pair + M {
-                self.add_values::<L, 1>(pair, key.max(end), (key + STRETCH).min(self.seen[pair]));
+                self.add_values::<L, 1>(
+                    pair,
+                    key.max(end),
+                    (key + self.value_stretch()).min(self.seen[pair]),
+                );
             }
         }
     }

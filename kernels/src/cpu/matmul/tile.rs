@@ -55,7 +55,14 @@ pub(crate) unsafe fn tile8<L: Lanes, W: Element, A: Copy, const M: usize, const 
 
 /// Adds the products of `M` rows and `N` columns along k to their sums.
 #[inline(always)]
-pub(crate) unsafe fn tile<L: Lanes, W: Element, A: Copy, const M: usize, const N: usize, const ASKED: usize>(
+pub(crate) unsafe fn tile<
+    L: Lanes,
+    W: Element,
+    A: Copy,
+    const M: usize,
+    const N: usize,
+    const ASKED: usize,
+>(
     x: *const f32,
     x_stride: usize,
     w: *const W,

@@ -143,7 +143,11 @@ impl Storage for Cpu {
                 Held::Mapped(view)
             }
             (_, _, Dtype::F32) => Held::F32(to_f32(&view)),
-            _ => Held::Bf16(to_bf16(&view).into_owned()),
+            _ => {
+                let values = to_bf16(&self.pool, &view).into_owned();
+                view.forget_pages();
+                Held::Bf16(values)
+            }
         };
         CpuMatrix { outputs, inputs, held }
     }
