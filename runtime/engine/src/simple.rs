@@ -4,6 +4,7 @@
 
 mod attention;
 mod experts;
+mod latent;
 mod math;
 mod widened;
 
@@ -21,6 +22,7 @@ use crate::weights::shard::Checkpoint;
 use attention::attention;
 use coterie_api::launch::Quantization;
 use experts::{feed_forward, moe};
+use latent::latent_attention;
 use math::{add, matvec, rms_norm};
 use std::path::Path;
 use widened::Widened;
@@ -114,6 +116,8 @@ impl Simple {
             let h: Vec<Vec<f32>> = normed(&x, &weights.mixer_norm);
             let mixed = match (&plan.mixer, &weights.mixer) {
                 (Mixer::Attention(plan), MixerWeights::Attention(weights)) => attention(plan, weights, &h),
+                (Mixer::Latent(plan), MixerWeights::Latent(weights)) => latent_attention(plan, weights, &h),
+                _ => unreachable!("weights follow the plan"),
             };
             x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &y, 1.0));
 

@@ -37,6 +37,9 @@ pub trait Storage {
     /// Holds a matrix.
     fn matrix(&self, view: TensorView, role: Role, quantization: Quantization) -> Self::Matrix;
 
+    /// Holds the transpose of a matrix, `[in, out]` of what the view has as `[out, in]`; it is [kept](Role::Kept).
+    fn transposed(&self, view: TensorView) -> Self::Matrix;
+
     /// Holds a vector, widened to f32.
     fn vector(&self, view: TensorView) -> Self::Vector;
 }
@@ -122,6 +125,12 @@ impl<'a, S: Storage> Loader<'a, S> {
     pub fn hold(&self, view: TensorView, role: Role) -> S::Matrix {
         self.count(&view);
         self.storage.matrix(view, role, self.quantization)
+    }
+
+    /// Holds the transpose of a matrix that is a whole tensor or part of one.
+    pub fn hold_transposed(&self, view: TensorView) -> S::Matrix {
+        self.count(&view);
+        self.storage.transposed(view)
     }
 
     fn count(&self, view: &TensorView) {

@@ -1,6 +1,6 @@
 //! The CPU: tensors in ordinary memory, matrices where the files are mapped, operations from `coterie-kernels`.
 
-use crate::backend::{AttentionShape, Backend, Choice};
+use crate::backend::{AttentionShape, Backend, Choice, LatentShape};
 use crate::batch::Batch;
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
@@ -11,11 +11,12 @@ use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
+use coterie_kernels::cpu::attention::latent;
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::moe::Job;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
-use coterie_kernels::cpu::{activation, attention, gate, logits, moe, norm, rope};
+use coterie_kernels::cpu::{activation, attention, gate, heads, logits, moe, norm, rope};
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 use std::cell::RefCell;
@@ -153,15 +154,42 @@ impl Storage for Cpu {
         CpuMatrix { outputs, inputs, held }
     }
 
+    fn transposed(&self, view: TensorView) -> CpuMatrix {
+        let (inputs, outputs) = (view.shape()[0], view.shape()[1]);
+        let held = match view.dtype() {
+            Dtype::F32 => Held::F32(transpose(&to_f32(&view), outputs)),
+            _ => Held::Bf16(transpose(&to_bf16(&self.pool, &view), outputs)),
+        };
+        view.forget_pages();
+        CpuMatrix { outputs, inputs, held }
+    }
+
     fn vector(&self, view: TensorView) -> Vec<f32> {
         to_f32(&view)
     }
+}
+
+/// The columns of `values`, rows of `columns`, one behind the other.
+fn transpose<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns)).copied().collect()
 }
 
 /// One layer's keys and values, each `[blocks, kv_heads, block size, head_dim]`.
 pub struct CpuKvBlocks {
     keys: MmapMut,
     values: MmapMut,
+}
+
+/// One layer's `[blocks, block size, latent + rope]`.
+pub struct CpuLatentBlocks(MmapMut);
+
+/// Zeroed memory for `blocks` blocks of so many bytes a token.
+fn block_memory(blocks: usize, bytes_per_token: usize) -> Result<MmapMut, LoadError> {
+    let bytes = (blocks * BLOCK_SIZE).checked_mul(bytes_per_token).filter(|n| *n > 0);
+    let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
+    // Anonymous pages are zero and cost nothing until they are written.
+    let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+    map.map_err(|source| LoadError::NoMemory { bytes, source })
 }
 
 /// The rotary embedding's table. It grows to the largest position seen, by doubling: its size follows the contexts
@@ -205,6 +233,7 @@ fn kernel_shape(shape: &AttentionShape) -> attention::Shape {
 impl Backend for Cpu {
     type Tensor = CpuTensor;
     type KvBlocks = CpuKvBlocks;
+    type LatentBlocks = CpuLatentBlocks;
     type Rope = Rc<CpuRope>;
     type Batch<'a> = CpuBatch<'a>;
 
@@ -219,14 +248,12 @@ impl Backend for Cpu {
     }
 
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<CpuKvBlocks, LoadError> {
-        let bytes = (blocks * BLOCK_SIZE).checked_mul(shape.bytes_per_token() / 2).filter(|n| *n > 0);
-        let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
-        let map = || {
-            // Anonymous pages are zero and cost nothing until they are written.
-            let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
-            map.map_err(|source| LoadError::NoMemory { bytes, source })
-        };
-        Ok(CpuKvBlocks { keys: map()?, values: map()? })
+        let half = || block_memory(blocks, shape.bytes_per_token() / 2);
+        Ok(CpuKvBlocks { keys: half()?, values: half()? })
+    }
+
+    fn latent_blocks(&self, shape: &LatentShape, blocks: usize) -> Result<CpuLatentBlocks, LoadError> {
+        Ok(CpuLatentBlocks(block_memory(blocks, shape.bytes_per_token())?))
     }
 
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Rc<CpuRope> {
@@ -276,6 +303,54 @@ impl Backend for Cpu {
         attention::kv_store(&self.pool, keys, values, k.values(), v.values(), &batch.batch.slots, &shape);
         let mut out = self.tensor(q.rows, q.width);
         attention::paged(&self.pool, out.values_mut(), q.values(), keys, values, &batch.sequences, &shape);
+        out
+    }
+
+    fn split(&self, x: &CpuTensor, width: usize, first: usize) -> [CpuTensor; 2] {
+        [(0, first), (first, width - first)].map(|(from, dim)| {
+            let mut out = self.tensor(x.rows, x.width / width * dim);
+            heads::part(&self.pool, out.values_mut(), x.values(), width, from, dim);
+            out
+        })
+    }
+
+    fn join(&self, a: &CpuTensor, b: &CpuTensor, heads: usize) -> CpuTensor {
+        let mut out = self.tensor(a.rows, a.width + b.width);
+        let dims = [a.width / heads, b.width / heads];
+        heads::join(&self.pool, out.values_mut(), [a.values(), b.values()], dims);
+        out
+    }
+
+    fn per_head(&self, x: &CpuTensor, w: &[CpuMatrix]) -> CpuTensor {
+        let (rows, heads, inputs, outputs) = (x.rows, w.len(), w[0].inputs, w[0].outputs);
+        let mut out = self.tensor(rows, heads * outputs);
+        // A product's rows lie one behind the other: head by head.
+        let mut by_head = self.tensor(heads * rows, inputs);
+        heads::swap(&self.pool, by_head.values_mut(), x.values(), rows, heads, inputs);
+        let mut answers = self.tensor(heads * rows, outputs);
+        let xs = by_head.values().chunks_exact(rows * inputs);
+        let outs = answers.values_mut().chunks_exact_mut(rows * outputs);
+        let jobs = outs.zip(xs).zip(w).map(|((out, x), w)| Job { out, x, w: w.view(), m: rows });
+        moe::grouped(&self.pool, &mut jobs.collect::<Vec<_>>());
+        heads::swap(&self.pool, out.values_mut(), answers.values(), heads, rows, outputs);
+        out
+    }
+
+    fn attend_latent(
+        &self,
+        q: &CpuTensor,
+        latent: &CpuTensor,
+        key: &CpuTensor,
+        cache: &mut CpuLatentBlocks,
+        batch: &CpuBatch<'_>,
+        shape: &LatentShape,
+    ) -> CpuTensor {
+        let LatentShape { heads, latent: width, rope, scale } = *shape;
+        let shape = latent::Shape { heads, latent: width, rope, block_size: BLOCK_SIZE, scale };
+        let cache: &mut [f32] = bytemuck::cast_slice_mut(&mut cache.0);
+        latent::store(cache, latent.values(), key.values(), &batch.batch.slots, &shape);
+        let mut out = self.tensor(q.rows, heads * width);
+        latent::paged(&self.pool, out.values_mut(), q.values(), cache, &batch.sequences, &shape);
         out
     }
 

@@ -8,6 +8,7 @@ use crate::model::config::Config;
 use crate::model::config::plan::{LayerPlan, Mixer, Mlp};
 use crate::model::decoder::Ropes;
 use crate::model::experts::load_moe;
+use crate::model::latent::{LatentAttention, LatentWeights};
 use crate::moe::Moe;
 use crate::moe::expert::{Expert, LayerExperts};
 use crate::moe::ranks::LayerRanks;
@@ -40,6 +41,8 @@ pub struct LayerWeights<S: Storage> {
 pub enum MixerWeights<S: Storage> {
     /// Attention with grouped query heads.
     Attention(AttentionWeights<S>),
+    /// Latent attention.
+    Latent(LatentWeights<S>),
 }
 
 /// The weights of an [`Mlp`].
@@ -68,6 +71,10 @@ impl<S: Storage> LayerWeights<S> {
                 Mixer::Attention(plan) => {
                     let attention = format!("{layer}.self_attn");
                     MixerWeights::Attention(AttentionWeights::load(loader, &attention, hidden, plan)?)
+                }
+                Mixer::Latent(plan) => {
+                    let attention = format!("{layer}.self_attn");
+                    MixerWeights::Latent(LatentWeights::load(loader, &attention, hidden, plan)?)
                 }
             },
             mlp_norm: norm("post_attention_layernorm")?,
@@ -124,12 +131,18 @@ impl<B: Backend + 'static> DecoderLayer<B> {
         B::Rope: Clone,
     {
         let LayerWeights { mixer_norm, mixer, mlp_norm, mlp } = weights;
-        let mixer = match (&plan.mixer, mixer) {
+        let mixer: Box<dyn TokenMixer<B>> = match (&plan.mixer, mixer) {
             (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
                 let rope = ropes.get(backend, &plan.rope, plan.shape.head_dim);
                 let cache = backend.kv_blocks(&plan.shape, blocks)?;
                 Box::new(Attention { weights, shape: plan.shape, rope, cache })
             }
+            (Mixer::Latent(plan), MixerWeights::Latent(weights)) => {
+                let rope = ropes.get(backend, &plan.rope, plan.shape.rope);
+                let cache = backend.latent_blocks(&plan.shape, blocks)?;
+                Box::new(LatentAttention { weights, plan: plan.clone(), rope, cache })
+            }
+            _ => unreachable!("weights follow the plan"),
         };
         Ok(DecoderLayer { mixer_norm, mixer, mlp_norm, mlp, ranks, eps })
     }

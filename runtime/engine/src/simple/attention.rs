@@ -37,7 +37,7 @@ pub fn attention(plan: &AttentionPlan, weights: &AttentionWeights<Widened>, x: &
 }
 
 /// Turns the pairs (i, i + rotary_dim / 2) of one head.
-fn rotate(plan: &RopePlan, head: &mut [f32], position: usize) {
+pub fn rotate(plan: &RopePlan, head: &mut [f32], position: usize) {
     let half = plan.rotary_dim / 2;
     for i in 0..half {
         let frequency = plan.theta.powf(-(i as f64) / half as f64) as f32;

@@ -16,6 +16,11 @@ impl Storage for Widened {
         to_f32(&view)
     }
 
+    fn transposed(&self, view: TensorView) -> Vec<f32> {
+        let (values, columns) = (to_f32(&view), view.shape()[1]);
+        (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns)).copied().collect()
+    }
+
     fn vector(&self, view: TensorView) -> Vec<f32> {
         to_f32(&view)
     }

@@ -56,6 +56,10 @@ impl Storage for Tally {
         }
     }
 
+    fn transposed(&self, view: TensorView) {
+        self.matrix(view, Role::Kept, Quantization::None);
+    }
+
     fn vector(&self, view: TensorView) {
         add(&self.values, view.values());
         add(&self.bytes, view.values() * size_of::<f32>());

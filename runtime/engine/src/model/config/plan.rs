@@ -1,6 +1,6 @@
 //! What a layer computes, as numbers and choices: the description that engine and slow loop alike interpret.
 
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, LatentShape};
 
 /// One decoder layer: norm, mixer, residual, norm, feed-forward network, residual.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct LayerPlan {
 pub enum Mixer {
     /// Keys and values of every token, shared by groups of query heads.
     Attention(AttentionPlan),
+    /// One compressed latent of every token, shared by all heads.
+    Latent(LatentPlan),
 }
 
 /// Attention with grouped query heads.
@@ -25,6 +27,23 @@ pub struct AttentionPlan {
     pub shape: AttentionShape,
     /// How queries and keys are turned by position.
     pub rope: RopePlan,
+}
+
+/// Multi-head latent attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentPlan {
+    /// Heads, and what is remembered of a token.
+    pub shape: LatentShape,
+    /// Values of a head's query and key that are not rotated; the rotated ones come behind them.
+    pub nope: usize,
+    /// Values of a head's value.
+    pub value: usize,
+    /// Width of the latent that queries are made from, if they are.
+    pub q_latent: Option<usize>,
+    /// How the rotated values are turned.
+    pub rope: RopePlan,
+    /// Added to the mean square in the norms of latents.
+    pub eps: f32,
 }
 
 /// A rotary embedding.
