@@ -46,6 +46,10 @@ class Family:
         """Those by which a gate chooses from its logits, `[rows, experts]`, a better one being larger."""
         return logits
 
+    def group_scores(self, grouped):
+        """Those by which groups are chosen from scores `[rows, groups, experts of a group]`."""
+        return grouped.topk(2, dim=-1).values.sum(-1)
+
     def groups(self, config):
         """How many groups of experts there are, and how many of them a token may use."""
         return 1, 1
@@ -175,7 +179,7 @@ class Gates:
             scores = self.family.gate_scores(gate, inputs, logits)
             if kept < groups:
                 grouped = scores.view(len(scores), groups, -1)
-                best = grouped.topk(2, dim=-1).values.sum(-1)
+                best = self.family.group_scores(grouped)
                 ranked = best.sort(-1, descending=True)
                 near(ranked.values, kept)
                 mask = torch.ones_like(best).scatter(1, ranked.indices[:, :kept], 0).bool()
