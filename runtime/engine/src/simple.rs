@@ -109,6 +109,10 @@ impl Simple {
     pub fn logits(&self, tokens: &[u32]) -> Rows {
         let Config { hidden, rms_norm_eps: eps, .. } = self.config;
         let DecoderWeights { embedding, layers, norm, head } = &self.weights;
+        let after = |y: Vec<f32>, norm: &Option<Vec<f32>>| match norm {
+            Some(norm) => rms_norm(&y, norm, eps),
+            None => y,
+        };
         let embed = |token: &u32| embedding[*token as usize * hidden..][..hidden].to_vec();
         let mut x: Vec<Vec<f32>> = tokens.iter().map(embed).collect();
         for (plan, weights) in self.config.layers.iter().zip(layers) {
@@ -119,7 +123,7 @@ impl Simple {
                 (Mixer::Latent(plan), MixerWeights::Latent(weights)) => latent_attention(plan, weights, &h),
                 _ => unreachable!("weights follow the plan"),
             };
-            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &y, 1.0));
+            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &after(y, &weights.mixed_norm), 1.0));
 
             let h: Vec<Vec<f32>> = normed(&x, &weights.mlp_norm);
             for (x, h) in x.iter_mut().zip(h) {
@@ -128,7 +132,7 @@ impl Simple {
                     (_, MlpWeights::Dense(weights)) => feed_forward(weights, &h),
                     (Mlp::Dense { .. }, MlpWeights::Moe(_)) => unreachable!("weights follow the plan"),
                 };
-                add(x, &answer, 1.0);
+                add(x, &after(answer, &weights.answer_norm), 1.0);
             }
         }
         let head = head.as_ref().unwrap_or(embedding);

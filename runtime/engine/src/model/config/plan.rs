@@ -9,6 +9,8 @@ pub struct LayerPlan {
     pub mixer: Mixer,
     /// What each token does by itself.
     pub mlp: Mlp,
+    /// How both come back to the residual stream.
+    pub residual: Residual,
 }
 
 /// How the tokens of a sequence see each other.
@@ -18,6 +20,15 @@ pub enum Mixer {
     Attention(AttentionPlan),
     /// One compressed latent of every token, shared by all heads.
     Latent(LatentPlan),
+}
+
+/// How a part of a layer, f, comes back to the residual stream x.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Residual {
+    /// `x + f(norm(x))`
+    Plain,
+    /// `x + norm(f(norm(x)))`
+    Sandwich,
 }
 
 /// Attention with grouped query heads.
