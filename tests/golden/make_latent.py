@@ -7,9 +7,12 @@ with HuggingFace transformers, Pangu Ultra MoE's with the equations in pangu.py.
 
 import json
 
+import numpy
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+
+from transformers.modeling_layers import MtpModel
 
 import pangu
 from reference import Family, fill, main
@@ -58,8 +61,52 @@ class DeepSeekV2(DeepSeek):
 
 
 class DeepSeekV3(DeepSeek):
+    def make(self, folder, case, seed):
+        model = super().make(folder, case, seed)
+        if model.config.num_mtp_layers:
+            model.draft = make_draft(folder, model, seed)
+        return model
+
     def gate_scores(self, gate, inputs, logits):
         return logits.sigmoid() + gate.e_score_correction_bias
+
+    @torch.no_grad()
+    def more(self, model, tokens):
+        """What the draft module says to the token after the next, of all tokens but the last."""
+        if len(tokens) == 1 or not model.config.num_mtp_layers:
+            return {}
+        tokens = torch.tensor([tokens])
+        seen = model.model(tokens, use_cache=False).last_hidden_state[:, :-1]
+        positions = torch.arange(1, tokens.shape[1])[None]
+        drafted = model.draft[0].forward_layer(0, seen, positions, None, input_ids=tokens[:, 1:])
+        return {"draft_logprobs": model.lm_head(drafted)[0].log_softmax(-1)}
+
+
+def make_draft(folder, model, seed):
+    """A random module that guesses ahead (multi-token prediction), its tensors as those of one layer more. In a list,
+    so that the model does not take it for its own."""
+    layer = model.config.num_hidden_layers
+    draft = MtpModel(model, 1).eval()
+    stream = numpy.random.Generator(numpy.random.PCG64([seed, 2]))
+    tensors = {}
+    for name, values in sorted(draft.layers[0].state_dict().items()):
+        random = 0.3 * stream.standard_normal(tuple(values.shape)) + (1.0 if "norm" in name else 0.0)
+        values.copy_(torch.from_numpy(random).to(torch.bfloat16))
+        name = name.removeprefix("mtp_block.").replace("post_norm.", "shared_head.norm.")
+        if name.endswith("experts.gate_up_proj"):
+            for expert, both in enumerate(values):
+                gate, up = both.chunk(2)
+                tensors[f"mlp.experts.{expert}.gate_proj.weight"] = gate
+                tensors[f"mlp.experts.{expert}.up_proj.weight"] = up
+        elif name.endswith("experts.down_proj"):
+            tensors |= {f"mlp.experts.{expert}.down_proj.weight": down for expert, down in enumerate(values)}
+        else:
+            tensors[name] = values
+    tensors |= {"embed_tokens.weight": model.get_input_embeddings().weight, "shared_head.head.weight": model.lm_head.weight}
+    tensors = {f"model.layers.{layer}.{name}": t.to(torch.bfloat16).clone() for name, t in tensors.items()}
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | tensors, path, metadata={"format": "pt"})
+    return [draft]
 
 
 def write_old_config(path):
@@ -157,6 +204,14 @@ V3 = DeepSeekV3(
             moe_intermediate_size=28, n_shared_experts=1, intermediate_size=36, first_k_dense_replace=0, n_group=1,
             topk_group=1, norm_topk_prob=False, routed_scaling_factor=0.8, num_mtp_layers=0, vocab_size=90,
             rms_norm_eps=1e-6, tie_word_embeddings=False, fp8=(20, 12), rope={"rope_theta": 1e5},
+        ),
+        # With a module that guesses ahead.
+        "draft": dict(
+            seed=8600, hidden_size=44, num_hidden_layers=2, num_attention_heads=3, q_lora_rank=20, kv_lora_rank=18,
+            qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=8, n_routed_experts=6, num_experts_per_tok=2,
+            moe_intermediate_size=16, n_shared_experts=1, intermediate_size=30, first_k_dense_replace=1, n_group=2,
+            topk_group=1, routed_scaling_factor=1.5, num_mtp_layers=1, vocab_size=61, rms_norm_eps=1e-6,
+            tie_word_embeddings=False, rope={"rope_theta": 1e4},
         ),
     },
 )

@@ -46,6 +46,10 @@ class Family:
         """Those by which a gate chooses from its logits, `[rows, experts]`, a better one being larger."""
         return logits
 
+    def more(self, model, tokens):
+        """Further golden tensors of a prompt, by name."""
+        return {}
+
     def group_scores(self, grouped):
         """Those by which groups are chosen from scores `[rows, groups, experts of a group]`."""
         return grouped.topk(2, dim=-1).values.sum(-1)
@@ -130,6 +134,7 @@ def evaluate(family, model, seed):
                 raise NearTie
             sequence.append(int(best.indices[0]))
         tensors[f"{index}.logprobs"] = prompt_logprobs
+        tensors |= {f"{index}.{name}": values for name, values in family.more(model, tokens).items()}
         tensors[f"{index}.greedy_logprobs"] = logprobs[len(tokens) - 1 :].contiguous()
         prompts.append(
             {
