@@ -5,9 +5,10 @@
 //!
 //! Cache layout: `[block, block_size, latent + rope]`.
 
+use super::super::disjoint::Disjoint;
 use super::super::lanes::{LANES, tree_sum};
 use super::super::pool::Pool;
-use super::{Layout, Sequence, attend, attend_reference, check_sequences};
+use super::{Layout, Sequence, attend, attend_reference, check_sequences, unit};
 
 /// Sizes of a latent attention layer and its cache.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,7 @@ impl Shape {
 
     fn grouped(&self) -> super::Shape {
         let Shape { heads, block_size, scale, .. } = *self;
-        super::Shape { q_heads: heads, kv_heads: 1, head_dim: self.width(), block_size, scale }
+        super::Shape { q_heads: heads, kv_heads: 1, head_dim: self.width(), block_size, scale, window: None }
     }
 }
 
@@ -49,7 +50,7 @@ pub fn reference(out: &mut [f32], q: &[f32], row: impl Fn(usize, usize) -> f32, 
         q.iter().enumerate().for_each(|(d, q)| lanes[d % LANES] = q.mul_add(row(p, d), lanes[d % LANES]));
         tree_sum(lanes) * scale
     };
-    attend_reference(out, score, &row, keys);
+    attend_reference(out, score, &row, 0..keys, None);
 }
 
 /// Writes rows of `latent`, `[rows, latent]`, and `rope`, `[rows, rope]`, into the cache, row i at `slots[i]`.
@@ -85,7 +86,9 @@ pub fn paged(
     let row = heads * shape.width();
     assert!(row > 0 && q.len().is_multiple_of(row), "q is [rows, heads, latent + rope]");
     assert_eq!(out.len(), q.len() / row * heads * latent, "out is [rows, heads, latent]");
-    let grouped = shape.grouped();
-    check_sequences(q, cache, sequences, &grouped);
-    attend(pool, out, q, [cache; 2], sequences, &grouped, Layout::Rows { value_dim: latent });
+    let shape = &shape.grouped();
+    check_sequences(q, cache, sequences, shape);
+    let (out, layout) = (&Disjoint::new(out, latent), Layout::Rows { value_dim: latent });
+    let (k_cache, v_cache, sinks, isa) = (cache, cache, None, pool.isa());
+    attend(pool, &unit::Call { q, k_cache, v_cache, sinks, sequences, shape, layout, out, isa });
 }

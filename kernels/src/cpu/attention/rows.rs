@@ -6,12 +6,12 @@ use super::CHUNK;
 use super::tile::Tile;
 
 impl Tile<'_> {
-    /// Scores of all pairs for all keys, and for those behind that fill up the last eight.
+    /// Scores of all pairs for keys `start..keys`, and for those behind that fill up the last eight.
     #[inline(always)]
-    pub(super) unsafe fn score_rows<L: Lanes>(&self, keys: usize) {
+    pub(super) unsafe fn score_rows<L: Lanes>(&self, start: usize, keys: usize) {
         // SAFETY: the caller's; eight keys at a multiple of eight lie within one block.
         unsafe {
-            for key in (0..keys).step_by(PANEL) {
+            for key in (start..keys).step_by(PANEL) {
                 for pair in (0..self.q.len()).step_by(STRIP) {
                     let strip = STRIP.min(self.q.len() - pair);
                     if self.seen[pair + strip - 1] <= key {

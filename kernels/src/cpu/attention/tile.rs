@@ -11,7 +11,9 @@ const STRETCH_FLOATS: usize = 8 << 10;
 pub(super) struct Tile<'a> {
     /// Per pair.
     pub(super) q: &'a [*const f32],
-    /// Keys of the chunk that each pair sees, never fewer for a later pair.
+    /// Keys of the chunk that each pair does not see any more, never fewer for a later pair.
+    pub(super) first: &'a [usize],
+    /// End of the keys of the chunk that each pair sees, never earlier for a later pair.
     pub(super) seen: &'a [usize],
     pub(super) blocks: &'a [u32],
     /// Position of the chunk's first key.
@@ -39,17 +41,17 @@ impl Kernel for Tile<'_> {
         // SAFETY: the caller's.
         unsafe {
             let pairs = self.q.len();
-            let keys = self.seen[pairs - 1];
+            let (start, keys) = (self.first[0] / STRETCH * STRETCH, self.seen[pairs - 1]);
             // No closures here: they would not inherit the instruction set.
             match self.layout {
-                Layout::Apart => self.score_all::<L>(keys),
-                Layout::Rows { .. } => self.score_rows::<L>(keys),
+                Layout::Apart => self.score_all::<L>(start, keys),
+                Layout::Rows { .. } => self.score_rows::<L>(start, keys),
             }
             for pair in 0..pairs {
                 self.soften::<L>(pair);
             }
             std::ptr::write_bytes(self.values, 0, pairs * self.value_dim);
-            for key in (0..keys).step_by(self.value_stretch()) {
+            for key in (start..keys).step_by(self.value_stretch()) {
                 for pair in (0..pairs).step_by(4) {
                     match pairs - pair {
                         1 => self.value_strip::<L, 1>(pair, key),
@@ -77,13 +79,13 @@ impl Tile<'_> {
         (STRETCH_FLOATS / self.value_dim).clamp(LANES, STRETCH)
     }
 
-    /// Scores of all pairs for all keys.
+    /// Scores of all pairs for keys `start..keys`.
     #[inline(always)]
-    unsafe fn score_all<L: Lanes>(&self, keys: usize) {
+    unsafe fn score_all<L: Lanes>(&self, start: usize, keys: usize) {
         // SAFETY: the caller's.
         unsafe {
             let pairs = self.q.len();
-            for key in (0..keys).step_by(STRETCH) {
+            for key in (start..keys).step_by(STRETCH) {
                 for pair in (0..pairs).step_by(4) {
                     match pairs - pair {
                         1 => self.score_strip::<L, 1>(pair, key, keys),
@@ -156,6 +158,9 @@ impl Tile<'_> {
             let seen = self.seen[pair];
             let scores = self.scores.add(pair * CHUNK);
             let whole = seen - seen % LANES;
+            for i in 0..self.first[pair] {
+                *scores.add(i) = f32::NEG_INFINITY;
+            }
             for i in seen..seen.next_multiple_of(LANES) {
                 *scores.add(i) = f32::NEG_INFINITY; // weight 0
             }

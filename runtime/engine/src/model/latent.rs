@@ -10,6 +10,7 @@ use crate::backend::{Backend, LatentShape};
 use crate::load_error::LoadError;
 use crate::model::config::plan::LatentPlan;
 use crate::model::layer::TokenMixer;
+use crate::weights::written::Written;
 use crate::weights::{Loader, Role, Storage};
 
 /// The projections of one layer.
@@ -73,8 +74,11 @@ impl<S: Storage> LatentWeights<S> {
         let both = loader.tensor(&name("kv_b_proj"), &[heads * (nope + value), latent])?;
         let rows = |from, count| both.rows(from..from + count, &[count, latent]);
         let first = |head| head * (nope + value);
-        let keys = (0..heads).map(|head| loader.hold_transposed(rows(first(head), nope)));
-        let values = (0..heads).map(|head| loader.hold(rows(first(head) + nope, value), Role::Kept));
+        let key =
+            |head| Written::Columns { view: rows(first(head), nope), outputs: latent, first: 0, step: 1 };
+        let keys = (0..heads).map(|head| loader.hold(key(head), Role::Kept));
+        let values = (0..heads).map(|head| Written::Rows(rows(first(head) + nope, value)));
+        let values = values.map(|value| loader.hold(value, Role::Kept));
         Ok(LatentWeights {
             q,
             kv,

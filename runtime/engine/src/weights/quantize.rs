@@ -7,6 +7,7 @@
 
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
+use crate::weights::written::Written;
 use coterie_kernels::cpu::fp8;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
@@ -48,10 +49,10 @@ pub fn to_bf16<'a>(pool: &Pool, view: &'a TensorView) -> Cow<'a, [bf16]> {
     }
 }
 
-/// The matrix `[out, in]` in int8, made on all threads; the file's pages are given back.
-pub fn to_int8(pool: &Pool, view: &TensorView) -> Int8 {
-    let (outputs, inputs) = (view.shape()[0], view.shape()[1]);
-    let quantized = Int8::quantize_bf16(pool, &to_bf16(pool, view), outputs, inputs);
-    view.forget_pages();
+/// The matrix in int8, made on all threads; the file's pages are given back.
+pub fn to_int8(pool: &Pool, written: &Written) -> Int8 {
+    let [outputs, inputs] = written.shape();
+    let quantized = Int8::quantize_bf16(pool, &written.to_bf16(pool), outputs, inputs);
+    written.forget_pages();
     quantized
 }

@@ -80,7 +80,7 @@ impl TensorView {
         &self.name
     }
 
-    /// How its values are written; never [`Dtype::Other`].
+    /// How its values are written; [`Dtype::Other`] only if they are packed.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -123,9 +123,9 @@ impl TensorView {
         TensorView { bytes, shape: shape.to_vec(), scales, ..self.clone() }
     }
 
-    fn wrong_dtype(&self) -> LoadError {
+    fn wrong_dtype(&self, expected: &'static str) -> LoadError {
         let (path, tensor) = (self.shard.path.clone(), self.name.clone());
-        LoadError::WrongDtype { path, tensor, found: self.dtype.to_string() }
+        LoadError::WrongDtype { path, tensor, found: self.dtype.to_string(), expected }
     }
 
     /// Reads the bytes into memory now, in order, instead of page by page when they are first used.
@@ -223,33 +223,43 @@ impl Checkpoint {
     /// The tensor `name`, which must have `shape` and a number format that weights may have. A matrix in fp8 comes with
     /// the scales of its blocks, which `{name}_scale_inv` holds (it is what values are multiplied with).
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        let view = self.find(name, shape)?;
+        let view =
+            self.find(name, shape, |dtype| !matches!(dtype, Dtype::Other(..)), "BF16, F16, F32 or F8_E4M3")?;
         if view.dtype != Dtype::Fp8 {
             return Ok(view);
         }
-        let &[rows, columns] = shape else { return Err(view.wrong_dtype()) };
+        let &[rows, columns] = shape else { return Err(view.wrong_dtype("BF16, F16 or F32")) };
         let (path, tensor) = (|| view.shard.path.clone(), || name.to_owned());
         let block =
             self.fp8_block.ok_or_else(|| LoadError::NoFp8Blocks { path: path(), tensor: tensor() })?;
         let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
-        let scales = self.find(&format!("{name}_scale_inv"), &expected)?;
-        if scales.dtype == Dtype::Fp8 {
-            return Err(scales.wrong_dtype());
-        }
+        let wide = |dtype| !matches!(dtype, Dtype::Other(..) | Dtype::Fp8);
+        let scales = self.find(&format!("{name}_scale_inv"), &expected, wide, "BF16, F16 or F32")?;
         let scales = BlockScales::new(to_f32(&scales), block, columns);
         Ok(TensorView { scales: Some(scales), ..view })
     }
 
+    /// The tensor `name` of packed values, which must be bytes of `shape`.
+    pub fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        self.find(name, shape, |dtype| matches!(dtype, Dtype::Other("U8", _)), "U8")
+    }
+
     /// The tensor `name` by itself.
-    fn find(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+    fn find(
+        &self,
+        name: &str,
+        shape: &[usize],
+        may_be: impl Fn(Dtype) -> bool,
+        expected: &'static str,
+    ) -> Result<TensorView, LoadError> {
         let Some(&number) = self.tensors.get(name) else {
             return Err(LoadError::MissingTensor { path: self.listing.clone(), tensor: name.to_owned() });
         };
         let shard = self.shards[number].clone();
         let Entry { dtype, shape: found, bytes } = shard.header.tensors[name].clone();
         let view = TensorView { shard, name: name.to_owned(), dtype, shape: found, bytes, scales: None };
-        if let Dtype::Other(..) = dtype {
-            return Err(view.wrong_dtype());
+        if !may_be(dtype) {
+            return Err(view.wrong_dtype(expected));
         }
         if view.shape != shape {
             let (path, tensor) = (view.shard.path.clone(), view.name);

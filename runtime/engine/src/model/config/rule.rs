@@ -43,19 +43,32 @@ pub enum ConfigRule {
         /// The smaller.
         by: usize,
     },
-    /// A token uses more experts than there are.
-    #[error("num_experts_per_tok ({per_token}) is more than num_local_experts ({experts})")]
+    /// A token uses more experts than it may.
+    #[error("num_experts_per_tok ({per_token}) is more than the {experts} experts that a token may use")]
     ExpertsPerToken {
         /// Experts a token uses.
         per_token: usize,
-        /// Experts there are.
+        /// Experts there are, or those in the groups that a token may use.
         experts: usize,
     },
+    /// No layer has experts.
+    #[error("every layer is dense; this build serves models with experts")]
+    NoExperts,
     /// The rotary embedding turns pairs.
-    #[error("head_dim is {head_dim}; it must be even")]
-    OddHead {
-        /// What the file says.
-        head_dim: usize,
+    #[error("{rotary_dim} values of each head are to be rotated; their number must be even")]
+    OddRotary {
+        /// What follows from head_dim, and from rotary_dim or partial_rotary_factor.
+        rotary_dim: usize,
+    },
+    /// A list with an entry for each layer has another length.
+    #[error("{key} has {found} entries, and there are {layers} layers")]
+    ListLength {
+        /// Its key.
+        key: &'static str,
+        /// Its entries.
+        found: usize,
+        /// Layers.
+        layers: usize,
     },
     /// A kind of computation that this build does not do.
     #[error("{key} is {value:?}, which this build does not do; it does {known}")]
