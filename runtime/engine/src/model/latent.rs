@@ -48,7 +48,7 @@ pub enum QueryWeights<S: Storage> {
 impl<S: Storage> LatentWeights<S> {
     /// Loads `{prefix}.kv_a_proj_with_mqa.weight` and its siblings.
     ///
-    /// What makes keys and values from latents is never quantized: it is 0.3 % of DeepSeek-V3's parameters, and an error
+    /// What makes keys and values from latents is never quantized: it is 0.15 % of DeepSeek-V3's parameters, and an error
     /// in it is one in every score. Its int8 form would have to be cut along the other side for keys, too.
     pub fn load(
         loader: &Loader<'_, S>,
