@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from reference import Family, fill, main
+from reference import GATE_MARGIN, Family, fill, main
 
 
 class Grouped(Family):
@@ -19,6 +19,9 @@ class Grouped(Family):
     def __init__(self, name, config, model, cases, correction=None, groups=None):
         self.name, self.config, self.model, self.cases = name, config, model, cases
         self.correction, self.group_keys = correction, groups
+        if correction:
+            # A sigmoid is nowhere steeper than a quarter.
+            self.gate_margin = GATE_MARGIN / 4
 
     def make(self, folder, case, seed):
         shape = dict(self.cases[case])

@@ -25,6 +25,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
         parameters,
         active_parameters: parameters - tally.expert_values.get() + used as u64,
         layers: config.layers.len() as u32,
+        expert_layers: Some(config.expert_layers().count() as u32),
         experts: experts as u32,
         experts_per_token: experts_per_token as u32,
         context_length: config.context_length as u32,
