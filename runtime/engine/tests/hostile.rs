@@ -197,7 +197,8 @@ const FP8: &str = "model.layers.1.self_attn.q_proj.weight";
 fn fp8_without_its_scales() {
     assert!(load(with_fp8(|_, _| {}).path()).is_ok());
     let scales = format!("{FP8}_scale_inv");
-    for config in [json!(null), json!({"quant_method": "fp8"}), json!({"weight_block_size": null})] {
+    let fp8 = |more: Value| json!({"quant_method": "fp8", "weight_block_size": more});
+    for config in [json!(null), json!({"quant_method": "fp8"}), fp8(json!(null))] {
         let dir = with_fp8(|c, _| c["quantization_config"] = config);
         assert!(matches!(refused(dir.path()), LoadError::NoFp8Blocks { tensor, .. } if tensor == FP8));
     }

@@ -1,6 +1,8 @@
 //! Tiny random models of every family, each with what is special about it: configurations, and the tensors that the
 //! published code would look for. Written here a second time, so that the engine's own names are tested.
 
+mod latent;
+
 use crate::tiny_mixtral::{self, Tensor, write};
 use half::bf16;
 use serde_json::{Value, json};
@@ -23,7 +25,7 @@ pub fn configs() -> Vec<(&'static str, Value)> {
     let yarn = json!({
         "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 40
     });
-    vec![
+    let mut configs = vec![
         ("Mixtral", tiny_mixtral::config()),
         (
             "Mixtral with a window",
@@ -80,7 +82,9 @@ pub fn configs() -> Vec<(&'static str, Value)> {
                     "rope_parameters": yarn}),
             ),
         ),
-    ]
+    ];
+    configs.extend(latent::configs());
+    configs
 }
 
 /// Writes a model folder of random tensors.
@@ -120,6 +124,9 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 }
 
 fn layer(config: &Value, l: usize) -> Vec<(String, Vec<usize>)> {
+    if let Some(shapes) = latent::layer(config, l) {
+        return shapes;
+    }
     let n = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let family = config["architectures"][0].as_str().unwrap();
     let (hidden, inter) = (n("hidden_size"), n("intermediate_size"));

@@ -1,4 +1,7 @@
 use super::*;
+
+mod latent;
+
 use crate::model::config::plan::{AttentionPlan, Mixer};
 use serde_json::Value;
 
@@ -10,8 +13,12 @@ const OLD: &str = r#"{"architectures": ["MixtralForCausalLM"], "vocab_size": 64,
 
 /// The good config with some keys replaced.
 fn read(changes: &[(&str, Value)]) -> Result<Config, LoadError> {
+    read_changed(OLD, changes)
+}
+
+fn read_changed(good: &str, changes: &[(&str, Value)]) -> Result<Config, LoadError> {
     let dir = tempfile::tempdir().unwrap();
-    let mut json: serde_json::Map<String, Value> = serde_json::from_str(OLD).unwrap();
+    let mut json: serde_json::Map<String, Value> = serde_json::from_str(good).unwrap();
     for (key, value) in changes {
         json.insert((*key).to_owned(), value.clone());
     }
@@ -27,8 +34,10 @@ fn rule(changes: &[(&str, Value)]) -> ConfigRule {
 }
 
 fn attention(config: &Config) -> &AttentionPlan {
-    let Mixer::Attention(attention) = &config.layers[0].mixer;
-    attention
+    match &config.layers[0].mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("expected attention, got {other:?}"),
+    }
 }
 
 #[test]

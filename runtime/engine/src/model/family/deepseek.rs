@@ -42,7 +42,7 @@ pub fn layers_of_3(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
 }
 
 fn layers(keys: &Keys, moe: MoePlan) -> Result<Vec<LayerPlan>, ConfigRule> {
-    keys.refuse_others(Some("fp8"))?;
+    keys.refuse_others(None)?;
     known("attention_bias", &keys.attention_bias, "false")?;
     known("mlp_bias", &keys.mlp_bias, "false")?;
     known("moe_layer_freq", &keys.moe_layer_freq, "1")?;

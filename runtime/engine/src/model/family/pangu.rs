@@ -9,7 +9,7 @@ use coterie_kernels::gate::Scores;
 pub const NAMES: Names = Names::USUAL;
 
 pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
-    keys.refuse_others(Some("fp8"))?;
+    keys.refuse_others(None)?;
     known("attention_bias", &keys.attention_bias, "false")?;
     known("sandwich_norm", &keys.sandwich_norm, "true")?;
     known("scoring_func", &keys.scoring_func, "sigmoid")?;
