@@ -59,6 +59,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
 
     Ok(Shape {
         layers,
+        expert_layers: sparse,
         experts: decoder.experts,
         experts_per_token: per_token,
         context_length,
@@ -72,6 +73,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
         attention_width: decoder.attention_width(),
         expert_width: decoder.expert_width,
         shared_width: decoder.shared * decoder.expert_width,
+        dense_width: if sparse < layers { width } else { 0 },
         rotary: decoder.rope,
         draft_parameters: draft.sums()?.values,
     })

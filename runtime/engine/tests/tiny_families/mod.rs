@@ -1,6 +1,8 @@
 //! Tiny random models of every family, each with what is special about it: configurations, and the tensors that the
 //! published code would look for. Written here a second time, so that the engine's own names are tested.
 
+#![allow(dead_code, clippy::unwrap_used)]
+
 mod latent;
 
 use crate::tiny_mixtral::{self, Tensor, write};
