@@ -13,7 +13,7 @@ use serde_json::json;
 use std::cell::RefCell;
 use std::path::Path;
 use tempfile::TempDir;
-use tiny_mixtral::{Tensor, config, random, tensors, write};
+use tiny_mixtral::{Tensor, config, tensors, write};
 
 /// All log probabilities of a prompt.
 fn scores(dir: &Path, quantization: Quantization) -> Vec<TokenLogprobs> {
@@ -111,11 +111,11 @@ fn fp8_and_its_twin() -> [TempDir; 2] {
             continue;
         }
         let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
-        let codes = (0..rows * columns).map(|_| (random(&mut state) * 256.0) as u8);
+        let codes = (0..rows * columns).map(|_| (tiny_mixtral::random(&mut state) * 256.0) as u8);
         let codes: Vec<u8> = codes.map(|code| if code & 0x7f == 0x7f { 0 } else { code }).collect(); // no NaN
         let across = columns.div_ceil(7);
         let scales: Vec<f32> =
-            (0..rows.div_ceil(9) * across).map(|_| 1e-3 * (1.0 + random(&mut state))).collect();
+            (0..rows.div_ceil(9) * across).map(|_| 1e-3 * (1.0 + tiny_mixtral::random(&mut state))).collect();
         let value = |(at, code): (usize, &u8)| {
             let scale = scales[at / columns / 9 * across + at % columns / 7];
             bf16::from_f32(e4m3(*code) * scale).to_le_bytes()
@@ -259,7 +259,7 @@ fn gpt_oss(hidden: usize, change: impl FnOnce(&mut Vec<Tensor>)) -> [TempDir; 2]
         let value = |row: usize, input: usize| {
             let group = row * groups + input / 32;
             let byte = blocks[group * 16 + input % 32 / 2];
-            let bits = if input % 2 == 0 { byte & 15 } else { byte >> 4 };
+            let bits = if input.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
             let sizes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
             let sign = if bits < 8 { 1.0 } else { -1.0 };
             sign * sizes[usize::from(bits % 8)] * 2f32.powi(i32::from(scales[group]) - 127)

@@ -52,8 +52,8 @@ impl BlockScales {
         BlockScales { values: values.into(), block, columns, first_row: 0 }
     }
 
-    /// Of the rows from `row` of these on.
-    pub(super) fn from_row(self, row: usize) -> Self {
+    /// Of these rows from `row` on.
+    pub(super) fn behind(self, row: usize) -> Self {
         BlockScales { first_row: self.first_row + row, ..self }
     }
 

@@ -119,7 +119,7 @@ impl TensorView {
             rows.len() * self.values() / self.shape[0],
             "a view has the values of its rows"
         );
-        let scales = self.scales.clone().map(|scales| scales.from_row(rows.start));
+        let scales = self.scales.clone().map(|scales| scales.behind(rows.start));
         TensorView { bytes, shape: shape.to_vec(), scales, ..self.clone() }
     }
 

@@ -157,12 +157,12 @@ impl Keys {
         width("intermediate_size", self.intermediate_size)
     }
 
-    /// Refuses another activation than SiLU, and weights that are quantized unless it is by `method`, or in fp8: such
-    /// tensors are any family's, and say by themselves what they are.
+    /// Refuses another activation than SiLU, and weights that are quantized unless it is by `method`; without one, in
+    /// fp8, which any family may be.
     pub fn refuse_others(&self, method: Option<&'static str>) -> Result<(), ConfigRule> {
         known("hidden_act", &self.hidden_act, "silu")?;
         let Some(quantized) = &self.quantization_config else { return Ok(()) };
-        let written = Some(quantized.quant_method.as_deref().unwrap_or("")).filter(|method| *method != "fp8");
+        let written = Some(quantized.quant_method.as_deref().unwrap_or(""));
         known("quantization_config.quant_method", &written, method.unwrap_or("fp8"))
     }
 }

@@ -1,7 +1,5 @@
 use super::*;
 
-mod latent;
-
 use crate::model::config::plan::{AttentionPlan, Mixer};
 use serde_json::Value;
 
@@ -13,12 +11,8 @@ const OLD: &str = r#"{"architectures": ["MixtralForCausalLM"], "vocab_size": 64,
 
 /// The good config with some keys replaced.
 fn read(changes: &[(&str, Value)]) -> Result<Config, LoadError> {
-    read_changed(OLD, changes)
-}
-
-fn read_changed(good: &str, changes: &[(&str, Value)]) -> Result<Config, LoadError> {
     let dir = tempfile::tempdir().unwrap();
-    let mut json: serde_json::Map<String, Value> = serde_json::from_str(good).unwrap();
+    let mut json: serde_json::Map<String, Value> = serde_json::from_str(OLD).unwrap();
     for (key, value) in changes {
         json.insert((*key).to_owned(), value.clone());
     }
