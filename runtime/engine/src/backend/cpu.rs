@@ -105,6 +105,8 @@ enum Held {
     Bf16(Vec<bf16>),
     F32(Vec<f32>),
     Int8(Int8),
+    /// MXFP4, used where the file is mapped.
+    Packed(Written),
 }
 
 /// A matrix that is not quantized, in its own format where that is computed with.
@@ -114,6 +116,7 @@ fn plain(pool: &Pool, written: Written) -> Held {
             view.read_pages();
             Held::Mapped(view)
         }
+        Written::Mxfp4 { .. } => Held::Packed(written),
         _ if written.is_f32() => Held::F32(written.to_f32()),
         _ => {
             let values = written.to_bf16(pool).into_owned();
@@ -134,6 +137,10 @@ impl CpuMatrix {
             Held::Bf16(values) => Matrix::Bf16 { values, n, k },
             Held::F32(values) => Matrix::F32 { values, n, k },
             Held::Int8(values) => Matrix::Int8(values.view()),
+            Held::Packed(written) => match written.mxfp4() {
+                Some(view) => Matrix::Mxfp4(view),
+                None => unreachable!("only MXFP4 is packed"),
+            },
         }
     }
 
@@ -146,7 +153,7 @@ impl CpuMatrix {
                 }
             }
             Matrix::F32 { values, .. } => out.copy_from_slice(&values[row]),
-            Matrix::Int8(_) => unreachable!("embeddings are kept as they are"),
+            Matrix::Int8(_) | Matrix::Mxfp4(_) => unreachable!("embeddings are kept as they are"),
         }
     }
 }
@@ -462,6 +469,7 @@ impl Backend for Cpu {
             Held::Bf16(values) => size_of_val(&values[..]),
             Held::F32(values) => size_of_val(&values[..]),
             Held::Int8(_) => Int8::bytes_for(matrix.outputs, matrix.inputs),
+            Held::Packed(written) => written.bytes(),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::weights::quantize::{to_bf16, to_f32};
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
+use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
 use coterie_kernels::cpu::pool::Pool;
 use half::bf16;
 use std::borrow::Cow;
@@ -38,18 +39,13 @@ pub enum Written {
     },
 }
 
-/// Values that share a scale in MXFP4.
-pub const MXFP4_GROUP: usize = 32;
-/// The values of e2m1 by their lower three bits; the fourth is the sign.
-const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-
 impl Written {
     /// Outputs and inputs.
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Written::Rows(view) => [view.shape()[0], view.shape()[1]],
             Written::Columns { view, outputs, .. } => [*outputs, view.shape()[0]],
-            Written::Mxfp4 { scales, outputs, .. } => [*outputs, scales.shape()[1] * MXFP4_GROUP],
+            Written::Mxfp4 { scales, outputs, .. } => [*outputs, scales.shape()[1] * mxfp4::GROUP],
         }
     }
 
@@ -63,7 +59,7 @@ impl Written {
         match self {
             Written::Rows(view) => view.bytes().len(),
             Written::Columns { view, .. } => self.values() * view.dtype().bits() as usize / 8,
-            Written::Mxfp4 { .. } => self.values() / 2 + self.values() / MXFP4_GROUP,
+            Written::Mxfp4 { .. } => self.values() / 2 + self.values() / mxfp4::GROUP,
         }
     }
 
@@ -93,6 +89,14 @@ impl Written {
         }
     }
 
+    /// The matrix as it lies in the checkpoint, if that is MXFP4.
+    pub fn mxfp4(&self) -> Option<Mxfp4View<'_>> {
+        let Written::Mxfp4 { blocks, scales, outputs, first, step } = self else { return None };
+        let (n, k) = (*outputs, scales.shape()[1] * mxfp4::GROUP);
+        let (blocks, scales) = (blocks.bytes(), scales.bytes());
+        Some(Mxfp4View { blocks, scales, n, k, first: *first, step: *step })
+    }
+
     /// Tells the system that the mapped pages are not needed any more.
     pub fn forget_pages(&self) {
         if let Written::Rows(view) = self {
@@ -108,47 +112,12 @@ impl Written {
     }
 
     fn unpacked<T>(&self, to: impl Fn(f32) -> T) -> Vec<T> {
-        let Written::Mxfp4 { blocks, scales, outputs, first, step } = self else { return Vec::new() };
-        let groups = scales.shape()[1];
-        let (blocks, scales) = (blocks.bytes(), scales.bytes());
-        let mut out = Vec::with_capacity(self.values());
-        for row in (0..*outputs).map(|output| first + output * step) {
-            for group in row * groups..(row + 1) * groups {
-                let scale = power_of_two(scales[group]);
-                for byte in &blocks[group * MXFP4_GROUP / 2..][..MXFP4_GROUP / 2] {
-                    out.extend([byte & 15, byte >> 4].map(|bits| to(e2m1(bits) * scale)));
-                }
-            }
+        let Some(view) = self.mxfp4() else { return Vec::new() };
+        let (mut row, mut out) = (vec![0.0; view.k], Vec::with_capacity(self.values()));
+        for output in 0..view.n {
+            view.reference(output, &mut row);
+            out.extend(row.iter().map(|value| to(*value)));
         }
         out
-    }
-}
-
-fn e2m1(bits: u8) -> f32 {
-    let size = E2M1[usize::from(bits & 7)];
-    if bits & 8 == 0 { size } else { -size }
-}
-
-/// 2^(exponent - 127), and NaN for 255.
-fn power_of_two(exponent: u8) -> f32 {
-    match exponent {
-        0 => f32::from_bits(1 << 22),
-        255 => f32::NAN,
-        exponent => f32::from_bits(u32::from(exponent) << 23),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn powers_of_two_reach_from_end_to_end() {
-        assert_eq!(power_of_two(127), 1.0);
-        assert_eq!(power_of_two(0), 2f32.powi(-127));
-        assert_eq!(power_of_two(1), 2f32.powi(-126));
-        assert_eq!(power_of_two(254), 2f32.powi(127));
-        assert!(power_of_two(255).is_nan());
-        assert_eq!([1, 7, 8, 15].map(e2m1), [0.5, 6.0, -0.0, -6.0]);
     }
 }
