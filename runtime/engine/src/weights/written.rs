@@ -4,6 +4,7 @@ use crate::weights::quantize::{to_bf16, to_f32};
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
+use coterie_kernels::cpu::pool::Pool;
 use half::bf16;
 use std::borrow::Cow;
 
@@ -80,10 +81,10 @@ impl Written {
     }
 
     /// The values in bf16, row by row, rounded to nearest even unless they are bf16 already. Those of MXFP4 are exact.
-    pub fn to_bf16(&self) -> Cow<'_, [bf16]> {
+    pub fn to_bf16(&self, pool: &Pool) -> Cow<'_, [bf16]> {
         match self {
-            Written::Rows(view) => to_bf16(view),
-            Written::Columns { view, .. } => self.transposed(&to_bf16(view)).into(),
+            Written::Rows(view) => to_bf16(pool, view),
+            Written::Columns { view, .. } => self.transposed(&to_bf16(pool, view)).into(),
             Written::Mxfp4 { .. } => self.unpacked(bf16::from_f32).into(),
         }
     }
