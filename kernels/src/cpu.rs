@@ -20,6 +20,7 @@ mod disjoint;
 pub mod gate;
 pub mod isa;
 mod lanes;
+pub mod lightning;
 pub mod logits;
 pub mod matmul;
 pub mod memory;

@@ -5,7 +5,7 @@ use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::{activation, gate, logits, moe, norm, rope};
 
 use super::random::Random;
-use super::{attention, products};
+use super::{attention, lightning, products};
 
 /// Runs an op on a pool and returns what it wrote.
 pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
@@ -54,7 +54,7 @@ pub fn all() -> Vec<Case> {
         cases.extend([rms_norm(rows, dim), softmax(rows, dim)]);
     }
     for n in [1, 15, 16, 33, 40_000] {
-        cases.extend([silu_mul(n), add(n)]);
+        cases.extend([silu_mul(n), silu(n), sigmoid_mul(n), add(n)]);
     }
     cases.extend([gather(), combine(), rotate(8, 8), rotate(64, 32)]);
     cases.extend([choose(1, 8, 2, true), choose(300, 60, 4, false)]);
@@ -62,6 +62,9 @@ pub fn all() -> Vec<Case> {
         [(64, 9, 3, 16), (8, 4, 4, 32), (24, 20, 1, 16), (128, 8, 2, 64), (80, 2, 1, 16)]
     {
         cases.push(attention::paged(Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11 }));
+    }
+    for (heads, head_dim) in [(1, 1), (3, 5), (2, 16), (5, 24), (1, 40), (3, 80), (2, 128)] {
+        cases.push(lightning::attend(heads, head_dim));
     }
     cases
 }
@@ -140,6 +143,41 @@ fn silu_mul(n: usize) -> Case {
         run: Box::new(move |pool| {
             let mut out = vec![f32::NAN; n];
             activation::silu_mul(pool, &mut out, &g, &up);
+            out
+        }),
+    }
+}
+
+fn silu(n: usize) -> Case {
+    let x: Vec<f32> = Random::new(n as u64).values(n).iter().map(|x| x * 9.0).collect();
+    let mut specified = x.clone();
+    activation::silu_reference(&mut specified);
+    Case {
+        name: format!("silu {n}"),
+        specified,
+        exact: widen(&x).iter().map(|x| x / (1.0 + (-x).exp())).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::silu(pool, &mut out);
+            out
+        }),
+    }
+}
+
+fn sigmoid_mul(n: usize) -> Case {
+    let mut random = Random::new(n as u64);
+    let (x, gate) = (random.values(n), random.values(n));
+    let mut specified = x.clone();
+    activation::sigmoid_mul_reference(&mut specified, &gate);
+    Case {
+        name: format!("sigmoid_mul {n}"),
+        specified,
+        exact: widen(&x).iter().zip(widen(&gate)).map(|(x, g)| x / (1.0 + (-g).exp())).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::sigmoid_mul(pool, &mut out, &gate);
             out
         }),
     }
