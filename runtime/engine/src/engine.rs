@@ -299,5 +299,6 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
         max_waiting: options.max_waiting,
         max_waiting_tokens: options.max_waiting_tokens,
         prefix_cache: options.prefix_cache,
+        states: None,
     })
 }

@@ -1,5 +1,7 @@
 //! One head of one sequence: block after block, in registers.
 
+use std::ops::Range;
+
 use super::super::disjoint::Disjoint;
 use super::super::isa::Isa;
 use super::super::lanes::{Kernel, LANES, Lanes, on};
@@ -75,7 +77,7 @@ impl Call<'_> {
     }
 
     /// Puts the rows' k and v into the tail, from `offset` on.
-    fn store(&self, tail: &mut [f32], rows: std::ops::Range<usize>, offset: usize, head: usize) {
+    fn store(&self, tail: &mut [f32], rows: Range<usize>, offset: usize, head: usize) {
         let (keys, values) = tail.split_at_mut(BLOCK * self.shape.head_dim);
         let values = values.chunks_exact_mut(self.shape.head_dim).skip(offset);
         for ((at, row), value) in rows.enumerate().zip(values) {
@@ -85,7 +87,7 @@ impl Call<'_> {
         }
     }
 
-    fn rows(&self, sums: &[f32], tail: &[f32], rows: std::ops::Range<usize>, offset: usize, head: usize) {
+    fn rows(&self, sums: &[f32], tail: &[f32], rows: Range<usize>, offset: usize, head: usize) {
         let Shape { heads, head_dim } = self.shape;
         let mut outs = [std::ptr::null_mut(); BLOCK];
         let mut q = [self.qkv.as_ptr(); BLOCK];
