@@ -11,6 +11,7 @@ pub mod cpu;
 
 use crate::batch::Batch;
 use crate::load_error::LoadError;
+use crate::model::config::plan::RopePlan;
 use crate::weights::Storage;
 use coterie_api::launch::Activations;
 
@@ -60,8 +61,8 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
     /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
-    /// The rotary embedding of base `theta` over whole heads, pairs split in halves.
-    fn rope(&self, theta: f64, head_dim: usize) -> Self::Rope;
+    /// A rotary embedding of heads of `head_dim` values, pairs split in halves.
+    fn rope(&self, plan: &RopePlan, head_dim: usize) -> Self::Rope;
 
     /// The rows of `table` that the batch's tokens name.
     fn embed(&self, table: &Self::Matrix, batch: &Self::Batch<'_>) -> Self::Tensor;

@@ -5,6 +5,7 @@ use crate::engine::{LOGIT_ROWS, SPARE_TOKENS, STEP_TOKENS};
 use crate::load_error::LoadError;
 use crate::model;
 use crate::model::config::Config;
+use crate::model::config::plan::{AttentionPlan, Mixer, Mlp};
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Inspection, WeightBytes};
 use std::path::Path;
@@ -16,15 +17,15 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
     let checkpoint = Checkpoint::open(dir)?;
     let tally = model::weigh(&checkpoint, &config)?;
     let parameters = tally.values.get();
-    let used =
-        u128::from(tally.expert_values.get()) * config.experts_per_token as u128 / config.experts as u128;
+    let [experts, experts_per_token] = config.experts();
+    let used = u128::from(tally.expert_values.get()) * experts_per_token as u128 / experts.max(1) as u128;
     Ok(Inspection {
         architecture: config.architecture.to_owned(),
         parameters,
         active_parameters: parameters - tally.expert_values.get() + used as u64,
-        layers: config.layers as u32,
-        experts: config.experts as u32,
-        experts_per_token: config.experts_per_token as u32,
+        layers: config.layers.len() as u32,
+        experts: experts as u32,
+        experts_per_token: experts_per_token as u32,
         context_length: config.servable_context() as u32,
         weight_bytes: WeightBytes { none: tally.bytes.get(), int8: tally.int8_bytes.get() },
         expert_bytes: Some(WeightBytes {
@@ -43,20 +44,41 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
 /// vocabulary 49,152), serving 8 requests of 740 tokens at once, had 67 MB beside its weights and the cache that it
 /// had touched, its program file included; of the figure below 99 MB are for that, the rest for [`SPARE_TOKENS`].
 fn working_bytes(config: &Config) -> u64 {
-    let Config { hidden, intermediate, heads, kv_heads, head_dim, experts_per_token, vocabulary, .. } =
-        *config;
-    // The most that is alive at once in a full step, in f32 values a row. Attention: the residual stream, its norm,
-    // q, k, v, what was attended and its projection. Experts: for each send the token, gate, up, their product and
-    // the answer; a width's memory is kept for its next use, so both count.
-    let attention = 4 * hidden + 2 * heads * head_dim + 2 * kv_heads * head_dim;
-    let sends = experts_per_token * (2 * hidden + 3 * intermediate);
-    let step = STEP_TOKENS * (attention + sends);
+    let Config { hidden, vocabulary, .. } = *config;
+    // The most that is alive at once in a full step, in f32 values a row. Mixer: the residual stream, its norm, and
+    // what the mixer makes. Experts: for each send the token, gate, up, their product and the answer; a width's memory
+    // is kept for its next use, so both count.
+    let mixer = config.layers.iter().map(|layer| mixer_width(&layer.mixer)).max().unwrap_or(0);
+    let mlp = config.layers.iter().map(|layer| mlp_width(&layer.mlp, hidden)).max().unwrap_or(0);
+    let step = STEP_TOKENS * (4 * hidden + mixer + mlp);
     // Logits, and the sampler's copy and order of one row.
     let logits = (LOGIT_ROWS + 3) * vocabulary;
-    let rope = config.servable_context().next_power_of_two() * head_dim;
+    let rotary = config.layers.iter().map(|layer| rotary_dim(&layer.mixer)).max().unwrap_or(0);
+    let rope = config.servable_context().next_power_of_two() * rotary;
     let values = size_of::<f32>() * (step + logits + rope);
     let spare = SPARE_TOKENS * model::state_bytes_per_token(config);
     (PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + values + spare) as u64
+}
+
+/// Values a row that a mixer makes beside its norm and its answer: of attention q, k, v and what was attended.
+fn mixer_width(mixer: &Mixer) -> usize {
+    match mixer {
+        Mixer::Attention(AttentionPlan { shape, .. }) => 2 * (shape.heads + shape.kv_heads) * shape.head_dim,
+    }
+}
+
+fn mlp_width(mlp: &Mlp, hidden: usize) -> usize {
+    let network = |intermediate| 2 * hidden + 3 * intermediate;
+    match mlp {
+        Mlp::Dense { intermediate } => network(*intermediate),
+        Mlp::Moe(moe) => moe.per_token * network(moe.intermediate),
+    }
+}
+
+fn rotary_dim(mixer: &Mixer) -> usize {
+    match mixer {
+        Mixer::Attention(attention) => attention.rope.rotary_dim,
+    }
 }
 
 /// The process itself: its program, stacks, connections.

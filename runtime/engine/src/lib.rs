@@ -4,7 +4,7 @@
 //! token of every running request. Whoever owns the engine calls `step` from one thread until [`Engine::is_idle`].
 //!
 //! Where to read: [`engine`] is the door. [`scheduler`] decides who computes (it knows tokens and blocks, no device),
-//! [`batch`] is what it decided. [`model`] is a list of layers; a family's file says what they do, in the operations
+//! [`batch`] is what it decided. [`model`] is a list of layers, described by a family's file and computed in the operations
 //! of [`backend`]. [`moe`] is the part between the gate and the experts. [`weights`] leads from files to matrices.
 //! [`simple`] says what all of it must come to, in two hundred slow lines.
 

@@ -2,35 +2,33 @@
 //! threads, plain scalar arithmetic on weights widened to f32. It is the specification of the engine: what
 //! [`Engine`](crate::Engine) answers must equal what [`Simple::run`] answers.
 
+mod attention;
+mod experts;
+mod math;
+mod widened;
+
 use crate::load_error::LoadError;
 use crate::model::Logits;
 use crate::model::config::Config;
+use crate::model::config::plan::{Mixer, Mlp};
+use crate::model::decoder::DecoderWeights;
+use crate::model::layer::{MixerWeights, MlpWeights};
 use crate::penalties::Seen;
 use crate::request::{Finish, Request, TokenLogprobs};
 use crate::sampler::{NoToken, Sampler};
-use crate::weights::quantize::to_f32;
+use crate::weights::Loader;
 use crate::weights::shard::Checkpoint;
+use attention::attention;
+use coterie_api::launch::Quantization;
+use experts::{feed_forward, moe};
+use math::{add, matvec, rms_norm};
 use std::path::Path;
+use widened::Widened;
 
-/// A Mixtral in f32.
+/// A model in f32.
 pub struct Simple {
     config: Config,
-    embedding: Vec<f32>,
-    layers: Vec<Layer>,
-    norm: Vec<f32>,
-    head: Vec<f32>,
-}
-
-struct Layer {
-    attention_norm: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    o: Vec<f32>,
-    moe_norm: Vec<f32>,
-    gate: Vec<f32>,
-    /// w1, w2, w3 of each expert.
-    experts: Vec<[Vec<f32>; 3]>,
+    weights: DecoderWeights<Widened>,
 }
 
 /// What a request came to.
@@ -47,38 +45,12 @@ pub struct Answer {
 }
 
 impl Simple {
-    /// Loads a model folder whose experts are stored one by one.
+    /// Loads a model folder.
     pub fn load(dir: &Path) -> Result<Simple, LoadError> {
-        let config = Config::read(dir)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let get = |name: &str, shape: &[usize]| Ok(to_f32(&checkpoint.tensor(name, shape)?));
-        let Config { vocabulary, hidden, intermediate, heads, kv_heads, head_dim, experts, .. } = config;
-        let layer = |l: usize| -> Result<Layer, LoadError> {
-            let at = |name: &str, shape: &[usize]| get(&format!("model.layers.{l}.{name}.weight"), shape);
-            let expert = |e: usize| -> Result<[Vec<f32>; 3], LoadError> {
-                let at = |w, shape: &[usize]| at(&format!("block_sparse_moe.experts.{e}.{w}"), shape);
-                let (up, down) = ([intermediate, hidden], [hidden, intermediate]);
-                Ok([at("w1", &up)?, at("w2", &down)?, at("w3", &up)?])
-            };
-            Ok(Layer {
-                attention_norm: at("input_layernorm", &[hidden])?,
-                q: at("self_attn.q_proj", &[heads * head_dim, hidden])?,
-                k: at("self_attn.k_proj", &[kv_heads * head_dim, hidden])?,
-                v: at("self_attn.v_proj", &[kv_heads * head_dim, hidden])?,
-                o: at("self_attn.o_proj", &[hidden, heads * head_dim])?,
-                moe_norm: at("post_attention_layernorm", &[hidden])?,
-                gate: at("block_sparse_moe.gate", &[experts, hidden])?,
-                experts: (0..experts).map(expert).collect::<Result<_, _>>()?,
-            })
-        };
-        let embedding = get("model.embed_tokens.weight", &[vocabulary, hidden])?;
-        let head = match config.tied_embeddings {
-            true => embedding.clone(),
-            false => get("lm_head.weight", &[vocabulary, hidden])?,
-        };
-        let norm = get("model.norm.weight", &[hidden])?;
-        let layers = (0..config.layers).map(layer).collect::<Result<_, _>>()?;
-        Ok(Simple { config, embedding, layers, norm, head })
+        let (config, checkpoint) = (Config::read(dir)?, Checkpoint::open(dir)?);
+        let loader = Loader::new(&checkpoint, &Widened, Quantization::None, &|_| {});
+        let weights = DecoderWeights::load(&loader, &config)?;
+        Ok(Simple { config, weights })
     }
 
     /// Answers one request.
@@ -133,87 +105,30 @@ impl Simple {
 
     /// Logits at every position of `tokens`.
     pub fn logits(&self, tokens: &[u32]) -> Rows {
-        let Config { hidden, vocabulary, rms_norm_eps: eps, .. } = self.config;
-        let embed = |token: &u32| self.embedding[*token as usize * hidden..][..hidden].to_vec();
+        let Config { hidden, rms_norm_eps: eps, .. } = self.config;
+        let DecoderWeights { embedding, layers, norm, head } = &self.weights;
+        let embed = |token: &u32| embedding[*token as usize * hidden..][..hidden].to_vec();
         let mut x: Vec<Vec<f32>> = tokens.iter().map(embed).collect();
-        for layer in &self.layers {
-            let h: Vec<Vec<f32>> = x.iter().map(|x| rms_norm(x, &layer.attention_norm, eps)).collect();
-            for (x, y) in x.iter_mut().zip(self.attention(layer, &h)) {
-                add(x, &y, 1.0);
-            }
-            for x in &mut x {
-                let h = rms_norm(x, &layer.moe_norm, eps);
-                add(x, &self.moe(layer, &h), 1.0);
-            }
-        }
-        let logits = |x: &Vec<f32>| matvec(&self.head, &rms_norm(x, &self.norm, eps), vocabulary);
-        Rows(x.iter().map(logits).collect())
-    }
-
-    fn attention(&self, layer: &Layer, x: &[Vec<f32>]) -> Vec<Vec<f32>> {
-        let Config { hidden, heads, kv_heads, head_dim, .. } = self.config;
-        let project = |w: &[f32], heads: usize, rotary: bool| -> Vec<Vec<f32>> {
-            let row = |(position, x): (usize, &Vec<f32>)| {
-                let mut row = matvec(w, x, heads * head_dim);
-                if rotary {
-                    row.chunks_exact_mut(head_dim).for_each(|head| self.rotate(head, position));
-                }
-                row
+        for (plan, weights) in self.config.layers.iter().zip(layers) {
+            let normed = |x: &[Vec<f32>], weight| x.iter().map(|x| rms_norm(x, weight, eps)).collect();
+            let h: Vec<Vec<f32>> = normed(&x, &weights.mixer_norm);
+            let mixed = match (&plan.mixer, &weights.mixer) {
+                (Mixer::Attention(plan), MixerWeights::Attention(weights)) => attention(plan, weights, &h),
             };
-            x.iter().enumerate().map(row).collect()
-        };
-        let (q, k, v) = (
-            project(&layer.q, heads, true),
-            project(&layer.k, kv_heads, true),
-            project(&layer.v, kv_heads, false),
-        );
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let attend = |t: usize| {
-            let mut out = vec![0.0; heads * head_dim];
-            for head in 0..heads {
-                let (own, kv) = (head * head_dim, head / (heads / kv_heads) * head_dim);
-                let query = &q[t][own..][..head_dim];
-                let mut scores: Vec<f32> =
-                    k[..=t].iter().map(|k| dot(query, &k[kv..][..head_dim]) * scale).collect();
-                softmax(&mut scores);
-                for (score, v) in scores.iter().zip(&v) {
-                    add(&mut out[own..][..head_dim], &v[kv..][..head_dim], *score);
-                }
+            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &y, 1.0));
+
+            let h: Vec<Vec<f32>> = normed(&x, &weights.mlp_norm);
+            for (x, h) in x.iter_mut().zip(h) {
+                let answer = match (&plan.mlp, &weights.mlp) {
+                    (Mlp::Moe(plan), MlpWeights::Moe(weights)) => moe(plan, weights, &h),
+                    (_, MlpWeights::Dense(weights)) => feed_forward(weights, &h),
+                    (Mlp::Dense { .. }, MlpWeights::Moe(_)) => unreachable!("weights follow the plan"),
+                };
+                add(x, &answer, 1.0);
             }
-            matvec(&layer.o, &out, hidden)
-        };
-        (0..x.len()).map(attend).collect()
-    }
-
-    /// Turns the pairs (i, i + head_dim / 2) of one head.
-    fn rotate(&self, head: &mut [f32], position: usize) {
-        let half = head.len() / 2;
-        for i in 0..half {
-            let frequency = self.config.rope_theta.powf(-(i as f64) / half as f64) as f32;
-            let (sin, cos) = (position as f32 * frequency).sin_cos();
-            let (a, b) = (head[i], head[i + half]);
-            head[i] = a * cos - b * sin;
-            head[i + half] = b * cos + a * sin;
         }
-    }
-
-    fn moe(&self, layer: &Layer, x: &[f32]) -> Vec<f32> {
-        let Config { hidden, intermediate, experts, experts_per_token, .. } = self.config;
-        let mut scores = matvec(&layer.gate, x, experts);
-        softmax(&mut scores);
-        let mut best: Vec<usize> = (0..experts).collect();
-        best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        best.truncate(experts_per_token);
-        let total: f32 = best.iter().map(|&e| scores[e]).sum();
-        let mut out = vec![0.0; hidden];
-        for e in best {
-            let [w1, w2, w3] = &layer.experts[e];
-            let silu = |x: f32| x / (1.0 + (-x).exp());
-            let (gate, up) = (matvec(w1, x, intermediate), matvec(w3, x, intermediate));
-            let inner: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| silu(*g) * u).collect();
-            add(&mut out, &matvec(w2, &inner, hidden), scores[e] / total);
-        }
-        out
+        let head = head.as_ref().unwrap_or(embedding);
+        Rows(x.iter().map(|x| matvec(head, &rms_norm(x, norm, eps))).collect())
     }
 }
 
@@ -260,30 +175,4 @@ impl Logits for Rows {
     fn copy_row(&self, row: usize, out: &mut Vec<f32>) {
         out.clone_from(&self.0[row]);
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// `w · x` of `w`, `[outputs, x.len()]`.
-fn matvec(w: &[f32], x: &[f32], outputs: usize) -> Vec<f32> {
-    assert_eq!(w.len(), outputs * x.len());
-    w.chunks_exact(x.len()).map(|row| dot(row, x)).collect()
-}
-
-fn add(out: &mut [f32], x: &[f32], factor: f32) {
-    out.iter_mut().zip(x).for_each(|(out, x)| *out += factor * x);
-}
-
-fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
-    let factor = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
-    x.iter().zip(weight).map(|(x, w)| x * factor * w).collect()
-}
-
-fn softmax(x: &mut [f32]) {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    x.iter_mut().for_each(|x| *x = (*x - max).exp());
-    let sum: f32 = x.iter().sum();
-    x.iter_mut().for_each(|x| *x /= sum);
 }

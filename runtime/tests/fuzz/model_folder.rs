@@ -2,6 +2,7 @@
 
 use crate::fuzz::{Target, put, run};
 use coterie_engine::model::config::Config;
+use coterie_engine::model::config::plan::{AttentionPlan, Mixer};
 use coterie_engine::weights::safetensors::Header;
 use coterie_engine::weights::shard::Checkpoint;
 use std::path::Path;
@@ -126,10 +127,15 @@ fn config() {
         match Config::read(dir.path()) {
             Err(error) => error.to_string(),
             Ok(config) => {
-                assert!(config.heads.is_multiple_of(config.kv_heads) && config.head_dim.is_multiple_of(2));
-                assert!(config.experts_per_token <= config.experts && config.experts_per_token > 0);
+                for layer in &config.layers {
+                    let Mixer::Attention(AttentionPlan { shape, rope }) = &layer.mixer;
+                    assert!(shape.heads.is_multiple_of(shape.kv_heads) && rope.theta > 0.0);
+                    assert!(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= shape.head_dim);
+                }
+                let [experts, per_token] = config.experts();
+                assert!(per_token <= experts && per_token > 0);
                 assert!(config.stop_tokens.iter().all(|token| (*token as usize) < config.vocabulary));
-                assert!(config.rope_theta > 0.0 && config.servable_context() > 0);
+                assert!(config.servable_context() > 0);
                 "read".to_owned()
             }
         }

@@ -4,6 +4,7 @@ use crate::backend::{AttentionShape, Backend, Choice};
 use crate::batch::Batch;
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
+use crate::model::config::plan::RopePlan;
 use crate::moe::activations;
 use crate::weights::quantize::{to_bf16, to_f32, to_int8};
 use crate::weights::safetensors::Dtype;
@@ -162,7 +163,7 @@ pub struct CpuKvBlocks {
 /// The rotary embedding's table. It grows to the largest position seen, by doubling: its size follows the contexts
 /// that are used, not the one that config.json claims.
 pub struct CpuRope {
-    theta: f64,
+    plan: RopePlan,
     head_dim: usize,
     table: RefCell<Rc<rope::Table>>,
 }
@@ -174,10 +175,14 @@ impl CpuRope {
     fn table(&self, positions: usize) -> Rc<rope::Table> {
         let mut table = self.table.borrow_mut();
         if table.max_positions() < positions {
-            *table = Rc::new(rope::Table::new(self.theta, self.head_dim, positions.next_power_of_two()));
+            *table = Rc::new(angles(&self.plan, positions.next_power_of_two()));
         }
         table.clone()
     }
+}
+
+fn angles(plan: &RopePlan, positions: usize) -> rope::Table {
+    rope::Table::new(plan.theta, plan.rotary_dim, positions)
 }
 
 /// A batch, and its sequences as the kernels take them.
@@ -220,9 +225,9 @@ impl Backend for Cpu {
         Ok(CpuKvBlocks { keys: map()?, values: map()? })
     }
 
-    fn rope(&self, theta: f64, head_dim: usize) -> Rc<CpuRope> {
-        let table = Rc::new(rope::Table::new(theta, head_dim, FIRST_POSITIONS));
-        Rc::new(CpuRope { theta, head_dim, table: RefCell::new(table) })
+    fn rope(&self, plan: &RopePlan, head_dim: usize) -> Rc<CpuRope> {
+        let table = RefCell::new(Rc::new(angles(plan, FIRST_POSITIONS)));
+        Rc::new(CpuRope { plan: plan.clone(), head_dim, table })
     }
 
     fn embed(&self, table: &CpuMatrix, batch: &CpuBatch<'_>) -> CpuTensor {

@@ -1,7 +1,8 @@
 //! One expert, and the experts of a layer that are held here.
 
 use crate::backend::Backend;
-use crate::weights::Storage;
+use crate::load_error::LoadError;
+use crate::weights::{Loader, Role, Storage};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An expert computes `w2 · (silu(w1 · x) ⊙ (w3 · x))`.
@@ -12,6 +13,33 @@ pub struct Expert<S: Storage> {
     pub w2: S::Matrix,
     /// `[intermediate, hidden]`
     pub w3: S::Matrix,
+}
+
+impl<S: Storage> Expert<S> {
+    /// Loads `{prefix}.{name}.weight` for each of `names`, in the order of the fields.
+    pub fn load(
+        loader: &Loader<'_, S>,
+        prefix: &str,
+        names: [&str; 3],
+        [intermediate, hidden]: [usize; 2],
+        role: Role,
+    ) -> Result<Self, LoadError> {
+        let matrix = |name, shape| loader.matrix(&format!("{prefix}.{name}.weight"), shape, role);
+        Ok(Expert {
+            w1: matrix(names[0], [intermediate, hidden])?,
+            w2: matrix(names[1], [hidden, intermediate])?,
+            w3: matrix(names[2], [intermediate, hidden])?,
+        })
+    }
+}
+
+impl<B: Backend> Expert<B> {
+    /// The answers to all rows of `x`.
+    pub fn forward(&self, backend: &B, x: &B::Tensor) -> B::Tensor {
+        let [gate, up] = backend.matmul(x, [&self.w1, &self.w3]);
+        let [out] = backend.matmul(&backend.silu_mul(&gate, &up), [&self.w2]);
+        out
+    }
 }
 
 /// Rows `offsets[i]..offsets[i + 1]` of `x` go through expert i of those given, of which there must be one.

@@ -1,0 +1,168 @@
+//! A decoder: embedding, layers, final norm, output head.
+
+use crate::backend::Backend;
+use crate::batch::Batch;
+use crate::load_error::LoadError;
+use crate::model::config::Config;
+use crate::model::config::plan::RopePlan;
+use crate::model::layer::{DecoderLayer, LayerWeights};
+use crate::model::{Logits, Model};
+use crate::moe::expert::LayerExperts;
+use crate::moe::ranks::{LayerRanks, Ranks};
+use crate::weights::{Loader, Role, Storage};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A decoder's weights.
+pub struct DecoderWeights<S: Storage> {
+    /// `[vocabulary, hidden]`
+    pub embedding: S::Matrix,
+    /// In order.
+    pub layers: Vec<LayerWeights<S>>,
+    /// `[hidden]`
+    pub norm: S::Vector,
+    /// `[vocabulary, hidden]`; none where the embedding is used again.
+    pub head: Option<S::Matrix>,
+}
+
+impl<S: Storage> DecoderWeights<S> {
+    /// Loads what `config` describes. The embedding is kept as it is; a head of its own is quantized with the rest,
+    /// one that is the embedding is not.
+    pub fn load(loader: &Loader<'_, S>, config: &Config) -> Result<Self, LoadError> {
+        let table = [config.vocabulary, config.hidden];
+        let embedding = loader.matrix("model.embed_tokens.weight", table, Role::Kept)?;
+        let mut layers: Vec<LayerWeights<S>> = Vec::new();
+        let mut with_experts = 0;
+        for (l, plan) in config.layers.iter().enumerate() {
+            let layer = LayerWeights::load(loader, config, plan, l, with_experts)?;
+            with_experts += usize::from(layer.experts().is_some());
+            layers.push(layer);
+        }
+        Ok(DecoderWeights {
+            embedding,
+            layers,
+            norm: loader.vector("model.norm.weight", config.hidden)?,
+            head: match config.tied_embeddings {
+                true => None,
+                false => Some(loader.matrix("lm_head.weight", table, Role::Dense)?),
+            },
+        })
+    }
+
+    /// Of every layer with experts, what is held of them.
+    pub fn experts(&self) -> Vec<Arc<LayerExperts<S>>> {
+        self.layers.iter().filter_map(|layer| layer.experts().cloned()).collect()
+    }
+}
+
+/// The rotary embeddings of a model: layers of equal angles share a table.
+pub struct Ropes<B: Backend>(Vec<(RopePlan, usize, B::Rope)>);
+
+impl<B: Backend> Ropes<B>
+where
+    B::Rope: Clone,
+{
+    /// That of heads of `head_dim` values.
+    pub fn get(&mut self, backend: &B, plan: &RopePlan, head_dim: usize) -> B::Rope {
+        if let Some((.., rope)) = self.0.iter().find(|(of, width, _)| (of, *width) == (plan, head_dim)) {
+            return rope.clone();
+        }
+        let rope = backend.rope(plan, head_dim);
+        self.0.push((plan.clone(), head_dim, rope.clone()));
+        rope
+    }
+}
+
+/// A whole model on one backend.
+pub struct Decoder<B: Backend> {
+    backend: B,
+    embedding: B::Matrix,
+    layers: Vec<DecoderLayer<B>>,
+    norm: B::Vector,
+    head: Option<B::Matrix>,
+    eps: f32,
+    vocabulary: usize,
+    /// Residual stream of the last batch's `logit_rows`.
+    last: Option<B::Tensor>,
+    logits: Option<B::Tensor>,
+}
+
+impl<B: Backend + 'static> Decoder<B>
+where
+    B::Rope: Clone,
+{
+    /// Weights with a cache of `blocks` blocks a layer; `ranks` where the experts are spread over several.
+    pub fn new(
+        backend: B,
+        config: &Config,
+        weights: DecoderWeights<B>,
+        blocks: usize,
+        ranks: Option<Rc<Ranks>>,
+    ) -> Result<Self, LoadError> {
+        let (eps, vocabulary) = (config.rms_norm_eps, config.vocabulary);
+        let DecoderWeights { embedding, layers: loaded, norm, head } = weights;
+        let mut ropes = Ropes(Vec::new());
+        let (mut layers, mut with_experts) = (Vec::with_capacity(loaded.len()), 0);
+        for (plan, weights) in config.layers.iter().zip(loaded) {
+            let ranks = match weights.experts() {
+                Some(_) => ranks.clone().map(|ranks| LayerRanks { layer: with_experts, ranks }),
+                None => None,
+            };
+            with_experts += u16::from(weights.experts().is_some());
+            layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, blocks, ranks, eps)?);
+        }
+        let (last, logits) = (None, None);
+        Ok(Decoder { backend, embedding, layers, norm, head, eps, vocabulary, last, logits })
+    }
+}
+
+impl<B: Backend> Decoder<B> {
+    fn computed(&self) -> &B::Tensor {
+        self.logits.as_ref().expect("logits are asked for before they are read")
+    }
+}
+
+impl<B: Backend + 'static> Model for Decoder<B> {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn forward(&mut self, batch: &Batch) {
+        let backend = &self.backend;
+        let placed = backend.place(batch);
+        let mut x = backend.embed(&self.embedding, &placed);
+        for layer in &mut self.layers {
+            layer.forward(backend, &placed, &mut x);
+        }
+        self.last = Some(backend.gather(&x, &batch.logit_rows));
+    }
+
+    fn logits(&mut self, wanted: Range<usize>) -> &dyn Logits {
+        let backend = &self.backend;
+        let last = self.last.as_ref().expect("a batch is computed before its logits");
+        let rows: Vec<u32> = wanted.map(|row| row as u32).collect();
+        let h = backend.rms_norm(&backend.gather(last, &rows), &self.norm, self.eps);
+        let [logits] = backend.matmul(&h, [self.head.as_ref().unwrap_or(&self.embedding)]);
+        self.logits = Some(logits);
+        self
+    }
+}
+
+impl<B: Backend> Logits for Decoder<B> {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn argmax(&self, row: usize) -> (u32, f32) {
+        self.backend.argmax(self.computed(), row)
+    }
+
+    fn log_softmax_top(&self, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>) {
+        self.backend.log_softmax_top(self.computed(), row, token, n)
+    }
+
+    fn copy_row(&self, row: usize, out: &mut Vec<f32>) {
+        self.backend.copy_row(self.computed(), row, out);
+    }
+}

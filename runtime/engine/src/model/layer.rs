@@ -1,0 +1,150 @@
+//! One decoder layer: a mixer, through which tokens see each other, and a feed-forward network, each behind a norm and
+//! beside the residual stream.
+
+use crate::backend::Backend;
+use crate::load_error::LoadError;
+use crate::model::attention::{Attention, AttentionWeights};
+use crate::model::config::Config;
+use crate::model::config::plan::{LayerPlan, Mixer, Mlp};
+use crate::model::decoder::Ropes;
+use crate::model::experts::load_moe;
+use crate::moe::Moe;
+use crate::moe::expert::{Expert, LayerExperts};
+use crate::moe::ranks::LayerRanks;
+use crate::weights::{Loader, Role, Storage};
+use std::sync::Arc;
+
+/// A mixer with its state: for every block of the cache whatever it needs to go on behind it. Keys and values, a
+/// compressed latent, a snapshot of a running sum: only the mixer knows.
+///
+/// Blocks are shared. A mixer writes a block's state when the batch holds the block's rows, never again after it is
+/// full, and lets a sequence see the blocks that sequences before it in the same batch have written.
+pub trait TokenMixer<B: Backend> {
+    /// `x` is `[rows, hidden]`, and so is the result; adds the batch's rows to the state.
+    fn forward(&mut self, backend: &B, batch: &B::Batch<'_>, x: &B::Tensor) -> B::Tensor;
+}
+
+/// One layer's weights.
+pub struct LayerWeights<S: Storage> {
+    /// Before the mixer, `[hidden]`.
+    pub mixer_norm: S::Vector,
+    /// How tokens see each other.
+    pub mixer: MixerWeights<S>,
+    /// Before the feed-forward network, `[hidden]`.
+    pub mlp_norm: S::Vector,
+    /// What each token does by itself.
+    pub mlp: MlpWeights<S>,
+}
+
+/// The weights of a [`Mixer`].
+pub enum MixerWeights<S: Storage> {
+    /// Attention with grouped query heads.
+    Attention(AttentionWeights<S>),
+}
+
+/// The weights of an [`Mlp`].
+pub enum MlpWeights<S: Storage> {
+    /// One network for all tokens: an expert that everybody uses.
+    Dense(Expert<S>),
+    /// Experts and their gate.
+    Moe(Moe<S>),
+}
+
+impl<S: Storage> LayerWeights<S> {
+    /// Loads layer `l`, the `number`-th with experts if it has any.
+    pub fn load(
+        loader: &Loader<'_, S>,
+        config: &Config,
+        plan: &LayerPlan,
+        l: usize,
+        number: usize,
+    ) -> Result<Self, LoadError> {
+        let Config { hidden, .. } = *config;
+        let layer = format!("model.layers.{l}");
+        let norm = |name| loader.vector(&format!("{layer}.{name}.weight"), hidden);
+        Ok(LayerWeights {
+            mixer_norm: norm("input_layernorm")?,
+            mixer: match &plan.mixer {
+                Mixer::Attention(plan) => {
+                    let attention = format!("{layer}.self_attn");
+                    MixerWeights::Attention(AttentionWeights::load(loader, &attention, hidden, plan)?)
+                }
+            },
+            mlp_norm: norm("post_attention_layernorm")?,
+            mlp: match &plan.mlp {
+                Mlp::Dense { intermediate } => {
+                    let mlp = format!("{layer}.mlp");
+                    MlpWeights::Dense(Expert::load(
+                        loader,
+                        &mlp,
+                        DENSE,
+                        [*intermediate, hidden],
+                        Role::Dense,
+                    )?)
+                }
+                Mlp::Moe(plan) => MlpWeights::Moe(load_moe(loader, config, plan, l, number)?),
+            },
+        })
+    }
+
+    /// Its experts, if it has any.
+    pub fn experts(&self) -> Option<&Arc<LayerExperts<S>>> {
+        match &self.mlp {
+            MlpWeights::Moe(moe) => Some(&moe.experts),
+            MlpWeights::Dense(_) => None,
+        }
+    }
+}
+
+/// What all families call the matrices of a network that is no routed expert.
+const DENSE: [&str; 3] = ["gate_proj", "down_proj", "up_proj"];
+
+/// One layer of a model that runs.
+pub struct DecoderLayer<B: Backend> {
+    mixer_norm: B::Vector,
+    mixer: Box<dyn TokenMixer<B>>,
+    mlp_norm: B::Vector,
+    mlp: MlpWeights<B>,
+    ranks: Option<LayerRanks>,
+    eps: f32,
+}
+
+impl<B: Backend + 'static> DecoderLayer<B> {
+    /// Weights with a state for `blocks` blocks; `ranks` where its experts are spread over several.
+    pub fn new(
+        backend: &B,
+        ropes: &mut Ropes<B>,
+        plan: &LayerPlan,
+        weights: LayerWeights<B>,
+        blocks: usize,
+        ranks: Option<LayerRanks>,
+        eps: f32,
+    ) -> Result<Self, LoadError>
+    where
+        B::Rope: Clone,
+    {
+        let LayerWeights { mixer_norm, mixer, mlp_norm, mlp } = weights;
+        let mixer = match (&plan.mixer, mixer) {
+            (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
+                let rope = ropes.get(backend, &plan.rope, plan.shape.head_dim);
+                let cache = backend.kv_blocks(&plan.shape, blocks)?;
+                Box::new(Attention { weights, shape: plan.shape, rope, cache })
+            }
+        };
+        Ok(DecoderLayer { mixer_norm, mixer, mlp_norm, mlp, ranks, eps })
+    }
+
+    /// Replaces the residual stream `x`, `[rows, hidden]`, and adds the batch's rows to the state.
+    pub fn forward(&mut self, backend: &B, batch: &B::Batch<'_>, x: &mut B::Tensor) {
+        let h = backend.rms_norm(x, &self.mixer_norm, self.eps);
+        let mixed = self.mixer.forward(backend, batch, &h);
+        backend.add(x, &mixed);
+
+        let h = backend.rms_norm(x, &self.mlp_norm, self.eps);
+        let answer = match &self.mlp {
+            MlpWeights::Dense(network) => network.forward(backend, &h),
+            MlpWeights::Moe(moe) => moe.forward(backend, &h, self.ranks.as_ref()),
+        };
+        backend.add(x, &answer);
+    }
+}
