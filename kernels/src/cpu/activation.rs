@@ -67,6 +67,18 @@ pub fn add(pool: &Pool, out: &mut [f32], x: &[f32]) {
     });
 }
 
+/// `x = α · x + β · y`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn blend(pool: &Pool, x: &mut [f32], y: &[f32], alpha: f32, beta: f32) {
+    assert_eq!(x.len(), y.len(), "x and y are of one length");
+    let length = chunk_of_rows(LANES);
+    pool.chunks(x, length, |index, x| {
+        x.iter_mut().zip(&y[index * length..]).for_each(|(x, y)| *x = alpha * *x + beta * y);
+    });
+}
+
 struct SiluMul<'a> {
     out: &'a mut [f32],
     gate: &'a [f32],

@@ -54,7 +54,7 @@ pub fn all() -> Vec<Case> {
         cases.extend([rms_norm(rows, dim), softmax(rows, dim)]);
     }
     for n in [1, 15, 16, 33, 40_000] {
-        cases.extend([silu_mul(n), silu(n), sigmoid_mul(n), add(n)]);
+        cases.extend([silu_mul(n), silu(n), sigmoid_mul(n), add(n), blend(n)]);
     }
     cases.extend([gather(), combine(), rotate(8, 8), rotate(64, 32)]);
     cases.extend([choose(1, 8, 2, true), choose(300, 60, 4, false)]);
@@ -194,6 +194,23 @@ fn add(n: usize) -> Case {
         run: Box::new(move |pool| {
             let mut out = a.clone();
             activation::add(pool, &mut out, &b);
+            out
+        }),
+    }
+}
+
+fn blend(n: usize) -> Case {
+    let mut random = Random::new(n as u64);
+    let (x, y) = (random.values(n), random.values(n));
+    let exact = widen(&x).into_iter().zip(widen(&y)).map(|(x, y)| 3.5 * x + 0.75 * y);
+    Case {
+        name: format!("blend {n}"),
+        specified: x.iter().zip(&y).map(|(x, y)| 3.5 * x + 0.75 * y).collect(),
+        exact: exact.collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::blend(pool, &mut out, &y, 3.5, 0.75);
             out
         }),
     }

@@ -11,7 +11,8 @@ pub mod cpu;
 
 use crate::batch::Batch;
 use crate::load_error::LoadError;
-use crate::model::config::plan::RopePlan;
+use crate::model::config::plan::{Blend, LightningPlan, RopePlan};
+use crate::state::StateRoom;
 use crate::weights::Storage;
 use coterie_api::launch::Activations;
 
@@ -52,6 +53,8 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
     type Tensor;
     /// One layer's cached keys and values, in blocks.
     type KvBlocks;
+    /// One layer's running states: a slot for each running sequence, and snapshots.
+    type States;
     /// The angles of a rotary embedding.
     type Rope;
     /// A batch whose arrays lie where the operations read them.
@@ -61,6 +64,8 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
     /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
+    /// The same for one layer's running states.
+    fn states(&self, plan: &LightningPlan, room: StateRoom) -> Result<Self::States, LoadError>;
     /// A rotary embedding of heads of `head_dim` values, pairs split in halves.
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Self::Rope;
 
@@ -80,8 +85,23 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
         batch: &Self::Batch<'_>,
         shape: &AttentionShape,
     ) -> Self::Tensor;
+    /// Of `qkv`, `[rows, heads · 3 · head_dim]`: brings every sequence's state from its origin up to its rows, makes the
+    /// snapshots that the batch asks for, and gives each row what its query finds in the state up to itself,
+    /// `[rows, heads · head_dim]`.
+    fn lightning(
+        &self,
+        qkv: &Self::Tensor,
+        states: &mut Self::States,
+        batch: &Self::Batch<'_>,
+    ) -> Self::Tensor;
     /// `x += y`.
     fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor);
+    /// `x = α · x + β · y`.
+    fn blend(&self, x: &mut Self::Tensor, y: &Self::Tensor, weights: Blend);
+    /// `x = silu(x)`.
+    fn silu(&self, x: &mut Self::Tensor);
+    /// `x = x ⊙ σ(gate)`.
+    fn sigmoid_mul(&self, x: &mut Self::Tensor, gate: &Self::Tensor);
     /// `silu(gate) ⊙ up`.
     fn silu_mul(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor;
 

@@ -4,13 +4,14 @@
 
 mod attention;
 mod experts;
+mod lightning;
 mod math;
 mod widened;
 
 use crate::load_error::LoadError;
 use crate::model::Logits;
 use crate::model::config::Config;
-use crate::model::config::plan::{Mixer, Mlp};
+use crate::model::config::plan::{Blend, Mixer, Mlp};
 use crate::model::decoder::DecoderWeights;
 use crate::model::layer::{MixerWeights, MlpWeights};
 use crate::penalties::Seen;
@@ -21,6 +22,7 @@ use crate::weights::shard::Checkpoint;
 use attention::attention;
 use coterie_api::launch::Quantization;
 use experts::{feed_forward, moe};
+use lightning::lightning;
 use math::{add, matvec, rms_norm};
 use std::path::Path;
 use widened::Widened;
@@ -114,22 +116,36 @@ impl Simple {
             let h: Vec<Vec<f32>> = normed(&x, &weights.mixer_norm);
             let mixed = match (&plan.mixer, &weights.mixer) {
                 (Mixer::Attention(plan), MixerWeights::Attention(weights)) => attention(plan, weights, &h),
+                (Mixer::Lightning(plan), MixerWeights::Lightning(weights)) => {
+                    lightning(plan, weights, &h, eps)
+                }
+                _ => unreachable!("weights follow the plan"),
             };
-            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &y, 1.0));
+            for ((x, h), y) in x.iter_mut().zip(&h).zip(&mixed) {
+                go_on(x, h, y, plan.residual.mixer());
+            }
 
             let h: Vec<Vec<f32>> = normed(&x, &weights.mlp_norm);
-            for (x, h) in x.iter_mut().zip(h) {
+            for (x, h) in x.iter_mut().zip(&h) {
                 let answer = match (&plan.mlp, &weights.mlp) {
-                    (Mlp::Moe(plan), MlpWeights::Moe(weights)) => moe(plan, weights, &h),
-                    (_, MlpWeights::Dense(weights)) => feed_forward(weights, &h),
+                    (Mlp::Moe(plan), MlpWeights::Moe(weights)) => moe(plan, weights, h),
+                    (_, MlpWeights::Dense(weights)) => feed_forward(weights, h),
                     (Mlp::Dense { .. }, MlpWeights::Moe(_)) => unreachable!("weights follow the plan"),
                 };
-                add(x, &answer, 1.0);
+                go_on(x, h, &answer, plan.residual.mlp());
             }
         }
         let head = head.as_ref().unwrap_or(embedding);
         Rows(x.iter().map(|x| matvec(head, &rms_norm(x, norm, eps))).collect())
     }
+}
+
+/// The residual stream behind a part that made `y` of `h`, the normalised `x`.
+fn go_on(x: &mut [f32], h: &[f32], y: &[f32], blend: Option<Blend>) {
+    if let Some(Blend { alpha, .. }) = blend {
+        x.iter_mut().zip(h).for_each(|(x, h)| *x = alpha * h);
+    }
+    add(x, y, blend.map_or(1.0, |blend| blend.beta));
 }
 
 /// Logits, one row a position.

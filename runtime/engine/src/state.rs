@@ -33,6 +33,15 @@ impl StateLimits {
     }
 }
 
+/// How many states a layer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateRoom {
+    /// Of running sequences.
+    pub slots: usize,
+    /// Kept for others.
+    pub snapshots: usize,
+}
+
 /// Where a sequence's state comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

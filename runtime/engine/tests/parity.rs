@@ -46,13 +46,19 @@ struct Said {
     greedy_rows: Rows,
 }
 
+/// Families with golden data.
+const FAMILIES: [&str; 2] = ["minimax_text", "mixtral"];
+
 fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/mixtral");
-    let entries = std::fs::read_dir(&root).expect("tests/golden/mixtral is part of the repository");
-    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    cases.sort();
-    assert!(cases.len() >= 5, "golden cases are missing: {cases:?}");
-    cases
+    let of_family = |family: &str| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(family);
+        let entries = std::fs::read_dir(&root).expect("tests/golden is part of the repository");
+        let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        cases.sort();
+        assert!(cases.len() >= 3, "golden cases of {family} are missing: {cases:?}");
+        cases
+    };
+    FAMILIES.into_iter().flat_map(of_family).collect()
 }
 
 fn golden(case: &Path) -> (Golden, HashMap<String, Rows>) {

@@ -40,9 +40,10 @@ impl Call<'_> {
             unsafe { (self.sums.row(slot * heads + head), self.tails.row(slot * heads + head)) };
         match origin {
             Origin::Zero => sums.fill(0.0),
-            // SAFETY: the caller's.
             Origin::Snapshot(from) => {
-                sums.copy_from_slice(unsafe { self.snapshots.read(from * heads + head) })
+                // SAFETY: the caller's.
+                let snapshot = unsafe { self.snapshots.read(from * heads + head) };
+                sums.copy_from_slice(snapshot);
             }
             Origin::Slot => {}
         }

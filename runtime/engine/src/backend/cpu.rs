@@ -1,16 +1,18 @@
 //! The CPU: tensors in ordinary memory, matrices where the files are mapped, operations from `coterie-kernels`.
 
 use crate::backend::{AttentionShape, Backend, Choice};
-use crate::batch::Batch;
+use crate::batch::{Batch, SequenceRows};
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
-use crate::model::config::plan::RopePlan;
+use crate::model::config::plan::{Blend, LightningPlan, RopePlan};
 use crate::moe::activations;
+use crate::state::{Origin, StateRoom, StateRows};
 use crate::weights::quantize::{to_bf16, to_f32, to_int8};
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
+use coterie_kernels::cpu::lightning::{self, Decays};
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::moe::Job;
 use coterie_kernels::cpu::pool::Pool;
@@ -160,6 +162,21 @@ pub struct CpuKvBlocks {
     values: MmapMut,
 }
 
+/// One layer's running states.
+pub struct CpuStates {
+    shape: lightning::Shape,
+    decays: Decays,
+    sums: MmapMut,
+    tails: MmapMut,
+    snapshots: MmapMut,
+}
+
+/// `bytes` of anonymous memory: zero, and costing nothing until it is written.
+fn untouched(bytes: usize) -> Result<MmapMut, LoadError> {
+    let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+    map.map_err(|source| LoadError::NoMemory { bytes, source })
+}
+
 /// The rotary embedding's table. It grows to the largest position seen, by doubling: its size follows the contexts
 /// that are used, not the one that config.json claims.
 pub struct CpuRope {
@@ -189,6 +206,7 @@ fn angles(plan: &RopePlan, positions: usize) -> rope::Table {
 pub struct CpuBatch<'a> {
     batch: &'a Batch,
     sequences: Vec<attention::Sequence<'a>>,
+    states: lightning::Plan,
     /// One more than the largest position.
     positions: usize,
 }
@@ -198,9 +216,27 @@ fn kernel_shape(shape: &AttentionShape) -> attention::Shape {
     attention::Shape { q_heads: heads, kv_heads, head_dim, block_size: BLOCK_SIZE, scale }
 }
 
+/// The sequences' running states, as far as they have any.
+fn state_plan(batch: &Batch) -> lightning::Plan {
+    let mut plan = lightning::Plan::default();
+    for SequenceRows { rows, context, state, .. } in &batch.sequences {
+        let Some(StateRows { slot, origin, saves }) = state else { continue };
+        let origin = match origin {
+            Origin::Zero => lightning::Origin::Zero,
+            Origin::Snapshot(snapshot) => lightning::Origin::Snapshot(*snapshot as usize),
+            Origin::Slot => lightning::Origin::Slot,
+        };
+        let saves = batch.saves[saves.clone()].iter();
+        let saves = saves.map(|s| lightning::Save { tokens: s.tokens, snapshot: s.snapshot as usize });
+        plan.push(rows.clone(), context - rows.len(), *slot as usize, origin, saves);
+    }
+    plan
+}
+
 impl Backend for Cpu {
     type Tensor = CpuTensor;
     type KvBlocks = CpuKvBlocks;
+    type States = CpuStates;
     type Rope = Rc<CpuRope>;
     type Batch<'a> = CpuBatch<'a>;
 
@@ -211,18 +247,35 @@ impl Backend for Cpu {
             context: sequence.context,
         });
         let positions = batch.sequences.iter().map(|sequence| sequence.context).max();
-        CpuBatch { batch, sequences: sequences.collect(), positions: positions.unwrap_or_default() }
+        CpuBatch {
+            batch,
+            sequences: sequences.collect(),
+            states: state_plan(batch),
+            positions: positions.unwrap_or_default(),
+        }
     }
 
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<CpuKvBlocks, LoadError> {
         let bytes = (blocks * BLOCK_SIZE).checked_mul(shape.bytes_per_token() / 2).filter(|n| *n > 0);
         let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
-        let map = || {
-            // Anonymous pages are zero and cost nothing until they are written.
-            let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
-            map.map_err(|source| LoadError::NoMemory { bytes, source })
+        Ok(CpuKvBlocks { keys: untouched(bytes)?, values: untouched(bytes)? })
+    }
+
+    fn states(&self, plan: &LightningPlan, room: StateRoom) -> Result<CpuStates, LoadError> {
+        let StateRoom { slots, snapshots } = room;
+        let shape = lightning::Shape { heads: plan.heads(), head_dim: plan.head_dim };
+        let memory = |states: usize, floats: usize| {
+            // A mapping of nothing is refused.
+            let bytes = states.max(1).checked_mul(floats * size_of::<f32>());
+            untouched(bytes.ok_or(LoadError::StatesTooLarge { slots, snapshots })?)
         };
-        Ok(CpuKvBlocks { keys: map()?, values: map()? })
+        Ok(CpuStates {
+            shape,
+            decays: Decays::new(&plan.slopes),
+            sums: memory(slots, shape.sums_len())?,
+            tails: memory(slots, shape.tail_len())?,
+            snapshots: memory(snapshots, shape.sums_len())?,
+        })
     }
 
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Rc<CpuRope> {
@@ -275,8 +328,33 @@ impl Backend for Cpu {
         out
     }
 
+    fn lightning(&self, qkv: &CpuTensor, states: &mut CpuStates, batch: &CpuBatch<'_>) -> CpuTensor {
+        let mut out = self.tensor(qkv.rows, qkv.width / 3);
+        let CpuStates { shape, decays, sums, tails, snapshots } = states;
+        let memory = lightning::States {
+            sums: bytemuck::cast_slice_mut(sums),
+            tails: bytemuck::cast_slice_mut(tails),
+            snapshots: bytemuck::cast_slice_mut(snapshots),
+        };
+        let (pool, plan) = (&self.pool, &batch.states);
+        lightning::attend(pool, out.values_mut(), qkv.values(), memory, plan, shape, decays);
+        out
+    }
+
     fn add(&self, x: &mut CpuTensor, y: &CpuTensor) {
         activation::add(&self.pool, x.values_mut(), y.values());
+    }
+
+    fn blend(&self, x: &mut CpuTensor, y: &CpuTensor, weights: Blend) {
+        activation::blend(&self.pool, x.values_mut(), y.values(), weights.alpha, weights.beta);
+    }
+
+    fn silu(&self, x: &mut CpuTensor) {
+        activation::silu(&self.pool, x.values_mut());
+    }
+
+    fn sigmoid_mul(&self, x: &mut CpuTensor, gate: &CpuTensor) {
+        activation::sigmoid_mul(&self.pool, x.values_mut(), gate.values());
     }
 
     fn silu_mul(&self, gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {

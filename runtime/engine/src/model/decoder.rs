@@ -6,7 +6,7 @@ use crate::load_error::LoadError;
 use crate::model::config::Config;
 use crate::model::config::plan::RopePlan;
 use crate::model::layer::{DecoderLayer, LayerWeights};
-use crate::model::{Logits, Model};
+use crate::model::{Logits, Model, Room};
 use crate::moe::expert::LayerExperts;
 use crate::moe::ranks::{LayerRanks, Ranks};
 use crate::weights::{Loader, Role, Storage};
@@ -92,12 +92,12 @@ impl<B: Backend + 'static> Decoder<B>
 where
     B::Rope: Clone,
 {
-    /// Weights with a cache of `blocks` blocks a layer; `ranks` where the experts are spread over several.
+    /// Weights with `room` for sequences; `ranks` where the experts are spread over several.
     pub fn new(
         backend: B,
         config: &Config,
         weights: DecoderWeights<B>,
-        blocks: usize,
+        room: Room,
         ranks: Option<Rc<Ranks>>,
     ) -> Result<Self, LoadError> {
         let (eps, vocabulary) = (config.rms_norm_eps, config.vocabulary);
@@ -110,7 +110,7 @@ where
                 None => None,
             };
             with_experts += u16::from(weights.experts().is_some());
-            layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, blocks, ranks, eps)?);
+            layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, room, ranks, eps)?);
         }
         let (last, logits) = (None, None);
         Ok(Decoder { backend, embedding, layers, norm, head, eps, vocabulary, last, logits })

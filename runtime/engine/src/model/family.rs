@@ -1,5 +1,6 @@
 //! The model families of this build: one file each turns the keys of its config.json into a description.
 
+mod minimax_text;
 mod mixtral;
 
 use crate::load_error::LoadError;
@@ -18,8 +19,24 @@ pub struct Family {
     pub layers: fn(&Keys) -> Result<Vec<LayerPlan>, ConfigRule>,
 }
 
-const FAMILIES: [Family; 1] =
-    [Family { architecture: "MixtralForCausalLM", names: mixtral::NAMES, layers: mixtral::layers }];
+const FAMILIES: [Family; 4] = [
+    Family { architecture: "MixtralForCausalLM", names: mixtral::NAMES, layers: mixtral::layers },
+    Family {
+        architecture: "MiniMaxText01ForCausalLM",
+        names: minimax_text::NAMES,
+        layers: minimax_text::released,
+    },
+    Family {
+        architecture: "MiniMaxM1ForCausalLM",
+        names: minimax_text::NAMES,
+        layers: minimax_text::released,
+    },
+    Family {
+        architecture: "MiniMaxForCausalLM",
+        names: minimax_text::NAMES,
+        layers: minimax_text::transformers,
+    },
+];
 
 /// The family of the first architecture that is known.
 pub fn find(named: &[String], path: &Path) -> Result<&'static Family, LoadError> {

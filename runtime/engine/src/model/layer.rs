@@ -3,19 +3,21 @@
 
 use crate::backend::Backend;
 use crate::load_error::LoadError;
+use crate::model::Room;
 use crate::model::attention::{Attention, AttentionWeights};
 use crate::model::config::Config;
-use crate::model::config::plan::{LayerPlan, Mixer, Mlp};
+use crate::model::config::plan::{Blend, LayerPlan, Mixer, Mlp, Residual};
 use crate::model::decoder::Ropes;
 use crate::model::experts::load_moe;
+use crate::model::lightning::{Lightning, LightningWeights};
 use crate::moe::Moe;
 use crate::moe::expert::{Expert, LayerExperts};
 use crate::moe::ranks::LayerRanks;
 use crate::weights::{Loader, Role, Storage};
 use std::sync::Arc;
 
-/// A mixer with its state: for every block of the cache whatever it needs to go on behind it. Keys and values, a
-/// compressed latent, a snapshot of a running sum: only the mixer knows.
+/// A mixer with its state: for every block of the cache whatever it needs to go on behind it, keys and values or a
+/// compressed latent; or a running state for every sequence ([`state`](crate::state)).
 ///
 /// Blocks are shared. A mixer writes a block's state when the batch holds the block's rows, never again after it is
 /// full, and lets a sequence see the blocks that sequences before it in the same batch have written.
@@ -40,6 +42,8 @@ pub struct LayerWeights<S: Storage> {
 pub enum MixerWeights<S: Storage> {
     /// Attention with grouped query heads.
     Attention(AttentionWeights<S>),
+    /// Lightning attention.
+    Lightning(LightningWeights<S>),
 }
 
 /// The weights of an [`Mlp`].
@@ -68,6 +72,10 @@ impl<S: Storage> LayerWeights<S> {
                 Mixer::Attention(plan) => {
                     let attention = format!("{layer}.self_attn");
                     MixerWeights::Attention(AttentionWeights::load(loader, &attention, hidden, plan)?)
+                }
+                Mixer::Lightning(plan) => {
+                    let attention = format!("{layer}.self_attn");
+                    MixerWeights::Lightning(LightningWeights::load(loader, &attention, hidden, plan)?)
                 }
             },
             mlp_norm: norm("post_attention_layernorm")?,
@@ -105,18 +113,19 @@ pub struct DecoderLayer<B: Backend> {
     mixer: Box<dyn TokenMixer<B>>,
     mlp_norm: B::Vector,
     mlp: MlpWeights<B>,
+    residual: Residual,
     ranks: Option<LayerRanks>,
     eps: f32,
 }
 
 impl<B: Backend + 'static> DecoderLayer<B> {
-    /// Weights with a state for `blocks` blocks; `ranks` where its experts are spread over several.
+    /// Weights with `room` for sequences; `ranks` where its experts are spread over several.
     pub fn new(
         backend: &B,
         ropes: &mut Ropes<B>,
         plan: &LayerPlan,
         weights: LayerWeights<B>,
-        blocks: usize,
+        room: Room,
         ranks: Option<LayerRanks>,
         eps: f32,
     ) -> Result<Self, LoadError>
@@ -124,27 +133,42 @@ impl<B: Backend + 'static> DecoderLayer<B> {
         B::Rope: Clone,
     {
         let LayerWeights { mixer_norm, mixer, mlp_norm, mlp } = weights;
-        let mixer = match (&plan.mixer, mixer) {
+        let mixer: Box<dyn TokenMixer<B>> = match (&plan.mixer, mixer) {
             (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
                 let rope = ropes.get(backend, &plan.rope, plan.shape.head_dim);
-                let cache = backend.kv_blocks(&plan.shape, blocks)?;
+                let cache = backend.kv_blocks(&plan.shape, room.blocks)?;
                 Box::new(Attention { weights, shape: plan.shape, rope, cache })
             }
+            (Mixer::Lightning(plan), MixerWeights::Lightning(weights)) => {
+                Box::new(Lightning { weights, states: backend.states(plan, room.states)?, eps })
+            }
+            _ => unreachable!("weights follow the plan"),
         };
-        Ok(DecoderLayer { mixer_norm, mixer, mlp_norm, mlp, ranks, eps })
+        Ok(DecoderLayer { mixer_norm, mixer, mlp_norm, mlp, residual: plan.residual, ranks, eps })
     }
 
     /// Replaces the residual stream `x`, `[rows, hidden]`, and adds the batch's rows to the state.
     pub fn forward(&mut self, backend: &B, batch: &B::Batch<'_>, x: &mut B::Tensor) {
         let h = backend.rms_norm(x, &self.mixer_norm, self.eps);
         let mixed = self.mixer.forward(backend, batch, &h);
-        backend.add(x, &mixed);
+        go_on(backend, x, h, &mixed, self.residual.mixer());
 
         let h = backend.rms_norm(x, &self.mlp_norm, self.eps);
         let answer = match &self.mlp {
             MlpWeights::Dense(network) => network.forward(backend, &h),
             MlpWeights::Moe(moe) => moe.forward(backend, &h, self.ranks.as_ref()),
         };
-        backend.add(x, &answer);
+        go_on(backend, x, h, &answer, self.residual.mlp());
+    }
+}
+
+/// The residual stream behind a part that made `y` of `h`, the normalised `x`: `x + y`, or a blend of `h` and `y`.
+fn go_on<B: Backend>(backend: &B, x: &mut B::Tensor, mut h: B::Tensor, y: &B::Tensor, blend: Option<Blend>) {
+    match blend {
+        None => backend.add(x, y),
+        Some(weights) => {
+            backend.blend(&mut h, y, weights);
+            *x = h;
+        }
     }
 }

@@ -33,6 +33,24 @@ pub struct Keys {
     #[serde(default)]
     attention_bias: bool,
     pub(super) eos_token_id: Option<StopTokens>,
+    rotary_dim: Option<u64>,
+    /// Of each layer: 1 is softmax attention, 0 lightning attention.
+    attn_type_list: Option<Vec<u64>>,
+    layer_types: Option<Vec<String>>,
+    postnorm: Option<bool>,
+    shared_intermediate_size: Option<u64>,
+    #[serde(alias = "full_attn_alpha_factor")]
+    layernorm_full_attention_alpha: Option<f64>,
+    #[serde(alias = "full_attn_beta_factor")]
+    layernorm_full_attention_beta: Option<f64>,
+    #[serde(alias = "linear_attn_alpha_factor")]
+    layernorm_linear_attention_alpha: Option<f64>,
+    #[serde(alias = "linear_attn_beta_factor")]
+    layernorm_linear_attention_beta: Option<f64>,
+    #[serde(alias = "mlp_alpha_factor")]
+    layernorm_mlp_alpha: Option<f64>,
+    #[serde(alias = "mlp_beta_factor")]
+    layernorm_mlp_beta: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -119,7 +137,7 @@ impl Keys {
         }
     }
 
-    /// Attention with grouped heads, rotated whole.
+    /// Attention with grouped heads, rotated whole if `rotary_dim` does not say otherwise.
     pub fn attention(&self) -> Result<AttentionPlan, ConfigRule> {
         let hidden = self.hidden()?;
         let heads = number("num_attention_heads", self.num_attention_heads, 1 << 12)?;
@@ -132,11 +150,16 @@ impl Keys {
             Some(n) => number("head_dim", Some(n), 1 << 12)?,
             None => divides(("hidden_size", hidden), ("num_attention_heads", heads))?,
         };
-        if !head_dim.is_multiple_of(2) {
-            return Err(ConfigRule::OddHead { head_dim });
-        }
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let rope = RopePlan { theta: self.rope_theta()?, rotary_dim: head_dim };
+        let rotary_dim = match self.rotary_dim {
+            Some(n) => number("rotary_dim", Some(n), head_dim as u64)?,
+            None if head_dim.is_multiple_of(2) => head_dim,
+            None => return Err(ConfigRule::OddHead { head_dim }),
+        };
+        if !rotary_dim.is_multiple_of(2) {
+            return Err(ConfigRule::OddRotary { rotary_dim });
+        }
+        let rope = RopePlan { theta: self.rope_theta()?, rotary_dim };
         Ok(AttentionPlan { shape: AttentionShape { heads, kv_heads, head_dim, scale }, rope })
     }
 
@@ -155,6 +178,76 @@ impl Keys {
             false => {
                 Err(ConfigRule::Float { key: "rope_theta", value: theta, expected: "a positive number" })
             }
+        }
+    }
+
+    /// Of each layer, whether its attention is softmax attention rather than linear.
+    pub fn softmax_layers(&self) -> Result<Vec<bool>, ConfigRule> {
+        let layers = self.layers()?;
+        let (key, kinds) = match (&self.layer_types, &self.attn_type_list) {
+            (Some(names), _) => {
+                let kind = |name: &String| match name.as_str() {
+                    "full_attention" => Ok(true),
+                    "linear_attention" => Ok(false),
+                    other => Err(unsupported("layer_types", other, "full_attention and linear_attention")),
+                };
+                ("layer_types", names.iter().map(kind).collect::<Result<Vec<_>, _>>()?)
+            }
+            (None, Some(numbers)) => {
+                let kind = |number: &u64| match number {
+                    0 => Ok(false),
+                    1 => Ok(true),
+                    other => Err(unsupported("attn_type_list", &other.to_string(), "0 and 1")),
+                };
+                ("attn_type_list", numbers.iter().map(kind).collect::<Result<Vec<_>, _>>()?)
+            }
+            (None, None) => return Err(ConfigRule::Missing { key: "attn_type_list" }),
+        };
+        match kinds.len() == layers {
+            true => Ok(kinds),
+            false => Err(ConfigRule::Entries { key, entries: kinds.len(), layers }),
+        }
+    }
+
+    /// α and β of the residual: behind softmax attention, behind linear attention, behind the experts. 1 where nothing
+    /// is said.
+    pub fn residual_factors(&self) -> Result<[[f32; 2]; 3], ConfigRule> {
+        let factor = |key, value: Option<f64>| {
+            let value = value.unwrap_or(1.0);
+            match value.abs() < 1e6 {
+                true => Ok(value as f32),
+                false => Err(ConfigRule::Float { key, value, expected: "within ±1,000,000" }),
+            }
+        };
+        Ok([
+            [
+                factor("layernorm_full_attention_alpha", self.layernorm_full_attention_alpha)?,
+                factor("layernorm_full_attention_beta", self.layernorm_full_attention_beta)?,
+            ],
+            [
+                factor("layernorm_linear_attention_alpha", self.layernorm_linear_attention_alpha)?,
+                factor("layernorm_linear_attention_beta", self.layernorm_linear_attention_beta)?,
+            ],
+            [
+                factor("layernorm_mlp_alpha", self.layernorm_mlp_alpha)?,
+                factor("layernorm_mlp_beta", self.layernorm_mlp_beta)?,
+            ],
+        ])
+    }
+
+    /// Refuses a residual that is not the normalised input.
+    pub fn require_postnorm(&self) -> Result<(), ConfigRule> {
+        match self.postnorm {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(unsupported("postnorm", "false", "true")),
+        }
+    }
+
+    /// Refuses an expert that all tokens use.
+    pub fn refuse_shared_expert(&self) -> Result<(), ConfigRule> {
+        match self.shared_intermediate_size {
+            None | Some(0) => Ok(()),
+            Some(width) => Err(unsupported("shared_intermediate_size", &width.to_string(), "0")),
         }
     }
 

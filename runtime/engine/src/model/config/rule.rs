@@ -57,6 +57,22 @@ pub enum ConfigRule {
         /// What the file says.
         head_dim: usize,
     },
+    /// So does one that turns only a part of each head.
+    #[error("rotary_dim is {rotary_dim}; it must be even")]
+    OddRotary {
+        /// What the file says.
+        rotary_dim: usize,
+    },
+    /// A list has one entry for each layer.
+    #[error("{key} has {entries} entries; it must have one for each of the {layers} layers")]
+    Entries {
+        /// Its key.
+        key: &'static str,
+        /// What it has.
+        entries: usize,
+        /// What it must have.
+        layers: usize,
+    },
     /// A kind of computation that this build does not do.
     #[error("{key} is {value:?}, which this build does not do; it does {known}")]
     Unsupported {

@@ -27,7 +27,7 @@ fn rule(changes: &[(&str, Value)]) -> ConfigRule {
 }
 
 fn attention(config: &Config) -> &AttentionPlan {
-    let Mixer::Attention(attention) = &config.layers[0].mixer;
+    let Mixer::Attention(attention) = &config.layers[0].mixer else { panic!("another mixer") };
     attention
 }
 

@@ -3,7 +3,7 @@
 
 use crate::model::config::ConfigRule;
 use crate::model::config::keys::Keys;
-use crate::model::config::plan::{LayerPlan, Mixer, Mlp, MoePlan, Names};
+use crate::model::config::plan::{LayerPlan, Mixer, Mlp, MoePlan, Names, Residual};
 
 pub const NAMES: Names = Names { moe: "block_sparse_moe", expert: ["w1", "w2", "w3"] };
 
@@ -11,6 +11,7 @@ pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     keys.refuse_unsupported()?;
     let (experts, per_token) = keys.experts()?;
     let moe = MoePlan { experts, per_token, intermediate: keys.intermediate()?, renormalise: true };
-    let layer = LayerPlan { mixer: Mixer::Attention(keys.attention()?), mlp: Mlp::Moe(moe) };
+    let mixer = Mixer::Attention(keys.attention()?);
+    let layer = LayerPlan { mixer, mlp: Mlp::Moe(moe), residual: Residual::Plain };
     Ok(vec![layer; keys.layers()?])
 }

@@ -1,0 +1,80 @@
+//! MiniMax-Text-01 and MiniMax-M1 (arXiv:2501.08313): seven layers of lightning attention to one of softmax attention
+//! whose heads are rotated in part. What is special: the residual is the normalised input, weighted. In checkpoints as
+//! they were released, and as transformers writes them.
+
+use crate::model::config::ConfigRule;
+use crate::model::config::keys::Keys;
+use crate::model::config::plan::{Blend, LayerPlan, LightningPlan, Mixer, Mlp, MoePlan, Names, Residual};
+
+pub const NAMES: Names = Names { moe: "block_sparse_moe", expert: ["w1", "w2", "w3"] };
+
+/// As released: decays are ALiBi's slopes.
+pub fn released(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
+    // Without it the residual would be the input as it is; with a shared expert the sum would be another.
+    keys.require_postnorm()?;
+    keys.refuse_shared_expert()?;
+    layers(keys, alibi_slopes, |layer, layers| layer / (layers - 1.0).max(1.0))
+}
+
+/// As transformers computes it: the slopes are one geometric series whatever the number of heads.
+pub fn transformers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
+    layers(keys, geometric_slopes, |layer, layers| layer / (layers - 1.0 + 1e-5))
+}
+
+fn layers(
+    keys: &Keys,
+    slopes: fn(usize) -> Vec<f64>,
+    depth: fn(f64, f64) -> f64,
+) -> Result<Vec<LayerPlan>, ConfigRule> {
+    keys.refuse_unsupported()?;
+    let attention = keys.attention()?;
+    let (experts, per_token) = keys.experts()?;
+    let moe = MoePlan { experts, per_token, intermediate: keys.intermediate()?, renormalise: true };
+    let [softmax, lightning, mlp] = keys.residual_factors()?.map(|[alpha, beta]| Blend { alpha, beta });
+    let kinds = keys.softmax_layers()?;
+    let count = kinds.len() as f64;
+    let layer = |(l, is_softmax): (usize, bool)| {
+        let (mixer, blend) = match is_softmax {
+            true => (Mixer::Attention(attention.clone()), softmax),
+            false => {
+                // Later layers remember longer.
+                let factor = 1.0 - depth(l as f64, count) + 1e-5;
+                let slopes = slopes(attention.shape.heads).iter().map(|slope| slope * factor).collect();
+                (Mixer::Lightning(LightningPlan { slopes, head_dim: attention.shape.head_dim }), lightning)
+            }
+        };
+        LayerPlan { mixer, mlp: Mlp::Moe(moe.clone()), residual: Residual::Normalised { mixer: blend, mlp } }
+    };
+    Ok(kinds.into_iter().enumerate().map(layer).collect())
+}
+
+/// 2^(-8h / heads) for h from 1.
+fn geometric_slopes(heads: usize) -> Vec<f64> {
+    (1..=heads).map(|head| (-8.0 * head as f64 / heads as f64).exp2()).collect()
+}
+
+/// The same for powers of two. For other numbers those of the next lower power, and between them as many as are lacking
+/// of the next higher (ALiBi, arXiv:2108.12409, and its published code).
+fn alibi_slopes(heads: usize) -> Vec<f64> {
+    let lower = 1 << heads.ilog2();
+    let between = geometric_slopes(2 * lower).into_iter().step_by(2);
+    geometric_slopes(lower).into_iter().chain(between).take(heads).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_alibis() {
+        let close = |slopes: Vec<f64>, expected: &[f64]| {
+            assert_eq!(slopes.len(), expected.len());
+            assert!(slopes.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{slopes:?}");
+        };
+        close(alibi_slopes(8), &[0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
+        close(alibi_slopes(6), &[0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
+        close(geometric_slopes(1), &[0.00390625]);
+        close(alibi_slopes(1), &[0.00390625]);
+        assert_ne!(alibi_slopes(5), geometric_slopes(5));
+    }
+}
