@@ -212,6 +212,9 @@ pub struct Inspection {
     pub active_parameters: u64,
     /// Decoder layers.
     pub layers: u32,
+    /// Those of them that have experts; the others are dense. Absent in what an older runtime found: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert_layers: Option<u32>,
     /// Experts of one layer.
     pub experts: u32,
     /// Experts that one token uses in one layer.

@@ -15,6 +15,7 @@ use coterie_kernels::cpu::matmul::{self, Matrix};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::{GROUP, Int8, Int8View};
 use coterie_kernels::cpu::{activation, gate, logits, norm};
+use coterie_kernels::gate::{Groups, Rule, Scores, Worth};
 use half::bf16;
 
 const HIDDEN: usize = 576;
@@ -148,7 +149,7 @@ fn prefill(pool: &Pool) {
 }
 
 fn attend(pool: &Pool) {
-    let shape = Shape { q_heads: 9, kv_heads: 3, head_dim: 64, block_size: 16, scale: 0.125 };
+    let shape = Shape { q_heads: 9, kv_heads: 3, head_dim: 64, block_size: 16, scale: 0.125, window: None };
     let context = 4096;
     let sequences = 16;
     let blocks: Vec<u32> = (0..(sequences * context / 16) as u32).map(|block| block ^ 5).collect();
@@ -163,7 +164,7 @@ fn attend(pool: &Pool) {
                 context,
             })
             .collect();
-        let seconds = time(10, || attention::paged(pool, &mut out, &q, &keys, &values, &all, &shape));
+        let seconds = time(10, || attention::paged(pool, &mut out, &q, [&keys, &values], None, &all, &shape));
         let seen = count * rows * (2 * context - rows + 1) / 2;
         line(name, seconds, count * context * shape.kv_heads * shape.head_dim * 8, seen * width * 4);
     };
@@ -206,8 +207,16 @@ fn rows(pool: &Pool) {
         line(&format!("silu_mul {rows} × {EXPERT}"), seconds, 12 * rows * EXPERT, 0);
         let logits = floats(rows * 8);
         let (mut ids, mut weights) = (vec![0; rows * 2], vec![0.0; rows * 2]);
-        let choose = || gate::softmax_top_k(pool, &logits, 8, 2, true, &mut ids, &mut weights);
-        line(&format!("softmax_top_k {rows} × 8"), time(1000, choose), 0, 0);
+        let rule =
+            Rule { per_token: 2, scores: Scores::Softmax, groups: None, renormalise: true, factor: 1.0 };
+        let choose = || gate::choose(pool, &logits, None, 8, &rule, &mut ids, &mut weights);
+        line(&format!("gate, softmax, {rows} × 8"), time(1000, choose), 0, 0);
+        let logits = floats(rows * 256);
+        let (mut ids, mut weights) = (vec![0; rows * 8], vec![0.0; rows * 8]);
+        let groups = Some(Groups { count: 8, kept: 4, worth: Worth::TwoBest });
+        let rule = Rule { per_token: 8, scores: Scores::Sigmoid, groups, renormalise: true, factor: 2.5 };
+        let choose = || gate::choose(pool, &logits, Some(&logits[..256]), 256, &rule, &mut ids, &mut weights);
+        line(&format!("gate, sigmoid in groups, {rows} × 256"), time(1000, choose), 0, 0);
     }
     let row = floats(49_152);
     line("argmax 49152", time(100, || _ = black_box(logits::argmax(pool, &row))), 4 * row.len(), 0);

@@ -1,3 +1,4 @@
 //! Compute kernels: ops on slices; they know no model and no request.
 
 pub mod cpu;
+pub mod gate;

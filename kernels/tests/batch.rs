@@ -63,7 +63,13 @@ fn a_row_of_a_norm_or_softmax_does_not_depend_on_the_batch() {
 /// One sequence computed token by token, in one prefill, in chunks, and beside other sequences.
 #[test]
 fn attention_does_not_depend_on_chunks_or_neighbours() {
-    let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 40, block_size: 16, scale: 0.2 };
+    whole_and_in_parts(None, None);
+    let sinks: Vec<f32> = (0..6).map(|head| head as f32 - 2.5).collect();
+    whole_and_in_parts(Some(70), Some(&sinks));
+}
+
+fn whole_and_in_parts(window: Option<usize>, sinks: Option<&[f32]>) {
+    let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 40, block_size: 16, scale: 0.2, window };
     let (tokens, width, kv) = (530, 240, 80);
     let mut random = Random::new(3);
     let blocks = random.permutation(2 * 34);
@@ -80,15 +86,8 @@ fn attention_does_not_depend_on_chunks_or_neighbours() {
         let run = |pool: &Pool, from: usize, to: usize| {
             let mut out = vec![f32::NAN; (to - from) * width];
             let sequence = Sequence { rows: 0..to - from, block_table: mine, context: to };
-            attention::paged(
-                pool,
-                &mut out,
-                &q[from * width..to * width],
-                &keys,
-                &values,
-                &[sequence],
-                &shape,
-            );
+            let q = &q[from * width..to * width];
+            attention::paged(pool, &mut out, q, [&keys, &values], sinks, &[sequence], &shape);
             bits(&out)
         };
         let whole = run(&pools[0], 0, tokens);
@@ -107,7 +106,7 @@ fn attention_does_not_depend_on_chunks_or_neighbours() {
             .collect();
         let mut qs = random.values(30 * width);
         qs.extend(&q[(tokens - 1) * width..]);
-        attention::paged(&pools[1], &mut out, &qs, &keys, &values, &many, &shape);
+        attention::paged(&pools[1], &mut out, &qs, [&keys, &values], sinks, &many, &shape);
         assert!(bits(&out[30 * width..]) == whole[(tokens - 1) * width..], "{isa:?}: beside others");
     }
 }

@@ -8,6 +8,7 @@ use coterie_kernels::cpu::matmul::{self, Matrix};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
 use coterie_kernels::cpu::{gate, logits};
+use coterie_kernels::gate::{Groups, Rule, Scores, Worth};
 use random::Random;
 
 #[test]
@@ -47,11 +48,16 @@ fn nan_is_never_chosen_over_a_number() {
 #[test]
 fn the_gate_gives_valid_distinct_experts_for_any_logits() {
     let pool = Pool::new(1);
-    for logits in [[f32::NAN; 4], [f32::NEG_INFINITY; 4], [f32::INFINITY, 0.0, f32::INFINITY, f32::NAN]] {
-        let (mut ids, mut weights) = ([9; 3], [0.0; 3]);
-        gate::softmax_top_k(&pool, &logits, 4, 3, true, &mut ids, &mut weights);
-        ids.sort_unstable();
-        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]) && ids[2] < 4, "{ids:?}");
+    let plain = Rule { per_token: 3, scores: Scores::Softmax, groups: None, renormalise: true, factor: 1.0 };
+    let groups = Some(Groups { count: 3, kept: 2, worth: Worth::TwoBest });
+    let (bad, worst) = (f32::NAN, f32::NEG_INFINITY);
+    for rule in [plain, Rule { scores: Scores::SoftmaxOfChosen, ..plain }, Rule { groups, ..plain }] {
+        for logits in [[bad; 6], [worst; 6], [f32::INFINITY, 0.0, worst, f32::INFINITY, bad, 1.0]] {
+            let (mut ids, mut weights) = ([9; 3], [0.0; 3]);
+            gate::choose(&pool, &logits, None, 6, &rule, &mut ids, &mut weights);
+            ids.sort_unstable();
+            assert!(ids.windows(2).all(|pair| pair[0] < pair[1]) && ids[2] < 6, "{ids:?}");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod ops {
     pub mod attention;
     pub mod cases;
+    pub mod gates;
     pub mod lightning;
     pub mod products;
     pub mod random;

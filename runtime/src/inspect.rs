@@ -61,10 +61,14 @@ fn text(inspection: &Inspection, chat: &str, available: Option<u64>) -> String {
             billions(inspection.active_parameters)
         ),
     );
+    let with_experts = match inspection.expert_layers.filter(|layers| *layers != inspection.layers) {
+        None => "each".to_owned(),
+        Some(layers) => format!("{layers} of them"),
+    };
     line(
         "layers",
         format!(
-            "{}, each with {} experts, {} a token",
+            "{}, {with_experts} with {} experts, {} a token",
             inspection.layers, inspection.experts, inspection.experts_per_token
         ),
     );
@@ -126,6 +130,7 @@ mod tests {
             parameters: 660_000_000,
             active_parameters: 214_000_000,
             layers: 30,
+            expert_layers: None,
             experts: 8,
             experts_per_token: 2,
             context_length: 2048,
@@ -150,6 +155,10 @@ mod tests {
             "{found}"
         );
         assert!(text(&inspection(), "yes", Some(64 << 30)).contains("fits here with the whole context"));
+        assert!(found.contains("layers        30, each with 8 experts, 2 a token"), "{found}");
+        let with_dense = Inspection { expert_layers: Some(27), ..inspection() };
+        let found = text(&with_dense, "yes", None);
+        assert!(found.contains("layers        30, 27 of them with 8 experts, 2 a token"), "{found}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from reference import Family, fill, main
+from reference import GATE_MARGIN, Family, fill, main
 
 
 class Grouped(Family):
@@ -19,6 +19,9 @@ class Grouped(Family):
     def __init__(self, name, config, model, cases, correction=None, groups=None):
         self.name, self.config, self.model, self.cases = name, config, model, cases
         self.correction, self.group_keys = correction, groups
+        if correction:
+            # A sigmoid is nowhere steeper than a quarter.
+            self.gate_margin = GATE_MARGIN / 4
 
     def make(self, folder, case, seed):
         shape = dict(self.cases[case])
@@ -38,11 +41,12 @@ class Grouped(Family):
         (folder / "generation_config.json").unlink(missing_ok=True)
         if layout["old_config"]:
             write_old_config(folder / "config.json")
-        # Everything is a bf16 number, so the model in f32 is the checkpoint's.
-        model = model.float().eval()
-        model.set_attn_implementation("eager")
-        model.set_experts_implementation("eager")
-        return model
+        # A model of its own: in the other, the angles of the rotary embedding were rounded to bf16, too.
+        reference = self.model(config).float().eval()
+        reference.load_state_dict(model.state_dict())
+        reference.set_attn_implementation("eager")
+        reference.set_experts_implementation("eager")
+        return reference
 
     def gate_scores(self, gate, inputs, logits):
         if self.correction is None:
@@ -208,7 +212,7 @@ MINIMAX_M2 = Grouped(
             rope={"rope_theta": 5e6, "partial_rotary_factor": 0.5}, rms_norm_eps=1e-6, tie_word_embeddings=False,
         ),
         "odd-heads": dict(
-            seed=5200, hidden_size=36, num_hidden_layers=3, num_attention_heads=5, num_key_value_heads=1, head_dim=14,
+            seed=5200, hidden_size=36, num_hidden_layers=3, num_attention_heads=5, num_key_value_heads=1, head_dim=12,
             num_local_experts=9, num_experts_per_tok=4, intermediate_size=18, vocab_size=67,
             rope={"rope_theta": 1e4, "partial_rotary_factor": 0.5}, rms_norm_eps=1e-5, tie_word_embeddings=True,
             old_config=True,

@@ -37,6 +37,8 @@ class Family:
 
     name: str
     cases: dict
+    # How near to another choice a gate's scores may come.
+    gate_margin = GATE_MARGIN
 
     def make(self, folder, case, seed):
         """Writes the model folder of a case and returns the model that reads it."""
@@ -177,15 +179,15 @@ class Gates:
                 grouped = scores.view(len(scores), groups, -1)
                 best = grouped.topk(2, dim=-1).values.sum(-1)
                 ranked = best.sort(-1, descending=True)
-                near(ranked.values, kept)
+                near(ranked.values, kept, self.family.gate_margin)
                 mask = torch.ones_like(best).scatter(1, ranked.indices[:, :kept], 0).bool()
                 scores = grouped.masked_fill(mask.unsqueeze(-1), float("-inf")).flatten(1)
-            near(scores.sort(-1, descending=True).values, chosen)
+            near(scores.sort(-1, descending=True).values, chosen, self.family.gate_margin)
         self.seen.clear()
 
 
-def near(ranked, chosen):
-    if chosen < ranked.shape[-1] and (ranked[:, chosen - 1] - ranked[:, chosen]).min() < GATE_MARGIN:
+def near(ranked, chosen, margin):
+    if chosen < ranked.shape[-1] and (ranked[:, chosen - 1] - ranked[:, chosen]).min() < margin:
         raise NearTie
 
 

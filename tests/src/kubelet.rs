@@ -20,6 +20,7 @@ pub fn inspection() -> Inspection {
         parameters: 50_000_000,
         active_parameters: 20_000_000,
         layers: 4,
+        expert_layers: None,
         experts: 8,
         experts_per_token: 2,
         context_length: 2048,

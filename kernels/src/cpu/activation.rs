@@ -1,6 +1,7 @@
 //! Element-wise ops.
 
 use super::disjoint::chunk_of_rows;
+use super::gate::sigmoid;
 use super::lanes::{self, Kernel, LANES, Lanes, on};
 use super::pool::Pool;
 
@@ -76,6 +77,58 @@ pub fn blend(pool: &Pool, x: &mut [f32], y: &[f32], alpha: f32, beta: f32) {
     let length = chunk_of_rows(LANES);
     pool.chunks(x, length, |index, x| {
         x.iter_mut().zip(&y[index * length..]).for_each(|(x, y)| *x = alpha * *x + beta * y);
+    });
+}
+
+/// `out[row] += bias`, rows of `bias.len()` values.
+///
+/// # Panics
+/// If `out` is not whole rows.
+pub fn add_to_rows(pool: &Pool, out: &mut [f32], bias: &[f32]) {
+    assert!(!bias.is_empty() && out.len().is_multiple_of(bias.len()), "out is [rows, bias]");
+    pool.chunks(out, chunk_of_rows(bias.len()), |_, out| {
+        for row in out.chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        }
+    });
+}
+
+/// `out[row] *= sigmoid(gates[row])`, rows of `dim` values; sigmoid(g) = 1 / (1 + e^-g).
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn gate_rows(pool: &Pool, out: &mut [f32], gates: &[f32], dim: usize) {
+    assert_eq!(out.len(), gates.len() * dim, "out is [gates, dim]");
+    let length = chunk_of_rows(dim);
+    pool.chunks(out, length, |index, out| {
+        for (row, gate) in out.chunks_exact_mut(dim).zip(&gates[index * length / dim..]) {
+            let factor = sigmoid(*gate);
+            row.iter_mut().for_each(|out| *out *= factor);
+        }
+    });
+}
+
+/// `out = (up + 1) · g · sigmoid(alpha · g)` of g = min(gate, limit) and up within ±limit: the clamped SwiGLU of GPT-OSS.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn clamped_swiglu(pool: &Pool, out: &mut [f32], gate: &[f32], up: &[f32], alpha: f32, limit: f32) {
+    assert!(out.len() == gate.len() && out.len() == up.len(), "out, gate and up are of one length");
+    let length = chunk_of_rows(LANES);
+    pool.chunks(out, length, |index, out| {
+        let from = index * length;
+        for ((out, gate), up) in out.iter_mut().zip(&gate[from..]).zip(&up[from..]) {
+            // A NaN stays one.
+            let gate = if *gate > limit { limit } else { *gate };
+            let up = if *up > limit {
+                limit
+            } else if *up < -limit {
+                -limit
+            } else {
+                *up
+            };
+            *out = (up + 1.0) * (gate * sigmoid(alpha * gate));
+        }
     });
 }
 

@@ -37,6 +37,8 @@ pub struct Shape {
     pub block_size: usize,
     /// Factor on q·k, usually 1 / √head_dim.
     pub scale: f32,
+    /// How many tokens a token sees, itself counted, if not all before it.
+    pub window: Option<usize>,
 }
 
 /// The rows of one sequence in a batch. Prefill (many rows) and decode (one row) mix in one call.
@@ -66,37 +68,39 @@ impl Shape {
             self.block_size > 0 && self.block_size.is_multiple_of(LANES),
             "block_size is a multiple of {LANES}"
         );
+        assert_ne!(self.window, Some(0), "a token sees itself");
     }
 }
 
-/// The specification, for one row and head that sees `keys` tokens: chunk after chunk of 256 keys, the scores of a
-/// chunk are sums over dimensions in order, its softmax is that of [`logits`](super::logits) left unnormalised, its
-/// values are added in order of keys; chunks are merged in order.
+/// The specification, for one row and head that sees the tokens at `keys`: chunk after chunk of 256 keys, the scores of
+/// a chunk are sums over dimensions in order, its softmax is that of [`logits`](super::logits) left unnormalised, its
+/// values are added in order of keys; chunks are merged in order. A sink is a last chunk of that score and no value.
 pub fn reference(
     out: &mut [f32],
     q: &[f32],
     key: impl Fn(usize, usize) -> f32,
     value: impl Fn(usize, usize) -> f32,
-    keys: usize,
+    keys: Range<usize>,
     scale: f32,
+    sink: Option<f32>,
 ) {
     let mut all = Running::new();
     out.fill(0.0);
-    for start in (0..keys).step_by(CHUNK) {
-        let positions = start..keys.min(start + CHUNK);
+    for start in (keys.start / CHUNK * CHUNK..keys.end).step_by(CHUNK) {
+        let positions = keys.start.max(start)..keys.end.min(start + CHUNK);
         let score = |p| (0..q.len()).fold(0.0f32, |sum, d| q[d].mul_add(key(p, d), sum)) * scale;
         let scores: Vec<f32> = positions.clone().map(score).collect();
         let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut sums = [0.0; LANES];
         let weights: Vec<f32> = scores.iter().map(|s| lanes::exp(s - max)).collect();
-        weights.iter().enumerate().for_each(|(i, p)| sums[i % LANES] += p);
+        positions.clone().zip(&weights).for_each(|(p, w)| sums[p % LANES] += w);
         let (keep, take) = all.merge(max, tree_sum(sums));
         for (d, out) in out.iter_mut().enumerate() {
             let sum = positions.clone().zip(&weights).fold(0.0f32, |sum, (p, w)| w.mul_add(value(p, d), sum));
             *out = out.mul_add(keep, sum * take);
         }
     }
-    out.iter_mut().for_each(|out| *out /= all.sum);
+    all.finish(out, sink);
 }
 
 /// What is known of a row's softmax after some chunks.
@@ -118,6 +122,12 @@ impl Running {
         self.max = both;
         self.sum = self.sum.mul_add(keep, sum * take);
         (keep, take)
+    }
+
+    /// Divides what was summed up in `out`, after the sink has joined.
+    fn finish(mut self, out: &mut [f32], sink: Option<f32>) {
+        let keep = sink.map_or(1.0, |sink| self.merge(sink, 1.0).0);
+        out.iter_mut().for_each(|out| *out = *out * keep / self.sum);
     }
 }
 
@@ -167,9 +177,10 @@ pub fn kv_store(
 
 /// Attention of every sequence's rows over its own cached tokens.
 ///
-/// `out` and `q` are `[rows, q_heads, head_dim]`. Row r of a sequence (counted within it) attends to positions
-/// `0..=context - rows.len() + r`. Sequences come in the order of their rows; rows of `out` that belong to none are left
-/// as they are.
+/// `out` and `q` are `[rows, q_heads, head_dim]`; `caches` are keys and values. Row r of a sequence (counted within it)
+/// attends to positions up to `context - rows.len() + r`, the last `window` of them if there is one. `sinks`, one a query
+/// head, join the denominator of its softmax as the score of a token without value. Sequences come in the order of
+/// their rows; rows of `out` that belong to none are left as they are.
 ///
 /// # Panics
 /// If a length does not fit, sequences' rows overlap or are out of order, or a block is not in the caches.
@@ -177,18 +188,19 @@ pub fn paged(
     pool: &Pool,
     out: &mut [f32],
     q: &[f32],
-    k_cache: &[f32],
-    v_cache: &[f32],
+    caches: [&[f32]; 2],
+    sinks: Option<&[f32]>,
     sequences: &[Sequence<'_>],
     shape: &Shape,
 ) {
-    check(out, q, k_cache, v_cache, sequences, shape);
+    let [k_cache, v_cache] = caches;
+    check(out, q, caches, sinks, sequences, shape);
     let head_dim = shape.head_dim;
     let mut scratch = pool.scratch();
     let partials = &mut scratch.partials;
     partials.plan(sequences, shape, pool.threads());
     let out = Disjoint::new(out, head_dim);
-    let call = unit::Call { q, k_cache, v_cache, sequences, shape, out: &out, isa: pool.isa() };
+    let call = unit::Call { q, k_cache, v_cache, sinks, sequences, shape, out: &out, isa: pool.isa() };
     let (units, pieces) = (&partials.units, &partials.pieces);
     if pieces.is_empty() {
         // Later units of a prefill see more keys: start with them.
@@ -204,19 +216,20 @@ pub fn paged(
     // SAFETY: every unit reads the partial results of its own pieces.
     pool.tasks(units.len(), |task| unsafe {
         let unit = &units[task];
-        call.merge(unit, (0..unit.chunks).map(|chunk| &*partials.row(unit.first_piece + chunk)));
+        call.merge(unit, (0..unit.chunks.len()).map(|piece| &*partials.row(unit.first_piece + piece)));
     });
 }
 
 fn check(
     out: &[f32],
     q: &[f32],
-    k_cache: &[f32],
-    v_cache: &[f32],
+    [k_cache, v_cache]: [&[f32]; 2],
+    sinks: Option<&[f32]>,
     sequences: &[Sequence<'_>],
     shape: &Shape,
 ) {
     shape.check();
+    assert!(sinks.is_none_or(|sinks| sinks.len() == shape.q_heads), "sinks are [q_heads]");
     assert_eq!(out.len(), q.len(), "out and q are [rows, q_heads, head_dim]");
     assert_eq!(k_cache.len(), v_cache.len(), "both caches are [block, …]");
     let (row_len, blocks) = (shape.q_heads * shape.head_dim, k_cache.len() / shape.block_len().max(1));

@@ -2,6 +2,7 @@
 
 use coterie_kernels::cpu::attention::{self, Sequence, Shape};
 use coterie_kernels::cpu::pool::Pool;
+use std::ops::Range;
 
 use super::cases::Case;
 use super::random::Random;
@@ -20,12 +21,13 @@ pub struct Stories {
     pub shape: Shape,
     pub all: Vec<Story>,
     pub q: Vec<f32>,
+    pub sinks: Option<Vec<f32>>,
     blocks: usize,
 }
 
 impl Stories {
     /// `sizes` are (rows of the call, context) per sequence.
-    pub fn new(shape: Shape, sizes: &[(usize, usize)]) -> Stories {
+    pub fn new(shape: Shape, sinks: bool, sizes: &[(usize, usize)]) -> Stories {
         let mut random = Random::new(shape.head_dim as u64);
         let needed = |context: usize| context.div_ceil(shape.block_size);
         let blocks: usize = sizes.iter().map(|(_, context)| needed(*context)).sum();
@@ -40,7 +42,8 @@ impl Stories {
         let all: Vec<Story> = all.collect();
         let rows: usize = sizes.iter().map(|(rows, _)| rows).sum();
         let q = random.values(rows * shape.q_heads * shape.head_dim).iter().map(|q| q * 3.0).collect();
-        Stories { shape, all, q, blocks }
+        let sinks = sinks.then(|| random.values(shape.q_heads).iter().map(|sink| sink * 9.0).collect());
+        Stories { shape, all, q, sinks, blocks }
     }
 
     /// Caches that hold every token; places that hold none are NaN.
@@ -66,19 +69,20 @@ impl Stories {
         });
         let sequences: Vec<Sequence<'_>> = sequences.collect();
         let mut out = vec![f32::NAN; self.q.len()];
-        attention::paged(pool, &mut out, &self.q, &keys, &values, &sequences, &self.shape);
+        let sinks = self.sinks.as_deref();
+        attention::paged(pool, &mut out, &self.q, [&keys, &values], sinks, &sequences, &self.shape);
         out
     }
 
-    /// Calls `each` for every row and head with q, its story, its KV head and the keys it sees.
-    fn rows(&self, mut each: impl FnMut(&[f32], &Story, usize, usize)) {
+    /// Calls `each` for every row and head with q, its story, its head and the positions it sees.
+    fn rows(&self, mut each: impl FnMut(&[f32], &Story, usize, Range<usize>)) {
         let mut q = self.q.chunks(self.shape.head_dim);
         for story in &self.all {
             for row in 0..story.rows {
                 for head in 0..self.shape.q_heads {
-                    let kv_head = head / (self.shape.q_heads / self.shape.kv_heads);
-                    let q = q.next().expect("q has every row and head");
-                    each(q, story, kv_head, story.context - story.rows + row + 1);
+                    let end = story.context - story.rows + row + 1;
+                    let start = self.shape.window.map_or(0, |window| end.saturating_sub(window));
+                    each(q.next().expect("q has every row and head"), story, head, start..end);
                 }
             }
         }
@@ -86,23 +90,26 @@ impl Stories {
 }
 
 /// Prefill from the start, a later chunk of a prefill, and decodes, short and over several chunks of keys.
-pub fn paged(shape: Shape) -> Case {
-    let stories = Stories::new(shape, &[(37, 37), (1, 1), (1, 700), (5, 260), (1, 33), (70, 330)]);
+pub fn paged(shape: Shape, sinks: bool) -> Case {
+    let stories = Stories::new(shape, sinks, &[(37, 37), (1, 1), (1, 700), (5, 260), (1, 33), (70, 330)]);
     let (d, scale, stride) = (shape.head_dim, shape.scale, shape.kv_heads * shape.head_dim);
     let (mut specified, mut exact) = (Vec::new(), Vec::new());
-    stories.rows(|q, story, kv_head, keys| {
+    stories.rows(|q, story, head, keys| {
+        let kv_head = head / (shape.q_heads / shape.kv_heads);
+        let sink = stories.sinks.as_ref().map(|sinks| sinks[head]);
         let at = |p: usize, i: usize| p * stride + kv_head * d + i;
+        let (key, value) = (|p, i| story.k[at(p, i)], |p, i| story.v[at(p, i)]);
         let mut out = vec![f32::NAN; d];
-        attention::reference(&mut out, q, |p, i| story.k[at(p, i)], |p, i| story.v[at(p, i)], keys, scale);
+        attention::reference(&mut out, q, key, value, keys.clone(), scale, sink);
         specified.extend(out);
-        let score = |p| (0..d).map(|i| f64::from(q[i]) * f64::from(story.k[at(p, i)])).sum::<f64>();
-        let weights: Vec<f64> = (0..keys).map(|p| (score(p) * f64::from(scale)).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        let value = |i| (0..keys).map(|p| weights[p] * f64::from(story.v[at(p, i)])).sum::<f64>();
-        exact.extend((0..d).map(|i| value(i) / sum));
+        let score = |p| (0..d).map(|i| f64::from(q[i]) * f64::from(key(p, i))).sum::<f64>();
+        let weights: Vec<f64> = keys.clone().map(|p| (score(p) * f64::from(scale)).exp()).collect();
+        let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| f64::from(sink).exp());
+        let values = |i| keys.clone().zip(&weights).map(|(p, w)| w * f64::from(value(p, i))).sum::<f64>();
+        exact.extend((0..d).map(|i| values(i) / sum));
     });
     Case {
-        name: format!("attention {shape:?}"),
+        name: format!("attention {shape:?}, sinks: {sinks}"),
         specified,
         exact,
         bound: 2e-6,

@@ -1,11 +1,12 @@
 //! The list of cases, and the ops on rows and elements.
 
 use coterie_kernels::cpu::attention::Shape;
+use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::pool::Pool;
-use coterie_kernels::cpu::{activation, gate, logits, moe, norm, rope};
+use coterie_kernels::cpu::{activation, logits, moe, norm, rope};
 
 use super::random::Random;
-use super::{attention, lightning, products};
+use super::{attention, gates, lightning, products};
 
 /// Runs an op on a pool and returns what it wrote.
 pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
@@ -54,18 +55,31 @@ pub fn all() -> Vec<Case> {
         cases.extend([rms_norm(rows, dim), softmax(rows, dim)]);
     }
     for n in [1, 15, 16, 33, 40_000] {
-        cases.extend([silu_mul(n), silu(n), sigmoid_mul(n), add(n), blend(n)]);
+        cases.extend([silu_mul(n), silu(n), sigmoid_mul(n), clamped_swiglu(n), add(n), blend(n)]);
     }
-    cases.extend([gather(), combine(), rotate(8, 8), rotate(64, 32)]);
-    cases.extend([choose(1, 8, 2, true), choose(300, 60, 4, false)]);
+    for (rows, dim) in [(1, 1), (7, 33), (300, 70)] {
+        cases.extend([add_to_rows(rows, dim), gate_rows(rows, dim)]);
+    }
+    for interleaved in [false, true] {
+        cases.extend([rotate(8, 8, interleaved), rotate(64, 32, interleaved)]);
+    }
+    cases.extend([gather(), combine()]);
+    cases.extend(gates::all());
     for (head_dim, q_heads, kv_heads, block_size) in
         [(64, 9, 3, 16), (8, 4, 4, 32), (24, 20, 1, 16), (128, 8, 2, 64), (80, 2, 1, 16)]
     {
-        cases.push(attention::paged(Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11 }));
+        let shape = Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11, window: None };
+        cases.push(attention::paged(shape, false));
+        for window in [1, 16, 50, 300] {
+            let shape = Shape { window: Some(window), ..shape };
+            cases.push(attention::paged(shape, window % 3 == 1));
+        }
     }
     for (heads, head_dim) in [(1, 1), (3, 5), (2, 16), (5, 24), (1, 40), (3, 80), (2, 128)] {
         cases.push(lightning::attend(heads, head_dim));
     }
+    let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 20, block_size: 16, scale: 0.11, window: None };
+    cases.push(attention::paged(shape, true));
     cases
 }
 
@@ -98,7 +112,7 @@ fn rms_norm(rows: usize, dim: usize) -> Case {
     }
 }
 
-fn exact_softmax(x: &[f32]) -> Vec<f64> {
+pub fn exact_softmax(x: &[f32]) -> Vec<f64> {
     let max = x.iter().copied().fold(f32::MIN, f32::max);
     let terms: Vec<f64> = x.iter().map(|x| f64::from(x - max).exp()).collect();
     let sum: f64 = terms.iter().sum();
@@ -258,63 +272,102 @@ fn combine() -> Case {
     }
 }
 
-/// Exact angles are those of the f32 frequencies and products that models are trained with.
-fn rotate(head_dim: usize, rotary_dim: usize) -> Case {
-    let (heads, theta, half) = (3, 10_000f32, rotary_dim / 2);
-    let positions: Vec<u32> = (0..150).map(|i| i * 54).collect();
-    let x = Random::new(9).values(positions.len() * heads * head_dim);
-    let mut exact = widen(&x);
-    for (row, head) in exact.chunks_mut(head_dim).enumerate() {
-        for i in 0..half {
-            let frequency = 1.0 / theta.powf((2 * i) as f32 / rotary_dim as f32);
-            let angle = f64::from(positions[row / heads] as f32 * frequency);
-            let (a, b) = (head[i], head[i + half]);
-            head[i] = a * angle.cos() - b * angle.sin();
-            head[i + half] = b * angle.cos() + a * angle.sin();
-        }
-    }
-    let table = rope::Table::new(f64::from(theta), rotary_dim, 8192);
-    let run = move |pool: &Pool| {
-        let mut out = x.clone();
-        rope::half_split(pool, &mut out, &table, &positions, heads, head_dim);
+fn clamped_swiglu(n: usize) -> Case {
+    let mut random = Random::new(n as u64 + 3);
+    let mut wide = || random.values(n).iter().map(|x| x * 6.0).collect::<Vec<f32>>();
+    let (g, up, alpha, limit) = (wide(), wide(), 1.7f32, 2.5f32);
+    let clamped = |(g, up): (&f32, &f32)| (g.min(limit), up.clamp(-limit, limit));
+    let swiglu = |(g, up): (f32, f32)| {
+        let (g, up) = (f64::from(g), f64::from(up));
+        (up + 1.0) * g / (1.0 + (-f64::from(alpha) * g).exp())
+    };
+    let run = move |pool: &Pool, g: &[f32], up: &[f32]| {
+        let mut out = vec![f32::NAN; n];
+        activation::clamped_swiglu(pool, &mut out, g, up, alpha, limit);
         out
     };
     Case {
-        name: format!("half_split {head_dim} {rotary_dim}"),
-        specified: run(&Pool::new(1)),
+        name: format!("clamped_swiglu {n}"),
+        specified: run(&Pool::with_isa(1, Isa::Scalar), &g, &up),
+        exact: g.iter().zip(&up).map(clamped).map(swiglu).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| run(pool, &g, &up)),
+    }
+}
+
+fn add_to_rows(rows: usize, dim: usize) -> Case {
+    let mut random = Random::new(dim as u64 + 4);
+    let (x, bias) = (random.values(rows * dim), random.values(dim));
+    let sums = x.chunks(dim).flat_map(|row| row.iter().zip(&bias).map(|(x, bias)| x + bias));
+    let exact =
+        x.chunks(dim).flat_map(|row| row.iter().zip(&bias).map(|(x, b)| f64::from(*x) + f64::from(*b)));
+    Case {
+        name: format!("add_to_rows {rows} {dim}"),
+        specified: sums.collect(),
+        exact: exact.collect(),
+        bound: 1e-7,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::add_to_rows(pool, &mut out, &bias);
+            out
+        }),
+    }
+}
+
+fn gate_rows(rows: usize, dim: usize) -> Case {
+    let mut random = Random::new(dim as u64 + 5);
+    let (x, gates) = (random.values(rows * dim), random.values(rows));
+    let sigmoid = |gate: f32| 1.0 / (1.0 + (-f64::from(gate)).exp());
+    let exact = x.chunks(dim).zip(&gates).flat_map(|(row, gate)| {
+        let factor = sigmoid(*gate * 30.0);
+        row.iter().map(move |x| f64::from(*x) * factor)
+    });
+    let exact = exact.collect();
+    let gates: Vec<f32> = gates.iter().map(|gate| gate * 30.0).collect();
+    let run = move |pool: &Pool| {
+        let mut out = x.clone();
+        activation::gate_rows(pool, &mut out, &gates, dim);
+        out
+    };
+    Case {
+        name: format!("gate_rows {rows} {dim}"),
+        specified: run(&Pool::with_isa(1, Isa::Scalar)),
         exact,
         bound: 1e-6,
         run: Box::new(run),
     }
 }
 
-fn choose(rows: usize, experts: usize, k: usize, renormalise: bool) -> Case {
-    let mut logits: Vec<f32> = Random::new(experts as u64).values(rows * experts);
-    logits[5] = logits[2]; // a tie
-    let (mut specified, mut exact) = (Vec::new(), Vec::new());
-    for row in logits.chunks(experts) {
-        let mut softmax = row.to_vec();
-        logits::softmax_reference(&mut softmax);
-        let truth = exact_softmax(row);
-        let mut order: Vec<usize> = (0..experts).collect();
-        order.sort_by(|a, b| softmax[*b].total_cmp(&softmax[*a]).then(a.cmp(b)));
-        let best = &order[..k];
-        let sum: f32 = best.iter().map(|i| softmax[*i]).sum();
-        let exact_sum: f64 = best.iter().map(|i| truth[*i]).sum();
-        let (over, exact_over) = if renormalise { (sum, exact_sum) } else { (1.0, 1.0) };
-        specified.extend(best.iter().map(|i| *i as f32).chain(best.iter().map(|i| softmax[*i] / over)));
-        exact.extend(best.iter().map(|i| *i as f64).chain(best.iter().map(|i| truth[*i] / exact_over)));
+/// Exact angles are those of the f32 frequencies and products that models are trained with.
+fn rotate(head_dim: usize, rotary_dim: usize, interleaved: bool) -> Case {
+    let (heads, theta, half) = (3, 10_000f32, rotary_dim / 2);
+    let positions: Vec<u32> = (0..150).map(|i| i * 54).collect();
+    let x = Random::new(9).values(positions.len() * heads * head_dim);
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| 1.0 / theta.powf((2 * i) as f32 / rotary_dim as f32)).collect();
+    let factor = 1.25f32;
+    let mut exact = widen(&x);
+    for (row, head) in exact.chunks_mut(head_dim).enumerate() {
+        for (i, frequency) in frequencies.iter().enumerate() {
+            let angle = f64::from(positions[row / heads] as f32 * frequency);
+            let (low, high) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
+            let (a, b) = (head[low], head[high]);
+            head[low] = (a * angle.cos() - b * angle.sin()) * f64::from(factor);
+            head[high] = (b * angle.cos() + a * angle.sin()) * f64::from(factor);
+        }
     }
+    let table = rope::Table::new(&frequencies, factor, 8192);
+    let run = move |pool: &Pool| {
+        let mut out = x.clone();
+        let op = if interleaved { rope::interleaved } else { rope::half_split };
+        op(pool, &mut out, &table, &positions, heads, head_dim);
+        out
+    };
     Case {
-        name: format!("softmax_top_k {rows} {experts} {k}"),
-        specified,
+        name: format!("rotate {head_dim} {rotary_dim}, interleaved: {interleaved}"),
+        specified: run(&Pool::new(1)),
         exact,
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let (mut ids, mut weights) = (vec![0; rows * k], vec![f32::NAN; rows * k]);
-            gate::softmax_top_k(pool, &logits, experts, k, renormalise, &mut ids, &mut weights);
-            let rows = ids.chunks(k).zip(weights.chunks(k));
-            rows.flat_map(|(ids, weights)| ids.iter().map(|id| *id as f32).chain(weights.to_vec())).collect()
-        }),
+        run: Box::new(run),
     }
 }

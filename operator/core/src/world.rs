@@ -31,6 +31,7 @@ pub(crate) fn inspection() -> Inspection {
         parameters: 2 << 30,
         active_parameters: 1 << 30,
         layers: 30,
+        expert_layers: None,
         experts: 8,
         experts_per_token: 2,
         context_length: 8192,

@@ -5,8 +5,8 @@
 //! Both process prompts in steps of 512 rows, with the prefix cache on and a snapshot every 64 blocks, then ever
 //! sparser.
 
-#[path = "../tests/tiny_minimax/mod.rs"]
-mod tiny_minimax;
+#[path = "../tests/tiny_families/mod.rs"]
+mod tiny_families;
 #[path = "../tests/tiny_mixtral/mod.rs"]
 mod tiny_mixtral;
 
@@ -56,7 +56,8 @@ fn layers_of(model: &str) -> Option<Vec<u64>> {
 }
 
 fn config(layers: &[u64]) -> Value {
-    let mut config = tiny_minimax::config();
+    let mut families = tiny_families::configs().into_iter();
+    let (_, mut config) = families.find(|(name, _)| *name == "MiniMax-Text-01").expect("it is a family");
     let changes = json!({
         "attn_type_list": layers, "num_hidden_layers": layers.len(), "hidden_size": 32, "intermediate_size": 32,
         "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "rotary_dim": 4,
@@ -70,7 +71,7 @@ fn config(layers: &[u64]) -> Value {
 
 fn measure(model: &str, layers: &[u64], tokens: usize) {
     let (dir, config) = (tempfile::tempdir().expect("a folder can be made"), config(layers));
-    tiny_mixtral::write(dir.path(), &config, &tiny_minimax::tensors(&config, 1));
+    tiny_mixtral::write(dir.path(), &config, &tiny_families::tensors(&config, 1));
     let takes = inspect(dir.path()).expect("the folder was just written");
     let options =
         EngineOptions { threads: 1, context_length: Some(tokens + DECODED), ..EngineOptions::default() };

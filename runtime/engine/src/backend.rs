@@ -11,10 +11,12 @@ pub mod cpu;
 
 use crate::batch::Batch;
 use crate::load_error::LoadError;
-use crate::model::config::plan::{Blend, LightningPlan, RopePlan};
+use crate::model::config::plan::{Activation, Blend, LightningPlan};
+use crate::model::config::rope::RopePlan;
 use crate::state::StateRoom;
 use crate::weights::Storage;
 use coterie_api::launch::Activations;
+use coterie_kernels::gate::Rule;
 
 /// The form of one attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +29,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Factor on q·k.
     pub scale: f32,
+    /// How many tokens a token sees, itself counted, if not all before it.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {
@@ -48,7 +52,7 @@ pub struct Choice {
 }
 
 /// A device.
-pub trait Backend: Storage<Matrix: Send + Sync> {
+pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     /// Activations `[rows, width]`.
     type Tensor;
     /// One layer's cached keys and values, in blocks.
@@ -66,24 +70,26 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
     /// The same for one layer's running states.
     fn states(&self, plan: &LightningPlan, room: StateRoom) -> Result<Self::States, LoadError>;
-    /// A rotary embedding of heads of `head_dim` values, pairs split in halves.
+    /// A rotary embedding of heads of `head_dim` values.
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Self::Rope;
 
     /// The rows of `table` that the batch's tokens name.
     fn embed(&self, table: &Self::Matrix, batch: &Self::Batch<'_>) -> Self::Tensor;
-    /// `x / √(mean(x²) + eps) · weight`, row by row.
+    /// `x / √(mean(x²) + eps) · weight`, for every row's every piece as long as `weight`.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Vector, eps: f32) -> Self::Tensor;
     /// `x · wᵀ` for each of several matrices.
     fn matmul<const N: usize>(&self, x: &Self::Tensor, w: [&Self::Matrix; N]) -> [Self::Tensor; N];
     /// Turns every head of every row by its position.
     fn rotate(&self, x: &mut Self::Tensor, rope: &Self::Rope, batch: &Self::Batch<'_>);
-    /// Of `q`, `k`, `v`: puts k and v into the cache, then lets each row of q attend to its sequence up to itself.
+    /// Of `q`, `k`, `v`: puts k and v into the cache, then lets each row of q attend to its sequence up to itself. Sinks,
+    /// one a query head, join the denominators of its softmax.
     fn attend(
         &self,
         qkv: [&Self::Tensor; 3],
         cache: &mut Self::KvBlocks,
         batch: &Self::Batch<'_>,
         shape: &AttentionShape,
+        sinks: Option<&Self::Vector>,
     ) -> Self::Tensor;
     /// Of `qkv`, `[rows, heads · 3 · head_dim]`: brings every sequence's state from its origin up to its rows, makes the
     /// snapshots that the batch asks for, and gives each row what its query finds in the state up to itself,
@@ -102,11 +108,15 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
     fn silu(&self, x: &mut Self::Tensor);
     /// `x = x ⊙ σ(gate)`.
     fn sigmoid_mul(&self, x: &mut Self::Tensor, gate: &Self::Tensor);
-    /// `silu(gate) ⊙ up`.
-    fn silu_mul(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor;
+    /// `x[row] += bias`.
+    fn add_to_rows(&self, x: &mut Self::Tensor, bias: &Self::Vector);
+    /// `x[row] *= sigmoid(gates[row])`; `gates` is `[rows, 1]`.
+    fn gate_rows(&self, x: &mut Self::Tensor, gates: &Self::Tensor);
+    /// What a feed-forward network makes of its two halves.
+    fn activate(&self, activation: Activation, gate: &Self::Tensor, up: &Self::Tensor) -> Self::Tensor;
 
-    /// Softmax over all experts, then the `k` best of each row, their weights renormalised to sum 1 if asked.
-    fn softmax_top_k(&self, logits: &Self::Tensor, k: usize, renormalise: bool) -> Choice;
+    /// The experts of each row by `rule`; `correction` is added to the scores that choose.
+    fn choose(&self, logits: &Self::Tensor, correction: Option<&Self::Vector>, rule: &Rule) -> Choice;
     /// The rows that `rows` lists.
     fn gather(&self, x: &Self::Tensor, rows: &[u32]) -> Self::Tensor;
     /// Rows `offsets[e]..offsets[e + 1]` of `x` times matrix e, for each of several lists of matrices.
@@ -116,9 +126,13 @@ pub trait Backend: Storage<Matrix: Send + Sync> {
         offsets: &[u32],
         w: [&[&Self::Matrix]; N],
     ) -> [Self::Tensor; N];
+    /// Adds `biases[e]` to rows `offsets[e]..offsets[e + 1]` of `x`.
+    fn grouped_add(&self, x: &mut Self::Tensor, offsets: &[u32], biases: &[&Self::Vector]);
     /// `out[t] = Σ_j weights[t, j] · x[rows[t, j]]`, j from 0 to `per_token`.
     fn combine(&self, x: &Self::Tensor, rows: &[u32], weights: &[f32], per_token: usize) -> Self::Tensor;
 
+    /// Rows of `x`.
+    fn rows(&self, x: &Self::Tensor) -> usize;
     /// Values of a row of `x`.
     fn width(&self, x: &Self::Tensor) -> usize;
     /// Appends every row of `x` to host memory as [`activations::encode`](crate::moe::activations::encode) has it.

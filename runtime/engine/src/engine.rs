@@ -278,7 +278,7 @@ impl Engine {
 /// The limits that follow from the options: the context that was asked for must be one that the model can serve.
 fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError> {
     let zero = |option| Err(LoadError::ZeroOption { option });
-    let context = options.context_length.unwrap_or(config.servable_context());
+    let context = options.context_length.unwrap_or(config.context_length);
     if context == 0 {
         return zero("the context length");
     }
@@ -290,9 +290,6 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
     }
     if context > config.context_length {
         return Err(LoadError::ContextTooLong { asked: context, limit: config.context_length });
-    }
-    if let Some(window) = config.sliding_window.filter(|window| *window < context) {
-        return Err(LoadError::SlidingWindow { asked: context, window });
     }
     let cache = options.cache_tokens.unwrap_or_else(|| cache_tokens(context, options.max_running));
     if cache < context {

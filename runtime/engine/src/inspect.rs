@@ -24,9 +24,10 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
         parameters,
         active_parameters: parameters - tally.expert_values.get() + used as u64,
         layers: config.layers.len() as u32,
+        expert_layers: Some(config.expert_layers().count() as u32),
         experts: experts as u32,
         experts_per_token: experts_per_token as u32,
-        context_length: config.servable_context() as u32,
+        context_length: config.context_length as u32,
         weight_bytes: WeightBytes { none: tally.bytes.get(), int8: tally.int8_bytes.get() },
         expert_bytes: Some(WeightBytes {
             none: tally.expert_bytes.get(),
@@ -54,7 +55,7 @@ fn working_bytes(config: &Config) -> u64 {
     // Logits, and the sampler's copy and order of one row.
     let logits = (LOGIT_ROWS + 3) * vocabulary;
     let rotary = config.layers.iter().map(|layer| rotary_dim(&layer.mixer)).max().unwrap_or(0);
-    let rope = config.servable_context().next_power_of_two() * rotary;
+    let rope = config.context_length.next_power_of_two() * rotary;
     let values = size_of::<f32>() * (step + logits + rope);
     // Cache and running states for requests beside the longest, and snapshots.
     let spare = SPARE_TOKENS * model::state_bytes_per_token(config)
@@ -76,7 +77,10 @@ fn mlp_width(mlp: &Mlp, hidden: usize) -> usize {
     let network = |intermediate| 2 * hidden + 3 * intermediate;
     match mlp {
         Mlp::Dense { intermediate } => network(*intermediate),
-        Mlp::Moe(moe) => moe.per_token * network(moe.intermediate),
+        Mlp::Moe(moe) => {
+            let shared = moe.shared.as_ref().map_or(0, |shared| network(shared.intermediate));
+            moe.rule.per_token * network(moe.intermediate) + shared
+        }
     }
 }
 

@@ -138,7 +138,7 @@ pub enum LoadError {
         found: Vec<usize>,
     },
     /// A tensor's number format cannot be used.
-    #[error("{}: tensor {tensor:?} holds {found}, but weights must be BF16, F16 or F32", path.display())]
+    #[error("{}: tensor {tensor:?} holds {found}, but it must be {expected}", path.display())]
     WrongDtype {
         /// The file.
         path: PathBuf,
@@ -146,6 +146,8 @@ pub enum LoadError {
         tensor: String,
         /// Its format, as the file spells it.
         found: String,
+        /// What it may be.
+        expected: &'static str,
     },
     /// A longer context was asked for than the model has.
     #[error(
@@ -156,16 +158,6 @@ pub enum LoadError {
         asked: usize,
         /// What the model was made for.
         limit: usize,
-    },
-    /// A longer context was asked for than the model's sliding window.
-    #[error(
-        "a context of {asked} tokens was asked for, but this model attends to a sliding window of {window} tokens only, which this build does not do; ask for a context of at most {window}"
-    )]
-    SlidingWindow {
-        /// Asked for.
-        asked: usize,
-        /// The model's window.
-        window: usize,
     },
     /// An option is 0 that must not be.
     #[error("{option} is 0; it must be at least 1")]
@@ -247,7 +239,6 @@ impl LoadError {
     pub fn reason(&self) -> TerminationReason {
         match self {
             LoadError::ContextTooLong { .. }
-            | LoadError::SlidingWindow { .. }
             | LoadError::ZeroOption { .. }
             | LoadError::CacheTooSmall { .. }
             | LoadError::CacheTooLarge { .. }

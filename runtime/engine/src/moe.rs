@@ -28,6 +28,27 @@ pub struct Moe<S: Storage> {
     pub gate: Gate<S>,
     /// Who is picked, as far as they are here.
     pub experts: Arc<LayerExperts<S>>,
+    /// Who is always asked; every rank has it.
+    pub shared: Option<SharedExpert<S>>,
+}
+
+/// An expert that every token uses.
+pub struct SharedExpert<S: Storage> {
+    /// The expert.
+    pub expert: Expert<S>,
+    /// How much it counts, before a sigmoid; `[1, hidden]`.
+    pub gate: Option<S::Matrix>,
+}
+
+impl<B: Backend> SharedExpert<B> {
+    fn forward(&self, backend: &B, x: &B::Tensor) -> B::Tensor {
+        let mut answer = self.expert.forward(backend, x);
+        if let Some(gate) = &self.gate {
+            let [gates] = backend.matmul(x, [gate]);
+            backend.gate_rows(&mut answer, &gates);
+        }
+        answer
+    }
 }
 
 impl<B: Backend> Moe<B> {
@@ -44,6 +65,10 @@ impl<B: Backend> Moe<B> {
                 compute(backend, &all, &backend.gather(x, &dispatch.tokens), &dispatch.offsets)
             }
         };
-        combine(backend, &answers, &dispatch, &choice)
+        let mut out = combine(backend, &answers, &dispatch, &choice);
+        if let Some(shared) = &self.shared {
+            backend.add(&mut out, &shared.forward(backend, x));
+        }
+        out
     }
 }

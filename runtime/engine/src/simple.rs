@@ -11,7 +11,7 @@ mod widened;
 use crate::load_error::LoadError;
 use crate::model::Logits;
 use crate::model::config::Config;
-use crate::model::config::plan::{Blend, Mixer, Mlp};
+use crate::model::config::plan::{Blend, Mixer};
 use crate::model::decoder::DecoderWeights;
 use crate::model::layer::{MixerWeights, MlpWeights};
 use crate::penalties::Seen;
@@ -115,7 +115,9 @@ impl Simple {
             let normed = |x: &[Vec<f32>], weight| x.iter().map(|x| rms_norm(x, weight, eps)).collect();
             let h: Vec<Vec<f32>> = normed(&x, &weights.mixer_norm);
             let mixed = match (&plan.mixer, &weights.mixer) {
-                (Mixer::Attention(plan), MixerWeights::Attention(weights)) => attention(plan, weights, &h),
+                (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
+                    attention(plan, weights, eps, &h)
+                }
                 (Mixer::Lightning(plan), MixerWeights::Lightning(weights)) => {
                     lightning(plan, weights, &h, eps)
                 }
@@ -127,10 +129,9 @@ impl Simple {
 
             let h: Vec<Vec<f32>> = normed(&x, &weights.mlp_norm);
             for (x, h) in x.iter_mut().zip(&h) {
-                let answer = match (&plan.mlp, &weights.mlp) {
-                    (Mlp::Moe(plan), MlpWeights::Moe(weights)) => moe(plan, weights, h),
-                    (_, MlpWeights::Dense(weights)) => feed_forward(weights, h),
-                    (Mlp::Dense { .. }, MlpWeights::Moe(_)) => unreachable!("weights follow the plan"),
+                let answer = match &weights.mlp {
+                    MlpWeights::Moe(weights) => moe(weights, h),
+                    MlpWeights::Dense(weights) => feed_forward(weights, h),
                 };
                 go_on(x, h, &answer, plan.residual.mlp());
             }

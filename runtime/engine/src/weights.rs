@@ -7,10 +7,12 @@ pub mod safetensors;
 pub mod shard;
 pub mod tally;
 mod unique;
+pub mod written;
 
 use crate::load_error::LoadError;
 use crate::weights::shard::{Checkpoint, TensorView};
 use crate::weights::tally::Tally;
+use crate::weights::written::Written;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::Quantization;
 use std::cell::Cell;
@@ -34,10 +36,10 @@ pub trait Storage {
     type Vector;
 
     /// Holds a matrix.
-    fn matrix(&self, view: TensorView, role: Role, quantization: Quantization) -> Self::Matrix;
+    fn matrix(&self, written: Written, role: Role, quantization: Quantization) -> Self::Matrix;
 
-    /// Holds a vector, widened to f32.
-    fn vector(&self, view: TensorView) -> Self::Vector;
+    /// Holds a vector, written as a matrix of one row or column, widened to f32.
+    fn vector(&self, written: Written, role: Role) -> Self::Vector;
 }
 
 /// Takes tensors out of a checkpoint into a storage, and reports how far it is.
@@ -102,29 +104,39 @@ impl<'a, S: Storage> Loader<'a, S> {
         [outputs, inputs]: [usize; 2],
         role: Role,
     ) -> Result<S::Matrix, LoadError> {
-        Ok(self.hold(self.checkpoint.tensor(name, &[outputs, inputs])?, role))
+        Ok(self.hold(Written::Rows(self.checkpoint.tensor(name, &[outputs, inputs])?), role))
     }
 
     /// The vector `name` of `length` values.
     pub fn vector(&self, name: &str, length: usize) -> Result<S::Vector, LoadError> {
-        let view = self.checkpoint.tensor(name, &[length])?;
-        self.count(&view);
-        Ok(self.storage.vector(view))
+        let view = self.checkpoint.tensor(name, &[length])?.rows(0..length, &[1, length]);
+        Ok(self.hold_vector(Written::Rows(view), Role::Dense))
     }
 
-    /// A tensor as it lies in its file; its rows go to [`hold`](Loader::hold).
+    /// A tensor as it lies in its file; its parts go to [`hold`](Loader::hold) and [`hold_vector`](Loader::hold_vector).
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
         self.checkpoint.tensor(name, shape)
     }
 
-    /// Holds a matrix that is a whole tensor or part of one.
-    pub fn hold(&self, view: TensorView, role: Role) -> S::Matrix {
-        self.count(&view);
-        self.storage.matrix(view, role, self.quantization)
+    /// [`tensor`](Loader::tensor) of packed values.
+    pub fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        self.checkpoint.packed(name, shape)
     }
 
-    fn count(&self, view: &TensorView) {
-        self.loaded.set(self.loaded.get() + view.bytes().len());
+    /// Holds a matrix that is a whole tensor or part of one.
+    pub fn hold(&self, written: Written, role: Role) -> S::Matrix {
+        self.count(written.bytes());
+        self.storage.matrix(written, role, self.quantization)
+    }
+
+    /// Holds a vector that is a whole tensor or part of one.
+    pub fn hold_vector(&self, written: Written, role: Role) -> S::Vector {
+        self.count(written.bytes());
+        self.storage.vector(written, role)
+    }
+
+    fn count(&self, bytes: usize) {
+        self.loaded.set(self.loaded.get() + bytes);
         (self.progress)(self.loaded.get() as f32 / self.total.max(1) as f32);
     }
 }

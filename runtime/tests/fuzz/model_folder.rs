@@ -128,14 +128,14 @@ fn config() {
             Err(error) => error.to_string(),
             Ok(config) => {
                 for layer in &config.layers {
-                    let Mixer::Attention(AttentionPlan { shape, rope }) = &layer.mixer;
+                    let Mixer::Attention(AttentionPlan { shape, rope, .. }) = &layer.mixer;
                     assert!(shape.heads.is_multiple_of(shape.kv_heads) && rope.theta > 0.0);
                     assert!(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= shape.head_dim);
                 }
                 let [experts, per_token] = config.experts();
                 assert!(per_token <= experts && per_token > 0);
                 assert!(config.stop_tokens.iter().all(|token| (*token as usize) < config.vocabulary));
-                assert!(config.servable_context() > 0);
+                assert!(config.context_length > 0);
                 "read".to_owned()
             }
         }

@@ -1,5 +1,7 @@
 //! How attention is cut into work. Cuts never change a result: chunks of keys are the same either way.
 
+use std::ops::Range;
+
 use super::unit::{self, PAIRS};
 use super::{CHUNK, Sequence, Shape};
 
@@ -13,8 +15,8 @@ pub(super) struct Unit {
     /// Pair p is row `p / group` and the p % group-th query head of the KV head.
     pub(super) first_pair: usize,
     pub(super) pairs: usize,
-    /// Chunks of keys that the last row sees.
-    pub(super) chunks: usize,
+    /// Chunks of keys that some row sees.
+    pub(super) chunks: Range<usize>,
     /// Index of the unit's first piece, if it is cut.
     pub(super) first_piece: usize,
 }
@@ -43,14 +45,15 @@ impl Partials {
             let pairs = sequence.rows.len() * shape.group();
             for first_pair in (0..pairs).step_by(PAIRS) {
                 let pairs = PAIRS.min(pairs - first_pair);
-                let chunks = unit::keys(sequence, shape, first_pair + pairs - 1).div_ceil(CHUNK);
+                let first = unit::keys(sequence, shape, first_pair).start / CHUNK;
+                let end = unit::keys(sequence, shape, first_pair + pairs - 1).end.div_ceil(CHUNK);
                 for kv_head in 0..shape.kv_heads {
                     self.units.push(Unit {
                         sequence: index,
                         kv_head,
                         first_pair,
                         pairs,
-                        chunks,
+                        chunks: first..end,
                         first_piece: 0,
                     });
                 }
@@ -61,7 +64,7 @@ impl Partials {
         }
         for (index, unit) in self.units.iter_mut().enumerate() {
             unit.first_piece = self.pieces.len();
-            self.pieces.extend((0..unit.chunks).map(|chunk| Piece { unit: index, chunk }));
+            self.pieces.extend(unit.chunks.clone().map(|chunk| Piece { unit: index, chunk }));
         }
         let most_pairs = self.units.iter().map(|unit| unit.pairs).max().unwrap_or(0);
         self.floats_per_piece = unit::partial_floats(most_pairs, shape.head_dim);

@@ -10,7 +10,9 @@ const STRETCH: usize = 64;
 pub(super) struct Tile<'a> {
     /// Per pair.
     pub(super) q: &'a [*const f32],
-    /// Keys of the chunk that each pair sees, never fewer for a later pair.
+    /// Keys of the chunk that each pair does not see any more, never fewer for a later pair.
+    pub(super) first: &'a [usize],
+    /// End of the keys of the chunk that each pair sees, never earlier for a later pair.
     pub(super) seen: &'a [usize],
     pub(super) blocks: &'a [u32],
     /// Position of the chunk's first key.
@@ -36,9 +38,9 @@ impl Kernel for Tile<'_> {
         // SAFETY: the caller's.
         unsafe {
             let pairs = self.q.len();
-            let keys = self.seen[pairs - 1];
+            let (start, keys) = (self.first[0] / STRETCH * STRETCH, self.seen[pairs - 1]);
             // No closures here: they would not inherit the instruction set.
-            for key in (0..keys).step_by(STRETCH) {
+            for key in (start..keys).step_by(STRETCH) {
                 for pair in (0..pairs).step_by(4) {
                     match pairs - pair {
                         1 => self.score_strip::<L, 1>(pair, key, keys),
@@ -52,7 +54,7 @@ impl Kernel for Tile<'_> {
                 self.soften::<L>(pair);
             }
             std::ptr::write_bytes(self.values, 0, pairs * self.head_dim);
-            for key in (0..keys).step_by(STRETCH) {
+            for key in (start..keys).step_by(STRETCH) {
                 for pair in (0..pairs).step_by(4) {
                     match pairs - pair {
                         1 => self.value_strip::<L, 1>(pair, key),
@@ -134,6 +136,9 @@ impl Tile<'_> {
             let seen = self.seen[pair];
             let scores = self.scores.add(pair * CHUNK);
             let whole = seen - seen % LANES;
+            for i in 0..self.first[pair] {
+                *scores.add(i) = f32::NEG_INFINITY;
+            }
             for i in seen..seen.next_multiple_of(LANES) {
                 *scores.add(i) = f32::NEG_INFINITY; // weight 0
             }

@@ -1,5 +1,7 @@
 //! A unit of work: some (row, head) pairs that share a KV head, over all chunks of keys or one.
 
+use std::ops::Range;
+
 use super::super::disjoint::Disjoint;
 use super::super::isa::Isa;
 use super::super::lanes::{Kernel, LANES, Lanes, on};
@@ -11,9 +13,10 @@ use super::{CHUNK, Running, Sequence, Shape};
 /// Most pairs of a unit: enough that keys and values, which come from the L3 cache or memory, are not waited for.
 pub(super) const PAIRS: usize = 48;
 
-/// Keys that pair `pair` of a sequence sees.
-pub(super) fn keys(sequence: &Sequence<'_>, shape: &Shape, pair: usize) -> usize {
-    sequence.context - sequence.rows.len() + pair / shape.group() + 1
+/// Positions of the keys that pair `pair` of a sequence sees; neither end comes earlier for a later pair.
+pub(super) fn keys(sequence: &Sequence<'_>, shape: &Shape, pair: usize) -> Range<usize> {
+    let end = sequence.context - sequence.rows.len() + pair / shape.group() + 1;
+    shape.window.map_or(0, |window| end.saturating_sub(window))..end
 }
 
 /// Floats of a chunk's result: values `[pairs, head_dim]`, maxima, sums.
@@ -26,6 +29,7 @@ pub(super) struct Call<'a> {
     pub(super) q: &'a [f32],
     pub(super) k_cache: &'a [f32],
     pub(super) v_cache: &'a [f32],
+    pub(super) sinks: Option<&'a [f32]>,
     pub(super) sequences: &'a [Sequence<'a>],
     pub(super) shape: &'a Shape,
     /// Rows of `head_dim`: one per (row, query head).
@@ -40,7 +44,7 @@ impl Call<'_> {
         scratch::with(floats + unit.pairs * CHUNK, |floats_and_scores| {
             let (partial, scores) = floats_and_scores.split_at_mut(floats);
             let mut running = [Running::new(); PAIRS];
-            for chunk in 0..unit.chunks {
+            for chunk in unit.chunks.clone() {
                 self.compute(unit, chunk, partial, scores);
                 self.take(unit, chunk, partial, &mut running);
             }
@@ -56,16 +60,17 @@ impl Call<'_> {
     /// Merges a unit's chunks, given in order.
     pub(super) fn merge<'p>(&self, unit: &Unit, partials: impl Iterator<Item = &'p [f32]>) {
         let mut running = [Running::new(); PAIRS];
-        for (chunk, partial) in partials.enumerate() {
+        for (chunk, partial) in unit.chunks.clone().zip(partials) {
             self.take(unit, chunk, partial, &mut running);
         }
         self.finish(unit, &running);
     }
 
-    /// Keys of `chunk` that a pair sees.
-    fn seen(&self, unit: &Unit, chunk: usize, pair: usize) -> usize {
+    /// Keys of `chunk` that a pair sees, counted from the chunk's first.
+    fn seen(&self, unit: &Unit, chunk: usize, pair: usize) -> Range<usize> {
         let keys = keys(&self.sequences[unit.sequence], self.shape, unit.first_pair + pair);
-        keys.saturating_sub(chunk * CHUNK).min(CHUNK)
+        let within = |position: usize| position.saturating_sub(chunk * CHUNK).min(CHUNK);
+        within(keys.start)..within(keys.end)
     }
 
     /// Index of a pair's row of `head_dim` values in `q` and `out`.
@@ -77,16 +82,17 @@ impl Call<'_> {
 
     fn compute(&self, unit: &Unit, chunk: usize, partial: &mut [f32], scores: &mut [f32]) {
         let Shape { kv_heads, head_dim, block_size, scale, .. } = *self.shape;
-        let mut seen = [0; PAIRS];
+        let (mut first, mut seen) = ([0; PAIRS], [0; PAIRS]);
         let mut q = [self.q.as_ptr(); PAIRS];
         for pair in 0..unit.pairs {
-            seen[pair] = self.seen(unit, chunk, pair);
+            Range { start: first[pair], end: seen[pair] } = self.seen(unit, chunk, pair);
             q[pair] = self.q[self.row(unit, pair) * head_dim..][..head_dim].as_ptr();
         }
         let (values, rest) = partial.split_at_mut(unit.pairs * head_dim);
         let (maxima, sums) = rest.split_at_mut(unit.pairs);
         let tile = Tile {
             q: &q[..unit.pairs],
+            first: &first[..unit.pairs],
             seen: &seen[..unit.pairs],
             blocks: self.sequences[unit.sequence].block_table,
             start: chunk * CHUNK,
@@ -113,10 +119,10 @@ impl Call<'_> {
         for pair in 0..unit.pairs {
             // SAFETY: a unit's rows of `out` are its own, and one thread works on it.
             let out = unsafe { self.out.row(self.row(unit, pair)) };
-            if chunk == 0 {
+            if chunk == unit.chunks.start {
                 out.fill(0.0);
             }
-            if self.seen(unit, chunk, pair) > 0 {
+            if !self.seen(unit, chunk, pair).is_empty() {
                 outs[pair] = out.as_mut_ptr();
             }
         }
@@ -132,7 +138,8 @@ impl Call<'_> {
         for (pair, running) in running.iter().enumerate().take(unit.pairs) {
             // SAFETY: a unit's rows of `out` are its own, and one thread works on it.
             let out = unsafe { self.out.row(self.row(unit, pair)) };
-            out.iter_mut().for_each(|out| *out /= running.sum);
+            let head = unit.kv_head * self.shape.group() + (unit.first_pair + pair) % self.shape.group();
+            running.finish(out, self.sinks.map(|sinks| sinks[head]));
         }
     }
 }

@@ -50,7 +50,8 @@ pub struct Shape {
 impl Shape {
     /// Of the weights.
     pub fn of(inspection: &Inspection) -> Self {
-        Self { layers: inspection.layers as usize, experts: inspection.experts as usize }
+        let layers = inspection.expert_layers.unwrap_or(inspection.layers);
+        Self { layers: layers as usize, experts: inspection.experts as usize }
     }
 
     /// Whether there can be a map of so many.

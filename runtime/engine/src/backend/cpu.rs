@@ -4,12 +4,14 @@ use crate::backend::{AttentionShape, Backend, Choice};
 use crate::batch::{Batch, SequenceRows};
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
-use crate::model::config::plan::{Blend, LightningPlan, RopePlan};
+use crate::model::config::plan::{Activation, Blend, LightningPlan};
+use crate::model::config::rope::{Pairs, RopePlan};
 use crate::moe::activations;
 use crate::state::{Origin, StateRoom, StateRows};
-use crate::weights::quantize::{to_bf16, to_f32, to_int8};
+use crate::weights::quantize::to_int8;
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
+use crate::weights::written::Written;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
 use coterie_kernels::cpu::lightning::{self, Decays};
@@ -18,6 +20,7 @@ use coterie_kernels::cpu::moe::Job;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
 use coterie_kernels::cpu::{activation, attention, gate, logits, moe, norm, rope};
+use coterie_kernels::gate::Rule;
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 use std::cell::RefCell;
@@ -105,6 +108,18 @@ enum Held {
     Int8(Int8),
 }
 
+/// A matrix that is not quantized, in its own format where that is computed with.
+fn plain(written: Written) -> Held {
+    match written {
+        Written::Rows(view) if view.dtype() != Dtype::F16 && view.is_aligned() => {
+            view.read_pages();
+            Held::Mapped(view)
+        }
+        _ if written.is_f32() => Held::F32(written.to_f32()),
+        _ => Held::Bf16(written.to_bf16().into_owned()),
+    }
+}
+
 impl CpuMatrix {
     fn view(&self) -> Matrix<'_> {
         let (n, k) = (self.outputs, self.inputs);
@@ -137,22 +152,17 @@ impl Storage for Cpu {
     type Matrix = CpuMatrix;
     type Vector = Vec<f32>;
 
-    fn matrix(&self, view: TensorView, role: Role, quantization: Quantization) -> CpuMatrix {
-        let (outputs, inputs) = (view.shape()[0], view.shape()[1]);
-        let held = match (quantization, role, view.dtype()) {
-            (Quantization::Int8, Role::Dense | Role::Expert, _) => Held::Int8(to_int8(&self.pool, &view)),
-            (_, _, Dtype::Bf16 | Dtype::F32) if view.is_aligned() => {
-                view.read_pages();
-                Held::Mapped(view)
-            }
-            (_, _, Dtype::F32) => Held::F32(to_f32(&view)),
-            _ => Held::Bf16(to_bf16(&view).into_owned()),
+    fn matrix(&self, written: Written, role: Role, quantization: Quantization) -> CpuMatrix {
+        let [outputs, inputs] = written.shape();
+        let held = match (quantization, role) {
+            (Quantization::Int8, Role::Dense | Role::Expert) => Held::Int8(to_int8(&self.pool, &written)),
+            _ => plain(written),
         };
         CpuMatrix { outputs, inputs, held }
     }
 
-    fn vector(&self, view: TensorView) -> Vec<f32> {
-        to_f32(&view)
+    fn vector(&self, written: Written, _: Role) -> Vec<f32> {
+        written.to_f32()
     }
 }
 
@@ -180,7 +190,9 @@ fn untouched(bytes: usize) -> Result<MmapMut, LoadError> {
 /// The rotary embedding's table. It grows to the largest position seen, by doubling: its size follows the contexts
 /// that are used, not the one that config.json claims.
 pub struct CpuRope {
-    plan: RopePlan,
+    frequencies: Vec<f32>,
+    amplitude: f32,
+    pairs: Pairs,
     head_dim: usize,
     table: RefCell<Rc<rope::Table>>,
 }
@@ -192,14 +204,11 @@ impl CpuRope {
     fn table(&self, positions: usize) -> Rc<rope::Table> {
         let mut table = self.table.borrow_mut();
         if table.max_positions() < positions {
-            *table = Rc::new(angles(&self.plan, positions.next_power_of_two()));
+            let positions = positions.next_power_of_two();
+            *table = Rc::new(rope::Table::new(&self.frequencies, self.amplitude, positions));
         }
         table.clone()
     }
-}
-
-fn angles(plan: &RopePlan, positions: usize) -> rope::Table {
-    rope::Table::new(plan.theta, plan.rotary_dim, positions)
 }
 
 /// A batch, and its sequences as the kernels take them.
@@ -212,8 +221,8 @@ pub struct CpuBatch<'a> {
 }
 
 fn kernel_shape(shape: &AttentionShape) -> attention::Shape {
-    let AttentionShape { heads, kv_heads, head_dim, scale } = *shape;
-    attention::Shape { q_heads: heads, kv_heads, head_dim, block_size: BLOCK_SIZE, scale }
+    let AttentionShape { heads, kv_heads, head_dim, scale, window } = *shape;
+    attention::Shape { q_heads: heads, kv_heads, head_dim, block_size: BLOCK_SIZE, scale, window }
 }
 
 /// The sequences' running states, as far as they have any.
@@ -279,8 +288,9 @@ impl Backend for Cpu {
     }
 
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Rc<CpuRope> {
-        let table = RefCell::new(Rc::new(angles(plan, FIRST_POSITIONS)));
-        Rc::new(CpuRope { plan: plan.clone(), head_dim, table })
+        let (frequencies, amplitude) = (plan.frequencies(), plan.amplitude());
+        let table = RefCell::new(Rc::new(rope::Table::new(&frequencies, amplitude, FIRST_POSITIONS)));
+        Rc::new(CpuRope { frequencies, amplitude, pairs: plan.pairs, head_dim, table })
     }
 
     fn embed(&self, table: &CpuMatrix, batch: &CpuBatch<'_>) -> CpuTensor {
@@ -293,7 +303,7 @@ impl Backend for Cpu {
 
     fn rms_norm(&self, x: &CpuTensor, weight: &Vec<f32>, eps: f32) -> CpuTensor {
         let mut out = self.tensor(x.rows, x.width);
-        norm::rms_norm(&self.pool, out.values_mut(), x.values(), weight, eps, x.width);
+        norm::rms_norm(&self.pool, out.values_mut(), x.values(), weight, eps, weight.len());
         out
     }
 
@@ -309,7 +319,11 @@ impl Backend for Cpu {
 
     fn rotate(&self, x: &mut CpuTensor, rope: &Rc<CpuRope>, batch: &CpuBatch<'_>) {
         let (table, heads) = (rope.table(batch.positions), x.width / rope.head_dim);
-        rope::half_split(&self.pool, x.values_mut(), &table, &batch.batch.positions, heads, rope.head_dim);
+        let rotate = match rope.pairs {
+            Pairs::Halves => rope::half_split,
+            Pairs::Neighbours => rope::interleaved,
+        };
+        rotate(&self.pool, x.values_mut(), &table, &batch.batch.positions, heads, rope.head_dim);
     }
 
     fn attend(
@@ -318,13 +332,15 @@ impl Backend for Cpu {
         cache: &mut CpuKvBlocks,
         batch: &CpuBatch<'_>,
         shape: &AttentionShape,
+        sinks: Option<&Vec<f32>>,
     ) -> CpuTensor {
         let shape = kernel_shape(shape);
         let keys: &mut [f32] = bytemuck::cast_slice_mut(&mut cache.keys);
         let values: &mut [f32] = bytemuck::cast_slice_mut(&mut cache.values);
         attention::kv_store(&self.pool, keys, values, k.values(), v.values(), &batch.batch.slots, &shape);
         let mut out = self.tensor(q.rows, q.width);
-        attention::paged(&self.pool, out.values_mut(), q.values(), keys, values, &batch.sequences, &shape);
+        let (caches, sinks) = ([&*keys, &*values], sinks.map(Vec::as_slice));
+        attention::paged(&self.pool, out.values_mut(), q.values(), caches, sinks, &batch.sequences, &shape);
         out
     }
 
@@ -357,17 +373,33 @@ impl Backend for Cpu {
         activation::sigmoid_mul(&self.pool, x.values_mut(), gate.values());
     }
 
-    fn silu_mul(&self, gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {
+    fn add_to_rows(&self, x: &mut CpuTensor, bias: &Vec<f32>) {
+        activation::add_to_rows(&self.pool, x.values_mut(), bias);
+    }
+
+    fn gate_rows(&self, x: &mut CpuTensor, gates: &CpuTensor) {
+        let width = x.width;
+        activation::gate_rows(&self.pool, x.values_mut(), gates.values(), width);
+    }
+
+    fn activate(&self, activation: Activation, gate: &CpuTensor, up: &CpuTensor) -> CpuTensor {
         let mut out = self.tensor(gate.rows, gate.width);
-        activation::silu_mul(&self.pool, out.values_mut(), gate.values(), up.values());
+        let (values, gate, up) = (out.values_mut(), gate.values(), up.values());
+        match activation {
+            Activation::Silu => activation::silu_mul(&self.pool, values, gate, up),
+            Activation::ClampedSwiglu { alpha, limit } => {
+                activation::clamped_swiglu(&self.pool, values, gate, up, alpha, limit);
+            }
+        }
         out
     }
 
-    fn softmax_top_k(&self, logits: &CpuTensor, k: usize, renormalise: bool) -> Choice {
-        let (mut experts, mut weights) = (vec![0; logits.rows * k], vec![0.0; logits.rows * k]);
-        let (values, width) = (logits.values(), logits.width);
-        gate::softmax_top_k(&self.pool, values, width, k, renormalise, &mut experts, &mut weights);
-        Choice { experts, weights, per_token: k }
+    fn choose(&self, logits: &CpuTensor, correction: Option<&Vec<f32>>, rule: &Rule) -> Choice {
+        let choices = logits.rows * rule.per_token;
+        let (mut experts, mut weights) = (vec![0; choices], vec![0.0; choices]);
+        let (values, bias, width) = (logits.values(), correction.map(Vec::as_slice), logits.width);
+        gate::choose(&self.pool, values, bias, width, rule, &mut experts, &mut weights);
+        Choice { experts, weights, per_token: rule.per_token }
     }
 
     fn gather(&self, x: &CpuTensor, rows: &[u32]) -> CpuTensor {
@@ -400,10 +432,22 @@ impl Backend for Cpu {
         outs
     }
 
+    fn grouped_add(&self, x: &mut CpuTensor, offsets: &[u32], biases: &[&Vec<f32>]) {
+        let width = x.width;
+        for (bias, ends) in biases.iter().zip(offsets.windows(2)) {
+            let rows = ends[0] as usize * width..ends[1] as usize * width;
+            activation::add_to_rows(&self.pool, &mut x.values_mut()[rows], bias);
+        }
+    }
+
     fn combine(&self, x: &CpuTensor, rows: &[u32], weights: &[f32], per_token: usize) -> CpuTensor {
         let mut out = self.tensor(rows.len() / per_token, x.width);
         moe::combine(&self.pool, out.values_mut(), x.values(), rows, weights, per_token, x.width);
         out
+    }
+
+    fn rows(&self, x: &CpuTensor) -> usize {
+        x.rows
     }
 
     fn width(&self, x: &CpuTensor) -> usize {

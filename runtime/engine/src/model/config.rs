@@ -3,6 +3,7 @@
 
 pub mod keys;
 pub mod plan;
+pub mod rope;
 mod rule;
 
 pub use rule::ConfigRule;
@@ -30,8 +31,6 @@ pub struct Config {
     pub names: Names,
     /// Longest context that the model was made for.
     pub context_length: usize,
-    /// How far back a token attends, if not everywhere.
-    pub sliding_window: Option<usize>,
     /// Added to the mean square in a norm.
     pub rms_norm_eps: f32,
     /// The output matrix is the embedding.
@@ -70,11 +69,6 @@ impl Config {
         Ok(config)
     }
 
-    /// The longest context that can be served exactly: a window that reaches everywhere makes no difference.
-    pub fn servable_context(&self) -> usize {
-        self.sliding_window.map_or(self.context_length, |window| window.min(self.context_length))
-    }
-
     /// The layers with experts, each with its number among all layers. Expert maps count these only.
     pub fn expert_layers(&self) -> impl Iterator<Item = (usize, &MoePlan)> {
         self.layers.iter().enumerate().filter_map(|(l, layer)| match &layer.mlp {
@@ -85,23 +79,26 @@ impl Config {
 
     /// Experts of one layer, and those that a token uses.
     pub fn experts(&self) -> [usize; 2] {
-        self.expert_layers().next().map_or([0; 2], |(_, moe)| [moe.experts, moe.per_token])
+        self.expert_layers().next().map_or([0; 2], |(_, moe)| [moe.experts, moe.rule.per_token])
     }
 }
 
 fn describe(keys: &Keys, family: &Family) -> Result<Config, ConfigRule> {
-    Ok(Config {
+    let config = Config {
         architecture: family.architecture,
         vocabulary: keys.vocabulary()?,
         hidden: keys.hidden()?,
         layers: (family.layers)(keys)?,
         names: family.names,
         context_length: keys.context_length()?,
-        sliding_window: keys.sliding_window()?,
         rms_norm_eps: keys.rms_norm_eps()?,
         tied_embeddings: keys.tie_word_embeddings,
         stop_tokens: Vec::new(),
-    })
+    };
+    match config.experts() {
+        [0, _] => Err(ConfigRule::NoExperts),
+        _ => Ok(config),
+    }
 }
 
 /// A file in place of the folder is whoever named it to mend, not the machine's failure to read.

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::batch::Batch;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
-use crate::model::config::plan::RopePlan;
+use crate::model::config::rope::RopePlan;
 use crate::model::layer::{DecoderLayer, LayerWeights};
 use crate::model::{Logits, Model, Room};
 use crate::moe::expert::LayerExperts;

@@ -1,7 +1,12 @@
 //! The model families of this build: one file each turns the keys of its config.json into a description.
 
+mod glm;
+mod gpt_oss;
+mod minimax_m2;
 mod minimax_text;
 mod mixtral;
+mod olmoe;
+mod qwen;
 
 use crate::load_error::LoadError;
 use crate::model::config::ConfigRule;
@@ -19,8 +24,13 @@ pub struct Family {
     pub layers: fn(&Keys) -> Result<Vec<LayerPlan>, ConfigRule>,
 }
 
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 10] = [
     Family { architecture: "MixtralForCausalLM", names: mixtral::NAMES, layers: mixtral::layers },
+    Family { architecture: "Qwen3MoeForCausalLM", names: qwen::NAMES, layers: qwen::layers_of_3 },
+    Family { architecture: "Qwen2MoeForCausalLM", names: qwen::NAMES, layers: qwen::layers_of_2 },
+    Family { architecture: "OlmoeForCausalLM", names: olmoe::NAMES, layers: olmoe::layers },
+    Family { architecture: "Glm4MoeForCausalLM", names: glm::NAMES, layers: glm::layers },
+    Family { architecture: "MiniMaxM2ForCausalLM", names: minimax_m2::NAMES, layers: minimax_m2::layers },
     Family {
         architecture: "MiniMaxText01ForCausalLM",
         names: minimax_text::NAMES,
@@ -36,6 +46,7 @@ const FAMILIES: [Family; 4] = [
         names: minimax_text::NAMES,
         layers: minimax_text::transformers,
     },
+    Family { architecture: "GptOssForCausalLM", names: gpt_oss::NAMES, layers: gpt_oss::layers },
 ];
 
 /// The family of the first architecture that is known.

@@ -6,7 +6,7 @@ use crate::load_error::LoadError;
 use crate::model::Room;
 use crate::model::attention::{Attention, AttentionWeights};
 use crate::model::config::Config;
-use crate::model::config::plan::{Blend, LayerPlan, Mixer, Mlp, Residual};
+use crate::model::config::plan::{Blend, LayerPlan, Mixer, Mlp, Names, Residual};
 use crate::model::decoder::Ropes;
 use crate::model::experts::load_moe;
 use crate::model::lightning::{Lightning, LightningWeights};
@@ -85,7 +85,7 @@ impl<S: Storage> LayerWeights<S> {
                     MlpWeights::Dense(Expert::load(
                         loader,
                         &mlp,
-                        DENSE,
+                        Names::USUAL.expert,
                         [*intermediate, hidden],
                         Role::Dense,
                     )?)
@@ -103,9 +103,6 @@ impl<S: Storage> LayerWeights<S> {
         }
     }
 }
-
-/// What all families call the matrices of a network that is no routed expert.
-const DENSE: [&str; 3] = ["gate_proj", "down_proj", "up_proj"];
 
 /// One layer of a model that runs.
 pub struct DecoderLayer<B: Backend> {
@@ -137,7 +134,7 @@ impl<B: Backend + 'static> DecoderLayer<B> {
             (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
                 let rope = ropes.get(backend, &plan.rope, plan.shape.head_dim);
                 let cache = backend.kv_blocks(&plan.shape, room.blocks)?;
-                Box::new(Attention { weights, shape: plan.shape, rope, cache })
+                Box::new(Attention { weights, shape: plan.shape, eps, rope, cache })
             }
             (Mixer::Lightning(plan), MixerWeights::Lightning(weights)) => {
                 Box::new(Lightning { weights, states: backend.states(plan, room.states)?, eps })

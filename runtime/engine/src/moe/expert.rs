@@ -2,10 +2,11 @@
 
 use crate::backend::Backend;
 use crate::load_error::LoadError;
+use crate::model::config::plan::Activation;
 use crate::weights::{Loader, Role, Storage};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An expert computes `w2 · (silu(w1 · x) ⊙ (w3 · x))`.
+/// An expert computes `w2 · activation(w1 · x, w3 · x)`; one with biases adds them behind each matrix.
 pub struct Expert<S: Storage> {
     /// `[intermediate, hidden]`
     pub w1: S::Matrix,
@@ -13,10 +14,14 @@ pub struct Expert<S: Storage> {
     pub w2: S::Matrix,
     /// `[intermediate, hidden]`
     pub w3: S::Matrix,
+    /// Of w1, w2, w3.
+    pub biases: Option<[S::Vector; 3]>,
+    /// What is made of the two halves.
+    pub activation: Activation,
 }
 
 impl<S: Storage> Expert<S> {
-    /// Loads `{prefix}.{name}.weight` for each of `names`, in the order of the fields.
+    /// Loads `{prefix}.{name}.weight` for each of `names`, in the order of the matrices.
     pub fn load(
         loader: &Loader<'_, S>,
         prefix: &str,
@@ -29,6 +34,8 @@ impl<S: Storage> Expert<S> {
             w1: matrix(names[0], [intermediate, hidden])?,
             w2: matrix(names[1], [hidden, intermediate])?,
             w3: matrix(names[2], [intermediate, hidden])?,
+            biases: None,
+            activation: Activation::Silu,
         })
     }
 }
@@ -36,19 +43,28 @@ impl<S: Storage> Expert<S> {
 impl<B: Backend> Expert<B> {
     /// The answers to all rows of `x`.
     pub fn forward(&self, backend: &B, x: &B::Tensor) -> B::Tensor {
-        let [gate, up] = backend.matmul(x, [&self.w1, &self.w3]);
-        let [out] = backend.matmul(&backend.silu_mul(&gate, &up), [&self.w2]);
-        out
+        compute(backend, &[self], x, &[0, backend.rows(x) as u32])
     }
 }
 
-/// Rows `offsets[i]..offsets[i + 1]` of `x` go through expert i of those given, of which there must be one.
+/// Rows `offsets[i]..offsets[i + 1]` of `x` go through expert i of those given, of which there must be one. All are of
+/// one layer.
 pub fn compute<B: Backend>(backend: &B, experts: &[&Expert<B>], x: &B::Tensor, offsets: &[u32]) -> B::Tensor {
     let matrices = |pick: fn(&Expert<B>) -> &B::Matrix| experts.iter().map(|e| pick(e)).collect::<Vec<_>>();
     let (w1, w2, w3) = (matrices(|e| &e.w1), matrices(|e| &e.w2), matrices(|e| &e.w3));
-    let [gate, up] = backend.grouped_matmul(x, offsets, [&w1, &w3]);
-    let inner = backend.silu_mul(&gate, &up);
-    let [out] = backend.grouped_matmul(&inner, offsets, [&w2]);
+    let add_biases = |x: &mut B::Tensor, number: usize| {
+        let biases: Vec<&B::Vector> =
+            experts.iter().filter_map(|e| e.biases.as_ref().map(|biases| &biases[number])).collect();
+        if !biases.is_empty() {
+            backend.grouped_add(x, offsets, &biases);
+        }
+    };
+    let [mut gate, mut up] = backend.grouped_matmul(x, offsets, [&w1, &w3]);
+    add_biases(&mut gate, 0);
+    add_biases(&mut up, 2);
+    let inner = backend.activate(experts[0].activation, &gate, &up);
+    let [mut out] = backend.grouped_matmul(&inner, offsets, [&w2]);
+    add_biases(&mut out, 1);
     out
 }
 

@@ -2,21 +2,27 @@
 
 use crate::backend::{Backend, Choice};
 use crate::weights::Storage;
+use coterie_kernels::gate::Rule;
 
-/// Softmax over all experts, then the best few.
+/// A matrix that gives each token a logit for each expert, and what is made of them.
 pub struct Gate<S: Storage> {
     /// `[experts, hidden]`
     pub weight: S::Matrix,
-    /// Experts that one token uses.
-    pub experts_per_token: usize,
-    /// Do the weights of the chosen sum to 1?
-    pub renormalise: bool,
+    /// Added to the logits, `[experts]`.
+    pub bias: Option<S::Vector>,
+    /// Added to the scores that choose, never to those that weigh, `[experts]`.
+    pub correction: Option<S::Vector>,
+    /// From logits to experts and weights.
+    pub rule: Rule,
 }
 
 impl<B: Backend> Gate<B> {
     /// The experts of each row of `x`.
     pub fn choose(&self, backend: &B, x: &B::Tensor) -> Choice {
-        let [logits] = backend.matmul(x, [&self.weight]);
-        backend.softmax_top_k(&logits, self.experts_per_token, self.renormalise)
+        let [mut logits] = backend.matmul(x, [&self.weight]);
+        if let Some(bias) = &self.bias {
+            backend.add_to_rows(&mut logits, bias);
+        }
+        backend.choose(&logits, self.correction.as_ref(), &self.rule)
     }
 }

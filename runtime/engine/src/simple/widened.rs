@@ -1,7 +1,6 @@
 //! Weights in f32.
 
-use crate::weights::quantize::to_f32;
-use crate::weights::shard::TensorView;
+use crate::weights::written::Written;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::Quantization;
 
@@ -12,11 +11,11 @@ impl Storage for Widened {
     type Matrix = Vec<f32>;
     type Vector = Vec<f32>;
 
-    fn matrix(&self, view: TensorView, _: Role, _: Quantization) -> Vec<f32> {
-        to_f32(&view)
+    fn matrix(&self, written: Written, _: Role, _: Quantization) -> Vec<f32> {
+        written.to_f32()
     }
 
-    fn vector(&self, view: TensorView) -> Vec<f32> {
-        to_f32(&view)
+    fn vector(&self, written: Written, _: Role) -> Vec<f32> {
+        written.to_f32()
     }
 }

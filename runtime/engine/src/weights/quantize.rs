@@ -6,6 +6,7 @@
 
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
+use crate::weights::written::Written;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
 use half::{bf16, f16};
@@ -42,10 +43,10 @@ pub fn to_bf16(view: &TensorView) -> Cow<'_, [bf16]> {
     }
 }
 
-/// The matrix `[out, in]` in int8, made on all threads; the file's pages are given back.
-pub fn to_int8(pool: &Pool, view: &TensorView) -> Int8 {
-    let (outputs, inputs) = (view.shape()[0], view.shape()[1]);
-    let quantized = Int8::quantize_bf16(pool, &to_bf16(view), outputs, inputs);
-    view.forget_pages();
+/// The matrix in int8, made on all threads; the file's pages are given back.
+pub fn to_int8(pool: &Pool, written: &Written) -> Int8 {
+    let [outputs, inputs] = written.shape();
+    let quantized = Int8::quantize_bf16(pool, &written.to_bf16(), outputs, inputs);
+    written.forget_pages();
     quantized
 }

@@ -75,7 +75,7 @@ impl TensorView {
         &self.name
     }
 
-    /// How its values are written; never [`Dtype::Other`].
+    /// How its values are written; [`Dtype::Other`] only if they are packed.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -200,14 +200,30 @@ impl Checkpoint {
 
     /// The tensor `name`, which must have `shape` and a number format that weights may have.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        self.view(name, shape, |dtype| !matches!(dtype, Dtype::Other(..)), "BF16, F16 or F32")
+    }
+
+    /// The tensor `name` of packed values, which must be bytes of `shape`.
+    pub fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        self.view(name, shape, |dtype| matches!(dtype, Dtype::Other("U8", _)), "U8")
+    }
+
+    fn view(
+        &self,
+        name: &str,
+        shape: &[usize],
+        may_be: impl Fn(Dtype) -> bool,
+        expected: &'static str,
+    ) -> Result<TensorView, LoadError> {
         let Some(&number) = self.tensors.get(name) else {
             return Err(LoadError::MissingTensor { path: self.listing.clone(), tensor: name.to_owned() });
         };
         let shard = &self.shards[number];
         let Entry { dtype, shape: found, bytes } = &shard.header.tensors[name];
         let (path, tensor) = (|| shard.path.clone(), || name.to_owned());
-        if let Dtype::Other(found, _) = *dtype {
-            return Err(LoadError::WrongDtype { path: path(), tensor: tensor(), found: found.to_owned() });
+        if !may_be(*dtype) {
+            let found = dtype.to_string();
+            return Err(LoadError::WrongDtype { path: path(), tensor: tensor(), found, expected });
         }
         if found != shape {
             let (expected, found) = (shape.to_vec(), found.clone());

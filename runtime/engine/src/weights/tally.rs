@@ -1,7 +1,6 @@
 //! A storage that holds nothing and counts: what loading a model would take.
 
-use crate::weights::safetensors::Dtype;
-use crate::weights::shard::TensorView;
+use crate::weights::written::Written;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::Quantization;
 use coterie_kernels::cpu::quant::Int8;
@@ -29,36 +28,39 @@ fn add(cell: &Cell<u64>, count: usize) {
 }
 
 /// Bytes of a matrix as it is held without quantization: f32 stays, all else is bf16.
-fn plain_bytes(view: &TensorView) -> usize {
-    match view.dtype() {
-        Dtype::F32 => view.values() * size_of::<f32>(),
-        _ => view.values() * size_of::<half::bf16>(),
-    }
+fn plain_bytes(written: &Written) -> usize {
+    let value = if written.is_f32() { size_of::<f32>() } else { size_of::<half::bf16>() };
+    written.values() * value
 }
 
 impl Storage for Tally {
     type Matrix = ();
     type Vector = ();
 
-    fn matrix(&self, view: TensorView, role: Role, _: Quantization) {
-        let plain = plain_bytes(&view);
-        add(&self.values, view.values());
-        add(&self.bytes, plain);
+    fn matrix(&self, written: Written, role: Role, _: Quantization) {
+        let (plain, [outputs, inputs]) = (plain_bytes(&written), written.shape());
         let int8 = match role {
             Role::Kept => plain,
-            Role::Dense | Role::Expert => Int8::bytes_for(view.shape()[0], view.shape()[1]),
+            Role::Dense | Role::Expert => Int8::bytes_for(outputs, inputs),
         };
+        self.add(role, outputs * inputs, plain, int8);
+    }
+
+    fn vector(&self, written: Written, role: Role) {
+        let bytes = written.values() * size_of::<f32>();
+        self.add(role, written.values(), bytes, bytes);
+    }
+}
+
+impl Tally {
+    fn add(&self, role: Role, values: usize, plain: usize, int8: usize) {
+        add(&self.values, values);
+        add(&self.bytes, plain);
         add(&self.int8_bytes, int8);
         if role == Role::Expert {
-            add(&self.expert_values, view.values());
+            add(&self.expert_values, values);
             add(&self.expert_bytes, plain);
             add(&self.expert_int8_bytes, int8);
         }
-    }
-
-    fn vector(&self, view: TensorView) {
-        add(&self.values, view.values());
-        add(&self.bytes, view.values() * size_of::<f32>());
-        add(&self.int8_bytes, view.values() * size_of::<f32>());
     }
 }

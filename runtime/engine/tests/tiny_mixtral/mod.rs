@@ -77,13 +77,8 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 
 /// Random bf16 tensors, large enough that the distributions are peaked; norms around 1.
 pub fn tensors(config: &Value, seed: u64) -> Vec<Tensor> {
-    random_tensors(shapes(config), seed)
-}
-
-/// The same of other names and shapes.
-pub fn random_tensors(shapes: Vec<(String, Vec<usize>)>, seed: u64) -> Vec<Tensor> {
     let mut state = seed;
-    shapes
+    shapes(config)
         .into_iter()
         .map(|(name, shape)| {
             let centre = if name.contains("norm") { 1.0 } else { 0.0 };

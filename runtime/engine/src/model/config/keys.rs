@@ -1,12 +1,16 @@
 //! The keys of config.json as files spell them: older ones have `rope_theta`, newer ones `rope_parameters`; the number
-//! of experts has two names. What a number means is a family's to say; that it is possible is checked here.
+//! of experts has three names. What a number means is a family's to say; that it is possible is checked here.
 
-use crate::backend::AttentionShape;
-use crate::model::config::plan::{AttentionPlan, RopePlan};
+mod attention;
+mod experts;
+mod hybrid;
+
 use crate::model::config::rule::ConfigRule;
 use serde::Deserialize;
+use std::fmt::Display;
 
-/// What is read of config.json. Numbers are u64 so that a negative or fractional one is the parser's error.
+/// What is read of config.json. Numbers are u64 so that a negative or fractional one is the parser's error. A key that
+/// changes what is computed must be here, so that a family which does not compute it can refuse it.
 #[derive(Deserialize)]
 pub struct Keys {
     #[serde(default)]
@@ -15,30 +19,54 @@ pub struct Keys {
     hidden_size: Option<u64>,
     intermediate_size: Option<u64>,
     num_hidden_layers: Option<u64>,
+    max_position_embeddings: Option<u64>,
+    rms_norm_eps: Option<f64>,
+    pub(super) eos_token_id: Option<StopTokens>,
+    #[serde(default)]
+    pub(super) tie_word_embeddings: bool,
+    hidden_act: Option<String>,
+    quantization_config: Option<Quantized>,
+
     num_attention_heads: Option<u64>,
     num_key_value_heads: Option<u64>,
     head_dim: Option<u64>,
-    num_local_experts: Option<u64>,
-    num_experts: Option<u64>,
-    num_experts_per_tok: Option<u64>,
-    max_position_embeddings: Option<u64>,
+    pub(in crate::model) attention_bias: Option<bool>,
+    pub(in crate::model) qkv_bias: Option<bool>,
+    pub(in crate::model) use_qk_norm: Option<bool>,
+    pub(in crate::model) qk_norm_type: Option<String>,
+    pub(in crate::model) clip_qkv: Option<f64>,
+    pub(in crate::model) layer_types: Option<Vec<String>>,
+    pub(in crate::model) attn_type_list: Option<Vec<u64>>,
     sliding_window: Option<u64>,
-    rms_norm_eps: Option<f64>,
+    pub(in crate::model) use_sliding_window: Option<bool>,
     rope_theta: Option<f64>,
     rope_parameters: Option<RopeParameters>,
     rope_scaling: Option<RopeParameters>,
-    hidden_act: Option<String>,
-    #[serde(default)]
-    pub(super) tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    pub(super) eos_token_id: Option<StopTokens>,
+    partial_rotary_factor: Option<f64>,
     rotary_dim: Option<u64>,
-    /// Of each layer: 1 is softmax attention, 0 lightning attention.
-    attn_type_list: Option<Vec<u64>>,
-    layer_types: Option<Vec<String>>,
-    postnorm: Option<bool>,
-    shared_intermediate_size: Option<u64>,
+
+    num_local_experts: Option<u64>,
+    num_experts: Option<u64>,
+    n_routed_experts: Option<u64>,
+    num_experts_per_tok: Option<u64>,
+    experts_per_token: Option<u64>,
+    moe_intermediate_size: Option<u64>,
+    pub(in crate::model) shared_expert_intermediate_size: Option<u64>,
+    pub(in crate::model) shared_intermediate_size: Option<u64>,
+    pub(in crate::model) n_shared_experts: Option<u64>,
+    first_k_dense_replace: Option<u64>,
+    mlp_only_layers: Option<Vec<u64>>,
+    decoder_sparse_step: Option<u64>,
+    n_group: Option<u64>,
+    topk_group: Option<u64>,
+    pub(in crate::model) routed_scaling_factor: Option<f64>,
+    pub(in crate::model) norm_topk_prob: Option<bool>,
+    pub(in crate::model) scoring_func: Option<String>,
+    pub(in crate::model) use_routing_bias: Option<bool>,
+    pub(in crate::model) swiglu_alpha: Option<f64>,
+    pub(in crate::model) swiglu_limit: Option<f64>,
+
+    pub(in crate::model) postnorm: Option<bool>,
     #[serde(alias = "full_attn_alpha_factor")]
     layernorm_full_attention_alpha: Option<f64>,
     #[serde(alias = "full_attn_beta_factor")]
@@ -54,18 +82,26 @@ pub struct Keys {
 }
 
 #[derive(Deserialize)]
+struct Quantized {
+    quant_method: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct RopeParameters {
     rope_theta: Option<f64>,
     rope_type: Option<String>,
     /// The older name; some files have both.
     #[serde(rename = "type")]
     old_type: Option<String>,
-}
-
-impl RopeParameters {
-    fn kind(&self) -> Option<&str> {
-        self.rope_type.as_deref().or(self.old_type.as_deref())
-    }
+    partial_rotary_factor: Option<f64>,
+    factor: Option<f64>,
+    original_max_position_embeddings: Option<u64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    truncate: Option<bool>,
+    attention_factor: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -105,170 +141,63 @@ impl Keys {
         number("max_position_embeddings", self.max_position_embeddings, 1 << 24)
     }
 
-    /// How far back a token attends, if not everywhere.
-    pub fn sliding_window(&self) -> Result<Option<usize>, ConfigRule> {
-        self.sliding_window.map(|n| number("sliding_window", Some(n), u64::MAX)).transpose()
-    }
-
     /// What a norm adds to the mean square.
     pub fn rms_norm_eps(&self) -> Result<f32, ConfigRule> {
-        let eps = self.rms_norm_eps.unwrap_or(1e-5);
-        match (0.0..1.0).contains(&eps) {
-            true => Ok(eps as f32),
-            false => {
-                let expected = "from 0 to less than 1";
-                Err(ConfigRule::Float { key: "rms_norm_eps", value: eps, expected })
-            }
-        }
+        float("rms_norm_eps", self.rms_norm_eps, 1e-5, 0.0..1.0, "from 0 to less than 1")
     }
 
     /// Width of a feed-forward network.
     pub fn intermediate(&self) -> Result<usize, ConfigRule> {
-        number("intermediate_size", self.intermediate_size, 1 << 20)
+        width("intermediate_size", self.intermediate_size)
     }
 
-    /// Experts of a layer, and those that a token uses.
-    pub fn experts(&self) -> Result<(usize, usize), ConfigRule> {
-        let experts = number("num_local_experts", self.num_local_experts.or(self.num_experts), 1 << 14)?;
-        let per_token = number("num_experts_per_tok", self.num_experts_per_tok, 1 << 14)?;
-        match per_token <= experts {
-            true => Ok((experts, per_token)),
-            false => Err(ConfigRule::ExpertsPerToken { per_token, experts }),
-        }
-    }
-
-    /// Attention with grouped heads, rotated whole if `rotary_dim` does not say otherwise.
-    pub fn attention(&self) -> Result<AttentionPlan, ConfigRule> {
-        let hidden = self.hidden()?;
-        let heads = number("num_attention_heads", self.num_attention_heads, 1 << 12)?;
-        let kv_heads = match self.num_key_value_heads {
-            Some(n) => number("num_key_value_heads", Some(n), 1 << 12)?,
-            None => heads,
-        };
-        divides(("num_attention_heads", heads), ("num_key_value_heads", kv_heads))?;
-        let head_dim = match self.head_dim {
-            Some(n) => number("head_dim", Some(n), 1 << 12)?,
-            None => divides(("hidden_size", hidden), ("num_attention_heads", heads))?,
-        };
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let rotary_dim = match self.rotary_dim {
-            Some(n) => number("rotary_dim", Some(n), head_dim as u64)?,
-            None if head_dim.is_multiple_of(2) => head_dim,
-            None => return Err(ConfigRule::OddHead { head_dim }),
-        };
-        if !rotary_dim.is_multiple_of(2) {
-            return Err(ConfigRule::OddRotary { rotary_dim });
-        }
-        let rope = RopePlan { theta: self.rope_theta()?, rotary_dim };
-        Ok(AttentionPlan { shape: AttentionShape { heads, kv_heads, head_dim, scale }, rope })
-    }
-
-    /// `rope_theta` of old, or within `rope_parameters`; a scaled rotary embedding is another computation.
-    fn rope_theta(&self) -> Result<f64, ConfigRule> {
-        let written = [&self.rope_parameters, &self.rope_scaling];
-        for kind in written.into_iter().flatten().filter_map(RopeParameters::kind) {
-            if kind != "default" {
-                return Err(unsupported("rope_type", kind, "default"));
-            }
-        }
-        let theta = self.rope_parameters.as_ref().and_then(|p| p.rope_theta).or(self.rope_theta);
-        let theta = theta.unwrap_or(1e6);
-        match theta.is_finite() && theta > 0.0 {
-            true => Ok(theta),
-            false => {
-                Err(ConfigRule::Float { key: "rope_theta", value: theta, expected: "a positive number" })
-            }
-        }
-    }
-
-    /// Of each layer, whether its attention is softmax attention rather than linear.
-    pub fn softmax_layers(&self) -> Result<Vec<bool>, ConfigRule> {
-        let layers = self.layers()?;
-        let (key, kinds) = match (&self.layer_types, &self.attn_type_list) {
-            (Some(names), _) => {
-                let kind = |name: &String| match name.as_str() {
-                    "full_attention" => Ok(true),
-                    "linear_attention" => Ok(false),
-                    other => Err(unsupported("layer_types", other, "full_attention and linear_attention")),
-                };
-                ("layer_types", names.iter().map(kind).collect::<Result<Vec<_>, _>>()?)
-            }
-            (None, Some(numbers)) => {
-                let kind = |number: &u64| match number {
-                    0 => Ok(false),
-                    1 => Ok(true),
-                    other => Err(unsupported("attn_type_list", &other.to_string(), "0 and 1")),
-                };
-                ("attn_type_list", numbers.iter().map(kind).collect::<Result<Vec<_>, _>>()?)
-            }
-            (None, None) => return Err(ConfigRule::Missing { key: "attn_type_list" }),
-        };
-        match kinds.len() == layers {
-            true => Ok(kinds),
-            false => Err(ConfigRule::Entries { key, entries: kinds.len(), layers }),
-        }
-    }
-
-    /// α and β of the residual: behind softmax attention, behind linear attention, behind the experts. 1 where nothing
-    /// is said.
-    pub fn residual_factors(&self) -> Result<[[f32; 2]; 3], ConfigRule> {
-        let factor = |key, value: Option<f64>| {
-            let value = value.unwrap_or(1.0);
-            match value.abs() < 1e6 {
-                true => Ok(value as f32),
-                false => Err(ConfigRule::Float { key, value, expected: "within ±1,000,000" }),
-            }
-        };
-        Ok([
-            [
-                factor("layernorm_full_attention_alpha", self.layernorm_full_attention_alpha)?,
-                factor("layernorm_full_attention_beta", self.layernorm_full_attention_beta)?,
-            ],
-            [
-                factor("layernorm_linear_attention_alpha", self.layernorm_linear_attention_alpha)?,
-                factor("layernorm_linear_attention_beta", self.layernorm_linear_attention_beta)?,
-            ],
-            [
-                factor("layernorm_mlp_alpha", self.layernorm_mlp_alpha)?,
-                factor("layernorm_mlp_beta", self.layernorm_mlp_beta)?,
-            ],
-        ])
-    }
-
-    /// Refuses a residual that is not the normalised input.
-    pub fn require_postnorm(&self) -> Result<(), ConfigRule> {
-        match self.postnorm {
-            Some(true) => Ok(()),
-            Some(false) | None => Err(unsupported("postnorm", "false", "true")),
-        }
-    }
-
-    /// Refuses an expert that all tokens use.
-    pub fn refuse_shared_expert(&self) -> Result<(), ConfigRule> {
-        match self.shared_intermediate_size {
-            None | Some(0) => Ok(()),
-            Some(width) => Err(unsupported("shared_intermediate_size", &width.to_string(), "0")),
-        }
-    }
-
-    /// Refuses what no family of this build computes.
-    pub fn refuse_unsupported(&self) -> Result<(), ConfigRule> {
-        if self.attention_bias {
-            return Err(unsupported("attention_bias", "true", "false"));
-        }
-        match self.hidden_act.as_deref() {
-            None | Some("silu") => Ok(()),
-            Some(other) => Err(unsupported("hidden_act", other, "silu")),
-        }
+    /// Refuses another activation than SiLU, and weights that are quantized unless it is by `method`.
+    pub fn refuse_others(&self, method: Option<&'static str>) -> Result<(), ConfigRule> {
+        known("hidden_act", &self.hidden_act, "silu")?;
+        let Some(quantized) = &self.quantization_config else { return Ok(()) };
+        let written = Some(quantized.quant_method.as_deref().unwrap_or(""));
+        known("quantization_config.quant_method", &written, method.unwrap_or("no quantized weights here"))
     }
 }
 
 /// From 1 to `limit`.
-fn number(key: &'static str, value: Option<u64>, limit: u64) -> Result<usize, ConfigRule> {
+pub fn number(key: &'static str, value: Option<u64>, limit: u64) -> Result<usize, ConfigRule> {
     match value {
         None => Err(ConfigRule::Missing { key }),
         Some(value) if (1..=limit).contains(&value) => Ok(value as usize),
         Some(value) => Err(ConfigRule::OutOfRange { key, value, limit }),
+    }
+}
+
+/// Width of a feed-forward network.
+pub fn width(key: &'static str, value: Option<u64>) -> Result<usize, ConfigRule> {
+    number(key, value, 1 << 20)
+}
+
+/// Within `range`, `default` where nothing is written.
+pub fn float(
+    key: &'static str,
+    value: Option<f64>,
+    default: f64,
+    range: std::ops::Range<f64>,
+    expected: &'static str,
+) -> Result<f32, ConfigRule> {
+    let value = value.unwrap_or(default);
+    match range.contains(&value) {
+        true => Ok(value as f32),
+        false => Err(ConfigRule::Float { key, value, expected }),
+    }
+}
+
+/// Refuses everything but nothing and `known`.
+pub fn known<T: Display>(
+    key: &'static str,
+    value: &Option<T>,
+    known: &'static str,
+) -> Result<(), ConfigRule> {
+    match value.as_ref().map(T::to_string).filter(|value| value != known) {
+        None => Ok(()),
+        Some(value) => Err(ConfigRule::Unsupported { key, value: value.chars().take(100).collect(), known }),
     }
 }
 
@@ -280,8 +209,4 @@ fn divides(
         0 => Ok(divided / by),
         _ => Err(ConfigRule::NotDivisible { divided_key, divided, by_key, by }),
     }
-}
-
-fn unsupported(key: &'static str, value: &str, known: &'static str) -> ConfigRule {
-    ConfigRule::Unsupported { key, value: value.chars().take(100).collect(), known }
 }

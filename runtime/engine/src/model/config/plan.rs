@@ -1,6 +1,8 @@
 //! What a layer computes, as numbers and choices: the description that engine and slow loop alike interpret.
 
 use crate::backend::AttentionShape;
+use crate::model::config::rope::RopePlan;
+use coterie_kernels::gate::Rule;
 
 /// One decoder layer: norm, mixer, residual, norm, feed-forward network, residual.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,25 @@ pub struct AttentionPlan {
     pub shape: AttentionShape,
     /// How queries and keys are turned by position.
     pub rope: RopePlan,
+    /// Is something added to queries, keys and values?
+    pub qkv_bias: bool,
+    /// Is something added to the answer?
+    pub o_bias: bool,
+    /// How queries and keys are normed before they are turned.
+    pub qk_norm: QkNorm,
+    /// Does each head have a learned score that joins its softmax?
+    pub sinks: bool,
+}
+
+/// How queries and keys are normed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Not at all.
+    None,
+    /// Each head by itself, all with the same gains.
+    Heads,
+    /// All heads of a token as one vector.
+    Whole,
 }
 
 /// Lightning attention.
@@ -88,15 +109,6 @@ pub struct Blend {
     pub beta: f32,
 }
 
-/// A rotary embedding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopePlan {
-    /// Base of the wavelengths.
-    pub theta: f64,
-    /// Values at the beginning of each head that are turned; even.
-    pub rotary_dim: usize,
-}
-
 /// What each token does by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mlp {
@@ -114,19 +126,77 @@ pub enum Mlp {
 pub struct MoePlan {
     /// Experts.
     pub experts: usize,
-    /// Those that one token uses.
-    pub per_token: usize,
     /// Width of one expert.
     pub intermediate: usize,
-    /// Do the weights of the chosen sum to 1?
-    pub renormalise: bool,
+    /// What an expert does between its matrices.
+    pub activation: Activation,
+    /// Do experts add something behind each matrix, and the gate to its logits?
+    pub biases: bool,
+    /// From the gate's logits to experts and weights.
+    pub rule: Rule,
+    /// Does a learned bias help to choose experts, without changing their weights?
+    pub correction: bool,
+    /// An expert that every token uses beside its own.
+    pub shared: Option<SharedPlan>,
 }
 
-/// What a family calls the tensors that not all call alike, within `model.layers.N`.
+/// An expert that every token uses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedPlan {
+    /// Its width.
+    pub intermediate: usize,
+    /// Does a gate of its own say how much it counts?
+    pub gated: bool,
+}
+
+/// What a feed-forward network makes of its two halves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// silu(gate) ⊙ up
+    Silu,
+    /// (up + 1) ⊙ gate ⊙ sigmoid(alpha · gate), of gate at most `limit` and up within ± `limit`.
+    ClampedSwiglu {
+        /// How steep.
+        alpha: f32,
+        /// Where it is clamped.
+        limit: f32,
+    },
+}
+
+/// What a family calls its tensors within `model.layers.N`, as far as families differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// Gate and experts are below this.
+    /// Gate and experts are below this; if all experts are one tensor, always below `mlp`.
     pub moe: &'static str,
+    /// The gate.
+    pub gate: &'static str,
+    /// The bias that helps to choose.
+    pub correction: &'static str,
     /// An expert's three matrices, in the order of [`Expert`](crate::moe::expert::Expert).
     pub expert: [&'static str; 3],
+    /// How an expert lies in a tensor for all of them.
+    pub fused: Fused,
+    /// The expert that every token uses.
+    pub shared: &'static str,
+}
+
+/// How an expert's first and third matrices lie in `gate_up_proj`, if that is one tensor for all experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fused {
+    /// One above the other: `[experts, 2 · intermediate, hidden]`.
+    Halves,
+    /// As every other column: `[experts, hidden, 2 · intermediate]`; packed, as every other row.
+    Alternating,
+}
+
+impl Names {
+    /// As most call them.
+    pub const USUAL: Names = Names {
+        moe: "mlp",
+        gate: "gate",
+        correction: "gate.e_score_correction_bias",
+        expert: ["gate_proj", "down_proj", "up_proj"],
+        fused: Fused::Halves,
+        shared: "shared_experts",
+    };
 }

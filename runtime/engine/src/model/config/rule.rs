@@ -43,34 +43,31 @@ pub enum ConfigRule {
         /// The smaller.
         by: usize,
     },
-    /// A token uses more experts than there are.
-    #[error("num_experts_per_tok ({per_token}) is more than num_local_experts ({experts})")]
+    /// A token uses more experts than it may.
+    #[error("num_experts_per_tok ({per_token}) is more than the {experts} experts that a token may use")]
     ExpertsPerToken {
         /// Experts a token uses.
         per_token: usize,
-        /// Experts there are.
+        /// Experts there are, or those in the groups that a token may use.
         experts: usize,
     },
+    /// No layer has experts.
+    #[error("every layer is dense; this build serves models with experts")]
+    NoExperts,
     /// The rotary embedding turns pairs.
-    #[error("head_dim is {head_dim}; it must be even")]
-    OddHead {
-        /// What the file says.
-        head_dim: usize,
-    },
-    /// So does one that turns only a part of each head.
-    #[error("rotary_dim is {rotary_dim}; it must be even")]
+    #[error("{rotary_dim} values of each head are to be rotated; their number must be even")]
     OddRotary {
-        /// What the file says.
+        /// What follows from head_dim, and from rotary_dim or partial_rotary_factor.
         rotary_dim: usize,
     },
-    /// A list has one entry for each layer.
-    #[error("{key} has {entries} entries; it must have one for each of the {layers} layers")]
-    Entries {
+    /// A list with an entry for each layer has another length.
+    #[error("{key} has {found} entries, and there are {layers} layers")]
+    ListLength {
         /// Its key.
         key: &'static str,
-        /// What it has.
-        entries: usize,
-        /// What it must have.
+        /// Its entries.
+        found: usize,
+        /// Layers.
         layers: usize,
     },
     /// A kind of computation that this build does not do.

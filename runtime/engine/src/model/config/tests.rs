@@ -44,8 +44,8 @@ fn no_folder_and_a_file_in_its_place_are_named_as_such() {
 #[test]
 fn the_old_generation_is_read() {
     let config = read(&[]).unwrap();
-    assert_eq!((config.layers.len(), config.experts(), config.sliding_window), (2, [4, 2], None));
-    let AttentionPlan { shape, rope } = attention(&config);
+    assert_eq!((config.layers.len(), config.experts()), (2, [4, 2]));
+    let AttentionPlan { shape, rope, .. } = attention(&config);
     assert_eq!((shape.head_dim, rope.theta, rope.rotary_dim), (8, 5000.0, 8));
     assert_eq!(config.stop_tokens, [2]);
     assert!(!config.tied_embeddings);
@@ -63,7 +63,7 @@ fn the_new_generation_is_read() {
         ("eos_token_id", serde_json::json!([3, 5])),
     ])
     .unwrap();
-    let AttentionPlan { shape, rope } = attention(&config);
+    let AttentionPlan { shape, rope, .. } = attention(&config);
     assert_eq!((rope.theta, config.experts()[0], shape.head_dim), (7.5, 8, 10));
     assert_eq!(config.stop_tokens, [3, 5]);
     assert!(config.tied_embeddings);
@@ -83,12 +83,12 @@ fn absurd_numbers_are_refused() {
         rule(&[("num_experts_per_tok", 5.into())]),
         ConfigRule::ExpertsPerToken { per_token: 5, experts: 4 }
     );
-    assert_eq!(rule(&[("head_dim", 7.into())]), ConfigRule::OddHead { head_dim: 7 });
+    assert_eq!(rule(&[("head_dim", 7.into())]), ConfigRule::OddRotary { rotary_dim: 7 });
     assert!(matches!(rule(&[("rms_norm_eps", 2.into())]), ConfigRule::Float { .. }));
     assert!(matches!(rule(&[("rope_theta", 0.into())]), ConfigRule::Float { .. }));
     assert!(matches!(rule(&[("hidden_act", "gelu".into())]), ConfigRule::Unsupported { .. }));
     assert!(matches!(rule(&[("eos_token_id", 64.into())]), ConfigRule::StopToken { token: 64, .. }));
-    let scaled = serde_json::json!({"type": "yarn", "rope_type": "yarn", "factor": 4.0});
+    let scaled = serde_json::json!({"type": "dynamic", "rope_type": "dynamic", "factor": 4.0});
     assert!(matches!(rule(&[("rope_scaling", scaled)]), ConfigRule::Unsupported { .. }));
 }
 
@@ -112,10 +112,4 @@ fn an_unknown_architecture_is_told_the_nearest() {
     let error = read(&[("architectures", serde_json::json!(["MistralForCausalLM"]))]).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("MistralForCausalLM") && text.contains("nearest: MixtralForCausalLM"), "{text}");
-}
-
-#[test]
-fn a_window_shortens_what_can_be_served() {
-    assert_eq!(read(&[("sliding_window", 50.into())]).unwrap().servable_context(), 50);
-    assert_eq!(read(&[("sliding_window", 500.into())]).unwrap().servable_context(), 128);
 }

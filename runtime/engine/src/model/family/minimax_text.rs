@@ -3,16 +3,16 @@
 //! they were released, and as transformers writes them.
 
 use crate::model::config::ConfigRule;
-use crate::model::config::keys::Keys;
-use crate::model::config::plan::{Blend, LayerPlan, LightningPlan, Mixer, Mlp, MoePlan, Names, Residual};
+use crate::model::config::keys::{Keys, known};
+use crate::model::config::plan::{LayerPlan, LightningPlan, Mixer, Mlp, Names, Residual};
+use coterie_kernels::gate::Scores;
 
-pub const NAMES: Names = Names { moe: "block_sparse_moe", expert: ["w1", "w2", "w3"] };
+pub const NAMES: Names = Names { moe: "block_sparse_moe", expert: ["w1", "w2", "w3"], ..Names::USUAL };
 
 /// As released: decays are ALiBi's slopes.
 pub fn released(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
-    // Without it the residual would be the input as it is; with a shared expert the sum would be another.
-    keys.require_postnorm()?;
-    keys.refuse_shared_expert()?;
+    // Without it the residual would be the input as it is.
+    known("postnorm", &Some(keys.postnorm.unwrap_or(false)), "true")?;
     layers(keys, alibi_slopes, |layer, layers| layer / (layers - 1.0).max(1.0))
 }
 
@@ -26,11 +26,13 @@ fn layers(
     slopes: fn(usize) -> Vec<f64>,
     depth: fn(f64, f64) -> f64,
 ) -> Result<Vec<LayerPlan>, ConfigRule> {
-    keys.refuse_unsupported()?;
-    let attention = keys.attention()?;
-    let (experts, per_token) = keys.experts()?;
-    let moe = MoePlan { experts, per_token, intermediate: keys.intermediate()?, renormalise: true };
-    let [softmax, lightning, mlp] = keys.residual_factors()?.map(|[alpha, beta]| Blend { alpha, beta });
+    keys.refuse_others(None)?;
+    known("attention_bias", &keys.attention_bias, "false")?;
+    known("shared_intermediate_size", &keys.shared_intermediate_size, "0")?;
+    let mut attention = keys.partly_rotated_attention(1.0)?;
+    attention.shape.window = keys.sliding_window()?;
+    let moe = keys.moe(keys.intermediate()?, Scores::Softmax, true)?;
+    let [softmax, lightning, mlp] = keys.blends()?;
     let kinds = keys.softmax_layers()?;
     let count = kinds.len() as f64;
     let layer = |(l, is_softmax): (usize, bool)| {
@@ -67,6 +69,7 @@ mod tests {
     use crate::load_error::LoadError;
     use crate::model;
     use crate::model::config::Config;
+    use crate::model::config::plan::Blend;
     use serde_json::{Value, json};
 
     const RELEASED: &str = include_str!("../../../../../examples/minimax-text-01/config.json");
@@ -162,7 +165,7 @@ mod tests {
         let missing = rule(&[("attn_type_list", Value::Null)]);
         assert_eq!(missing, ConfigRule::Missing { key: "attn_type_list" });
         let short = rule(&[("attn_type_list", json!([0, 1]))]);
-        assert_eq!(short, ConfigRule::Entries { key: "attn_type_list", entries: 2, layers: 80 });
+        assert_eq!(short, ConfigRule::ListLength { key: "attn_type_list", found: 2, layers: 80 });
         assert_eq!(rule(&[("rotary_dim", json!(63))]), ConfigRule::OddRotary { rotary_dim: 63 });
         assert!(matches!(
             rule(&[("rotary_dim", json!(130))]),
