@@ -142,6 +142,8 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     /// Memory of a matrix, bytes.
     fn bytes(matrix: &Self::Matrix) -> usize;
 
+    /// Makes every value of a row from column `first` on -∞.
+    fn forbid(&self, x: &mut Self::Tensor, first: usize);
     /// Column and value of a row's largest value; the lowest on a tie; a NaN only if all are.
     fn argmax(&self, x: &Self::Tensor, row: usize) -> (u32, f32);
     /// log_softmax of a row at `token`, and the `n` best columns with theirs, best first, ties lowest first.

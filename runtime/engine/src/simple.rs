@@ -108,7 +108,7 @@ impl Simple {
     /// Logits at every position of `tokens`.
     pub fn logits(&self, tokens: &[u32]) -> Rows {
         let Config { hidden, rms_norm_eps: eps, .. } = self.config;
-        let DecoderWeights { embedding, layers, norm, head } = &self.weights;
+        let DecoderWeights { embedding, layers, norm, head, tokens: known } = &self.weights;
         let embed = |token: &u32| embedding[*token as usize * hidden..][..hidden].to_vec();
         let mut x: Vec<Vec<f32>> = tokens.iter().map(embed).collect();
         for (plan, weights) in self.config.layers.iter().zip(layers) {
@@ -137,7 +137,12 @@ impl Simple {
             }
         }
         let head = head.as_ref().unwrap_or(embedding);
-        Rows(x.iter().map(|x| matvec(head, &rms_norm(x, norm, eps))).collect())
+        let logits = |x: &Vec<f32>| {
+            let mut logits = matvec(head, &rms_norm(x, norm, eps));
+            logits[*known..].fill(f32::NEG_INFINITY);
+            logits
+        };
+        Rows(x.iter().map(logits).collect())
     }
 }
 

@@ -479,6 +479,11 @@ impl Backend for Cpu {
         }
     }
 
+    fn forbid(&self, x: &mut CpuTensor, first: usize) {
+        let width = x.width;
+        x.values_mut().chunks_exact_mut(width).for_each(|row| row[first..].fill(f32::NEG_INFINITY));
+    }
+
     fn argmax(&self, x: &CpuTensor, row: usize) -> (u32, f32) {
         let best = logits::argmax(&self.pool, x.row(row));
         (best, x.row(row)[best as usize])
