@@ -6,11 +6,13 @@
 //! A config is not to be trusted: every number has a limit, sums cannot overflow, nothing is allocated by them.
 
 mod deepseek;
+mod glm;
 mod gpt_oss;
 mod grouped;
 mod keys;
 mod latent;
 mod minimax;
+mod minimax_m2;
 mod mixtral;
 mod olmoe;
 mod pangu;
@@ -43,23 +45,31 @@ const fn family(
     Family { architecture, model_type, read, served_on: &[] }
 }
 
-const FAMILIES: [Family; 11] = [
-    Family { served_on: &[Device::Cpu], ..family("MixtralForCausalLM", "mixtral", mixtral::read) },
+const fn on_cpu(family: Family) -> Family {
+    Family { served_on: &[Device::Cpu], ..family }
+}
+
+const FAMILIES: [Family; 13] = [
+    on_cpu(family("MixtralForCausalLM", "mixtral", mixtral::read)),
     family("MiniMaxText01ForCausalLM", "minimax_text_01", minimax::read),
     family("MiniMaxM1ForCausalLM", "minimax_m1", minimax::read),
     family("MiniMaxForCausalLM", "minimax", minimax::read),
+    on_cpu(family("MiniMaxM2ForCausalLM", "minimax_m2", minimax_m2::read)),
     family("DeepseekV3ForCausalLM", "deepseek_v3", deepseek::read_v3),
     family("DeepseekV2ForCausalLM", "deepseek_v2", deepseek::read_v2),
     family("PanguUltraMoEForCausalLM", "pangu_ultra_moe", pangu::read),
-    family("Qwen3MoeForCausalLM", "qwen3_moe", qwen::read_3),
-    family("Qwen2MoeForCausalLM", "qwen2_moe", qwen::read_2),
-    family("OlmoeForCausalLM", "olmoe", olmoe::read),
-    family("GptOssForCausalLM", "gpt_oss", gpt_oss::read),
+    on_cpu(family("Qwen3MoeForCausalLM", "qwen3_moe", qwen::read_3)),
+    on_cpu(family("Qwen2MoeForCausalLM", "qwen2_moe", qwen::read_2)),
+    on_cpu(family("OlmoeForCausalLM", "olmoe", olmoe::read)),
+    on_cpu(family("Glm4MoeForCausalLM", "glm4_moe", glm::read)),
+    on_cpu(family("GptOssForCausalLM", "gpt_oss", gpt_oss::read)),
 ];
 
 /// What a family makes of its config.
 struct Shape {
     layers: u64,
+    /// Those with experts.
+    expert_layers: u64,
     /// Routed experts of one layer.
     experts: u64,
     experts_per_token: u64,
@@ -82,6 +92,8 @@ struct Shape {
     expert_width: u64,
     /// Width of what every token passes beside its experts.
     shared_width: u64,
+    /// Width of a layer without experts.
+    dense_width: u64,
     /// Dimensions that are rotated.
     rotary: u64,
     /// Parameters of layers that only guess ahead (multi-token prediction).
@@ -103,6 +115,8 @@ pub struct ModelSizes {
     pub active_parameters: u64,
     /// Decoder layers.
     pub layers: u32,
+    /// Those with experts.
+    pub expert_layers: u32,
     /// Routed experts of one layer.
     pub experts: u32,
     /// Those that one token uses.
@@ -148,6 +162,7 @@ pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
         expert_parameters: sums.expert_values,
         active_parameters: sums.values - sums.expert_values + used as u64,
         layers: shape.layers as u32,
+        expert_layers: shape.expert_layers as u32,
         experts: shape.experts as u32,
         experts_per_token: shape.experts_per_token as u32,
         context_length: shape.context_length as u32,
@@ -203,6 +218,7 @@ impl ModelSizes {
             parameters: self.parameters,
             active_parameters: self.active_parameters,
             layers: self.layers,
+            expert_layers: Some(self.expert_layers),
             experts: self.experts,
             experts_per_token: self.experts_per_token,
             context_length: self.context_length,
@@ -247,11 +263,11 @@ const TOKENIZER_BYTES: u64 = 512;
 
 /// As the engine counts it (runtime/engine/src/inspect.rs), without angles and spare cache.
 fn working_bytes(shape: &Shape) -> u64 {
-    let Shape { hidden, vocabulary, experts_per_token, expert_width, shared_width, .. } = *shape;
+    let Shape { hidden, vocabulary, experts_per_token, .. } = *shape;
     let attention = 4 * hidden + shape.attention_width;
-    let shared = if shared_width > 0 { 2 * hidden + 3 * shared_width } else { 0 };
-    let sends = experts_per_token * (2 * hidden + 3 * expert_width) + shared;
-    let step = STEP_TOKENS * (attention + sends);
+    let network = |width: u64| if width > 0 { 2 * hidden + 3 * width } else { 0 };
+    let experts = experts_per_token * network(shape.expert_width) + network(shape.shared_width);
+    let step = STEP_TOKENS * (attention + experts.max(network(shape.dense_width)));
     let logits = (LOGIT_ROWS + 3) * vocabulary;
     PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + size_of::<f32>() as u64 * (step + logits)
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod tiny_families;
 mod tiny_mixtral;
 
 use coterie_api::launch::{Quantization, WeightBytes};
@@ -206,4 +207,89 @@ fn progress_goes_from_0_to_1() {
     let seen = seen.into_inner();
     assert!(seen.len() > 10 && seen.is_sorted());
     assert_eq!((seen[0], seen[seen.len() - 1]), (0.0, 1.0));
+}
+
+/// A GPT-OSS whose experts are in bf16 and the same in MXFP4, of whatever values the bytes have.
+fn gpt_oss(hidden: usize, change: impl FnOnce(&mut Vec<Tensor>)) -> [TempDir; 2] {
+    let (_, mut config) = tiny_families::configs().pop().unwrap();
+    config["hidden_size"] = hidden.into();
+    config["intermediate_size"] = 32.into();
+    let plain = tiny_families::tensors(&config, 4);
+    let (mut packed, mut unpacked, mut state) = (Vec::new(), Vec::new(), 5);
+    for tensor in plain {
+        if !tensor.name.ends_with("experts.gate_up_proj") && !tensor.name.ends_with("experts.down_proj") {
+            packed.push(tensor.clone());
+            unpacked.push(tensor);
+            continue;
+        }
+        let [experts, inputs, outputs] = tensor.shape[..] else { panic!("three dimensions") };
+        let groups = inputs.div_ceil(32);
+        let bytes = |count: usize, state: &mut u64, to: fn(f32) -> u8| {
+            (0..count).map(|_| to(tiny_mixtral::random(state))).collect::<Vec<u8>>()
+        };
+        let blocks = bytes(experts * outputs * groups * 16, &mut state, |random| (random * 256.0) as u8);
+        // Scales from 2^-4 to 1/4.
+        let scales = bytes(experts * outputs * groups, &mut state, |random| 123 + (random * 3.0) as u8);
+        let value = |row: usize, input: usize| {
+            let group = row * groups + input / 32;
+            let byte = blocks[group * 16 + input % 32 / 2];
+            let bits = if input % 2 == 0 { byte & 15 } else { byte >> 4 };
+            let sizes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+            let sign = if bits < 8 { 1.0 } else { -1.0 };
+            sign * sizes[usize::from(bits % 8)] * 2f32.powi(i32::from(scales[group]) - 127)
+        };
+        let mut values = Vec::new();
+        for e in 0..experts {
+            for input in 0..inputs {
+                values.extend(
+                    (0..outputs).flat_map(|o| bf16::from_f32(value(e * outputs + o, input)).to_le_bytes()),
+                );
+            }
+        }
+        let part = |suffix: &str, shape: Vec<usize>, bytes: Vec<u8>| Tensor {
+            name: format!("{}_{suffix}", tensor.name),
+            dtype: "U8",
+            shape,
+            bytes,
+        };
+        unpacked.push(Tensor { bytes: values, ..tensor.clone() });
+        packed.push(part("blocks", vec![experts, outputs, groups, 16], blocks.clone()));
+        packed.push(part("scales", vec![experts, outputs, groups], scales.clone()));
+    }
+    change(&mut packed);
+    [unpacked, packed].map(|tensors| {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &config, &tensors);
+        dir
+    })
+}
+
+#[test]
+fn experts_in_mxfp4_have_the_values_that_they_say() {
+    let [plain, packed] = gpt_oss(64, |_| {});
+    for quantization in Quantization::BEST_FIRST {
+        assert_eq!(scores(packed.path(), quantization), scores(plain.path(), quantization), "{quantization}");
+    }
+    let (plain, packed) = (inspect(plain.path()).unwrap(), inspect(packed.path()).unwrap());
+    assert_eq!(plain.parameters, packed.parameters);
+}
+
+#[test]
+fn mxfp4_that_does_not_fit_is_refused() {
+    let refused = |hidden, change: fn(&mut Vec<Tensor>)| {
+        let [_, packed] = gpt_oss(hidden, change);
+        inspect(packed.path()).unwrap_err().to_string()
+    };
+    fn find<'a>(tensors: &'a mut [Tensor], name: &str) -> &'a mut Tensor {
+        tensors.iter_mut().find(|tensor| tensor.name.ends_with(name)).unwrap()
+    }
+    let told = refused(64, |tensors| find(tensors, "gate_up_proj_scales").shape = vec![4, 32, 4]);
+    assert!(told.contains("gate_up_proj_scales") && told.contains("[4, 32, 4]"), "{told}");
+    let told = refused(64, |tensors| find(tensors, "down_proj_blocks").dtype = "F8_E4M3");
+    assert!(told.contains("down_proj_blocks") && told.contains("F8_E4M3, but it must be U8"), "{told}");
+    let told = refused(64, |tensors| tensors.retain(|tensor| !tensor.name.ends_with("down_proj_scales")));
+    assert!(told.contains("down_proj_scales\" is missing"), "{told}");
+    // 40 inputs are no whole groups of 32.
+    let told = refused(40, |_| {});
+    assert!(told.contains("gate_up_proj\" is missing"), "{told}");
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod tiny_families;
 mod tiny_mixtral;
 
 use coterie_api::expert_map::ExpertMap;
@@ -163,6 +164,19 @@ fn model() -> tempfile::TempDir {
     dir
 }
 
+/// With a dense layer, which no map speaks of, shared experts, which every rank has, and a gate in groups.
+fn model_with_more() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let families = tiny_families::configs().into_iter();
+    let (_, mut config) = families.rev().find(|(name, _)| *name == "GLM-4-MoE").unwrap();
+    for (key, value) in [("n_routed_experts", EXPERTS), ("n_group", 2), ("topk_group", 1)] {
+        config[key] = value.into();
+    }
+    assert_eq!((&config["num_hidden_layers"], &config["first_k_dense_replace"]), (&3.into(), &1.into()));
+    tiny_families::write_random(dir.path(), &config, 6);
+    dir
+}
+
 fn alone(dir: &Path, quantization: Quantization, activations: Activations) -> Vec<String> {
     let map = ExpertMap::even(1, LAYERS, EXPERTS, 1).unwrap();
     let (mut engines, net) = replica(dir, &map, quantization, activations);
@@ -174,13 +188,18 @@ fn alone(dir: &Path, quantization: Quantization, activations: Activations) -> Ve
 
 #[test]
 fn where_an_expert_is_never_shows() {
-    let dir = model();
+    for dir in [model(), model_with_more()] {
+        anywhere_is_as_alone(dir.path());
+    }
+}
+
+fn anywhere_is_as_alone(dir: &Path) {
     for quantization in [Quantization::None, Quantization::Int8] {
         for activations in [Activations::Bf16, Activations::Int8] {
-            let expected = alone(dir.path(), quantization, activations);
+            let expected = alone(dir, quantization, activations);
             for ranks in [2, 3, 5] {
                 let map = ExpertMap::even(1, LAYERS, EXPERTS, ranks).unwrap();
-                let (mut engines, net) = replica(dir.path(), &map, quantization, activations);
+                let (mut engines, net) = replica(dir, &map, quantization, activations);
                 for engine in &mut engines {
                     assert_eq!(tokens(engine, &mut |_| {}), expected);
                 }
@@ -349,10 +368,11 @@ proptest! {
     #[test]
     fn any_map_and_any_losses_give_the_same_tokens(
         map in maps(),
+        more: bool,
         lose_every in prop_oneof![Just(0usize), 2usize..9],
         deaths in prop::collection::vec((0usize..12, 1usize..4), 0..3),
     ) {
-        let dir = model();
+        let dir = if more { model_with_more() } else { model() };
         let expected = alone(dir.path(), Quantization::None, Activations::Bf16);
         let (mut engines, net) = replica(dir.path(), &map, Quantization::None, Activations::Bf16);
         net.borrow_mut().lose_every = lose_every;

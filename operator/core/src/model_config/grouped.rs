@@ -63,6 +63,7 @@ impl Grouped {
         let [experts, experts_per_token] = experts;
         Shape {
             layers: self.layers,
+            expert_layers: self.layers,
             experts,
             experts_per_token,
             context_length: self.context_length,
@@ -75,6 +76,7 @@ impl Grouped {
             attention_width: 2 * self.queries() + 2 * self.keys(),
             expert_width,
             shared_width: 0,
+            dense_width: 0,
             rotary: self.head_width,
             draft_parameters: 0,
         }

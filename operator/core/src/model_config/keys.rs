@@ -124,9 +124,30 @@ impl<'a> Keys<'a> {
 
     /// False where it is not there.
     pub(super) fn flag(&self, key: &'static str) -> Result<bool, NoSizes> {
+        self.flag_or(key, false)
+    }
+
+    pub(super) fn flag_or(&self, key: &'static str, default: bool) -> Result<bool, NoSizes> {
         match self.find(&[key]) {
-            None => Ok(false),
+            None => Ok(default),
             Some((_, value)) => value.as_bool().ok_or_else(|| kind(key, value, "true or false")),
+        }
+    }
+
+    /// Of each head of `width` values those that are rotated: `rotary_dim`, or the share `partial_rotary_factor`, which
+    /// newer files have in `rope_parameters`, or the share `default`.
+    pub(super) fn rotary(&self, width: u64, default: f64) -> Result<u64, NoSizes> {
+        if let Some(rotary) = self.count(&["rotary_dim"], HEAD_WIDTH)? {
+            return Ok(rotary);
+        }
+        let key = "partial_rotary_factor";
+        let within = self.find(&["rope_parameters"]).and_then(|(_, rope)| rope.get(key));
+        let Some(written) = within.or(self.find(&[key]).map(|(_, value)| value)) else {
+            return Ok((width as f64 * default) as u64);
+        };
+        match written.as_f64().filter(|share| (0.0..=1.0).contains(share)) {
+            Some(share) => Ok((width as f64 * share) as u64),
+            None => Err(kind(key, written, "a number from 0 to 1")),
         }
     }
 

@@ -60,6 +60,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
     let heads = decoder.heads;
     Ok(Shape {
         layers,
+        expert_layers: sparse,
         experts: decoder.experts,
         experts_per_token: per_token,
         context_length,
@@ -73,6 +74,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
         attention_width: 2 * heads * (decoder.nope + decoder.rope) + 2 * heads * decoder.value,
         expert_width: decoder.expert_width,
         shared_width: decoder.shared * decoder.expert_width,
+        dense_width: if sparse < layers { width } else { 0 },
         rotary: decoder.rope,
         draft_parameters: draft.sums()?.values,
     })

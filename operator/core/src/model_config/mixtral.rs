@@ -1,4 +1,4 @@
-//! Mixtral: every layer has experts. The one family that the runtime serves: its figures are those of `coterie inspect`.
+//! Mixtral: every layer has experts.
 
 use super::Shape;
 use super::grouped::Grouped;
@@ -6,11 +6,7 @@ use super::keys::{EXPERTS, Keys, NoSizes, WIDTH};
 use super::tensors::{Role, Tensors};
 
 pub(super) fn read(keys: &Keys) -> Result<Shape, NoSizes> {
-    let mut decoder = Grouped::read(keys)?;
-    // A window that is shorter than the context cannot be served beyond itself.
-    if let Some(window) = keys.count(&["sliding_window"], u64::MAX)?.filter(|window| *window > 0) {
-        decoder.context_length = decoder.context_length.min(window);
-    }
+    let decoder = Grouped::read(keys)?;
     let width = keys.number(&["intermediate_size"], WIDTH)?;
     let experts = keys.number(&["num_local_experts", "num_experts"], EXPERTS)?;
     let per_token = keys.number(&["num_experts_per_tok"], EXPERTS)?;

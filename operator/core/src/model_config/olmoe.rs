@@ -17,6 +17,9 @@ pub(super) fn read(keys: &Keys) -> Result<Shape, NoSizes> {
     decoder.projections(&mut tensors, layers);
     tensors.vectors(Role::Dense, layers, decoder.queries());
     tensors.vectors(Role::Dense, layers, decoder.keys());
+    if keys.flag("attention_bias")? {
+        tensors.vectors(Role::Dense, layers, decoder.queries() + 2 * decoder.keys() + hidden);
+    }
     tensors.vectors(Role::Dense, 2 * layers, hidden);
     tensors.matrices(Role::Kept, layers, [experts, hidden]);
     tensors.feed_forward(Role::Expert, layers * experts, hidden, width);

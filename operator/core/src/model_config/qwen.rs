@@ -8,8 +8,11 @@ use super::tensors::{Role, Tensors};
 
 pub(super) fn read_2(keys: &Keys) -> Result<Shape, NoSizes> {
     let shared = keys.number(&["shared_expert_intermediate_size"], WIDTH)?;
+    let bias = keys.flag_or("qkv_bias", true)?;
     read(keys, shared, |decoder, tensors| {
-        tensors.vectors(Role::Dense, decoder.layers, decoder.queries() + 2 * decoder.keys());
+        if bias {
+            tensors.vectors(Role::Dense, decoder.layers, decoder.queries() + 2 * decoder.keys());
+        }
     })
 }
 
@@ -46,9 +49,11 @@ fn read(keys: &Keys, shared: u64, own: impl Fn(&Grouped, &mut Tensors)) -> Resul
         tensors.feed_forward(Role::Dense, sparse, hidden, shared);
         tensors.matrices(Role::Kept, sparse, [1, hidden]);
     }
+    let mut dense_width = 0;
     if sparse < layers {
-        let dense_width = keys.number(&["intermediate_size"], WIDTH)?;
+        dense_width = keys.number(&["intermediate_size"], WIDTH)?;
         tensors.feed_forward(Role::Dense, layers - sparse, hidden, dense_width);
     }
-    Ok(Shape { shared_width: shared, ..decoder.shape(tensors, [experts, per_token], width) })
+    let shape = decoder.shape(tensors, [experts, per_token], width);
+    Ok(Shape { expert_layers: sparse, shared_width: shared, dense_width, ..shape })
 }

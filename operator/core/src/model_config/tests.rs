@@ -206,7 +206,7 @@ fn olmoe_has_6_9_billion() {
 }
 
 #[test]
-fn gpt_oss_120b_has_116_8_billion_and_half_of_its_layers_keep_a_window() {
+fn gpt_oss_120b_has_116_8_billion() {
     let config = json!({
         "architectures": ["GptOssForCausalLM"], "vocab_size": 201088, "hidden_size": 2880,
         "intermediate_size": 2880, "num_hidden_layers": 36, "num_attention_heads": 64, "num_key_value_heads": 8,
@@ -215,7 +215,34 @@ fn gpt_oss_120b_has_116_8_billion_and_half_of_its_layers_keep_a_window() {
     });
     let sizes = sizes(&config);
     assert_eq!(sizes.parameters, 116_829_156_672);
-    assert_eq!((sizes.kv_values_per_token, sizes.window_values), (18 * 1024, 18 * 1024 * 128));
+    // Half of its layers have a window; the cache keeps what is behind it.
+    assert_eq!((sizes.kv_values_per_token, sizes.window_values), (36 * 1024, 0));
+}
+
+#[test]
+fn glm_4_5_has_352_billion_in_89_layers_with_experts() {
+    let config = json!({
+        "architectures": ["Glm4MoeForCausalLM"], "vocab_size": 151552, "hidden_size": 5120,
+        "intermediate_size": 12288, "moe_intermediate_size": 1536, "num_hidden_layers": 92,
+        "num_attention_heads": 96, "num_key_value_heads": 8, "head_dim": 128, "n_routed_experts": 160,
+        "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 3, "attention_bias": true,
+        "use_qk_norm": true, "partial_rotary_factor": 0.5, "max_position_embeddings": 131072
+    });
+    let sizes = sizes(&config);
+    assert_eq!(sizes.parameters / 1_000_000_000, 352);
+    assert_eq!((sizes.layers, sizes.expert_layers), (92, 89));
+}
+
+#[test]
+fn minimax_m2_has_228_7_billion_parameters() {
+    let config = json!({
+        "architectures": ["MiniMaxM2ForCausalLM"], "vocab_size": 200064, "hidden_size": 3072,
+        "intermediate_size": 1536, "num_hidden_layers": 62, "num_attention_heads": 48,
+        "num_key_value_heads": 8, "head_dim": 128, "num_local_experts": 256, "num_experts_per_tok": 8,
+        "rotary_dim": 64, "max_position_embeddings": 196608
+    });
+    let sizes = sizes(&config);
+    assert_eq!(sizes.parameters / 100_000_000, 2287);
 }
 
 #[test]

@@ -126,8 +126,8 @@ fn load_alternating<S: Storage>(
     // Of `[outputs, inputs]` the outputs from `first` on, `step` apart.
     let matrix = |name: &str, [outputs, inputs]: [usize; 2], first, step| {
         let all = outputs * step;
-        let written = if loader.has(&fused(l, &format!("{name}_blocks"))) {
-            let groups = inputs.div_ceil(MXFP4_GROUP);
+        let (groups, whole) = (inputs / MXFP4_GROUP, inputs.is_multiple_of(MXFP4_GROUP));
+        let written = if whole && loader.has(&fused(l, &format!("{name}_blocks"))) {
             let (blocks, scales) =
                 ([plan.experts, all, groups, MXFP4_GROUP / 2], [plan.experts, all, groups]);
             let blocks = loader.packed(&fused(l, &format!("{name}_blocks")), &blocks)?;

@@ -77,11 +77,4 @@ fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_count_edits() {
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-    }
-}
+mod tests;

@@ -1,0 +1,25 @@
+//! MiniMax-M2: experts in every layer, a bias that helps to choose them, norms over the whole query and key vectors.
+
+use super::Shape;
+use super::grouped::Grouped;
+use super::keys::{EXPERTS, Keys, NoSizes, WIDTH};
+use super::tensors::{Role, Tensors};
+
+pub(super) fn read(keys: &Keys) -> Result<Shape, NoSizes> {
+    let decoder = Grouped::read(keys)?;
+    let (layers, hidden) = (decoder.layers, decoder.hidden);
+    let width = keys.number(&["intermediate_size"], WIDTH)?;
+    let experts = keys.number(&["num_local_experts", "num_experts"], EXPERTS)?;
+    let per_token = keys.number(&["num_experts_per_tok"], EXPERTS)?;
+
+    let mut tensors = Tensors::new(keys);
+    tensors.ends(keys, decoder.vocabulary, hidden)?;
+    decoder.projections(&mut tensors, layers);
+    tensors.vectors(Role::Dense, layers, decoder.queries() + decoder.keys());
+    tensors.vectors(Role::Dense, 2 * layers, hidden);
+    tensors.matrices(Role::Kept, layers, [experts, hidden]);
+    tensors.vectors(Role::Kept, layers, experts);
+    tensors.feed_forward(Role::Expert, layers * experts, hidden, width);
+    let rotary = keys.rotary(decoder.head_width, 1.0)?;
+    Ok(Shape { rotary, ..decoder.shape(tensors, [experts, per_token], width) })
+}
