@@ -13,8 +13,10 @@
 //!
 //! A *snapshot* is S alone, as of the end of some block.
 
+mod fold;
 mod head;
 mod plan;
+mod rows;
 
 pub use plan::{Origin, Plan, Save};
 

@@ -233,7 +233,7 @@ fn gpt_oss(hidden: usize, change: impl FnOnce(&mut Vec<Tensor>)) -> [TempDir; 2]
         let value = |row: usize, input: usize| {
             let group = row * groups + input / 32;
             let byte = blocks[group * 16 + input % 32 / 2];
-            let bits = if input % 2 == 0 { byte & 15 } else { byte >> 4 };
+            let bits = if input.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
             let sizes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
             let sign = if bits < 8 { 1.0 } else { -1.0 };
             sign * sizes[usize::from(bits % 8)] * 2f32.powi(i32::from(scales[group]) - 127)

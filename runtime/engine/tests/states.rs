@@ -8,10 +8,11 @@ use coterie_engine::block_pool::BLOCK_SIZE;
 use coterie_engine::model::{Logits, Model};
 use coterie_engine::scheduler::Limits;
 use coterie_engine::state::{Origin, StateLimits};
-use coterie_engine::{Engine, Event, Request, RequestId};
+use coterie_engine::{Engine, Event, Request, RequestId, inspect};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const VOCABULARY: u32 = 50;
@@ -232,6 +233,15 @@ fn without_snapshots_and_without_the_prefix_cache_nothing_is_shared() {
         let mut engine = engine(limits);
         assert_eq!([0; 3].map(|_| answer(&mut engine, &text(60), 3)), [0; 3]);
     }
+}
+
+#[test]
+fn inspect_tells_the_state_of_one_sequence() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/minimax_text/released");
+    let inspection = inspect(&dir).unwrap();
+    // 3 layers of 6 heads: a sum of 10 × 10, keys and values of a block. One layer with keys and values of 2 heads.
+    assert_eq!(inspection.state_bytes, 3 * 6 * (10 * 10 + 2 * 16 * 10) * 4);
+    assert_eq!(inspection.kv_bytes_per_token, 2 * 2 * 10 * 4);
 }
 
 #[derive(Clone, Debug)]

@@ -31,7 +31,7 @@ fn rule(config: Value, changes: Value) -> ConfigRule {
 }
 
 fn attention(layer: &LayerPlan) -> &AttentionPlan {
-    let Mixer::Attention(attention) = &layer.mixer;
+    let Mixer::Attention(attention) = &layer.mixer else { panic!("another mixer") };
     attention
 }
 
