@@ -174,7 +174,10 @@ fn scene() -> impl Strategy<Value = Scene> {
     let cancel = prop_oneof![3 => Just(None), 1 => (0usize..20).prop_map(Some)];
     let arrival =
         (request(), 0usize..25, cancel).prop_map(|(request, step, cancel)| Arrival { request, step, cancel });
-    let states = (0usize..5, 1usize..4).prop_map(|(snapshots, every)| StateLimits { snapshots, every });
+    // Mostly enough snapshots that some are found again.
+    let snapshots = prop_oneof![1 => 0usize..3, 3 => 3usize..12];
+    let every = prop_oneof![2 => Just(1usize), 1 => 2usize..4];
+    let states = (snapshots, every).prop_map(|(snapshots, every)| StateLimits { snapshots, every });
     let room = (0usize..6, states);
     (prop::collection::vec(arrival, 1..8), room, (1usize..40, 1usize..40), 1usize..6).prop_map(
         |(arrivals, (extra_blocks, states), (step_tokens, mixed_prompt_tokens), max_running)| Scene {
@@ -298,7 +301,9 @@ fn the_engine_equals_its_specification() {
     for tiny in [&*MIXTRAL, hybrid()] {
         let (preemptions, cached) = (&tiny.preemptions, &tiny.cached);
         assert!(preemptions.load(Ordering::Relaxed) > 20, "{tiny:?}: the scenes are too easy");
-        assert!(cached.load(Ordering::Relaxed) > 500, "{tiny:?}: the prompts have too little in common");
+        let cached = cached.load(Ordering::Relaxed);
+        println!("{tiny:?}: {cached} tokens of prompts were in the cache");
+        assert!(cached > 300, "{tiny:?}: only {cached} tokens of prompts were in the cache");
     }
 }
 
