@@ -4,6 +4,7 @@
 pub mod attention;
 pub mod config;
 pub mod decoder;
+pub mod draft;
 pub mod experts;
 pub mod family;
 pub mod latent;

@@ -11,7 +11,7 @@ use crate::state::{Origin, StateRoom, StateRows};
 use crate::weights::quantize::to_int8;
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
-use crate::weights::written::Written;
+use crate::weights::written::{Packed, Written};
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
 use coterie_kernels::cpu::attention::latent;
@@ -108,7 +108,7 @@ enum Held {
     F32(Vec<f32>),
     Int8(Int8),
     /// MXFP4, used where the file is mapped.
-    Packed(Written),
+    Packed(Packed),
 }
 
 /// A matrix that is not quantized, in its own format where that is computed with.
@@ -118,7 +118,7 @@ fn plain(pool: &Pool, written: Written) -> Held {
             view.read_pages();
             Held::Mapped(view)
         }
-        Written::Mxfp4 { .. } => Held::Packed(written),
+        Written::Mxfp4(packed) => Held::Packed(packed),
         _ if written.is_f32() => Held::F32(written.to_f32()),
         _ => {
             let values = written.to_bf16(pool).into_owned();
@@ -139,10 +139,7 @@ impl CpuMatrix {
             Held::Bf16(values) => Matrix::Bf16 { values, n, k },
             Held::F32(values) => Matrix::F32 { values, n, k },
             Held::Int8(values) => Matrix::Int8(values.view()),
-            Held::Packed(written) => match written.mxfp4() {
-                Some(view) => Matrix::Mxfp4(view),
-                None => unreachable!("only MXFP4 is packed"),
-            },
+            Held::Packed(packed) => Matrix::Mxfp4(packed.view()),
         }
     }
 
@@ -549,7 +546,7 @@ impl Backend for Cpu {
             Held::Bf16(values) => size_of_val(&values[..]),
             Held::F32(values) => size_of_val(&values[..]),
             Held::Int8(_) => Int8::bytes_for(matrix.outputs, matrix.inputs),
-            Held::Packed(written) => written.bytes(),
+            Held::Packed(packed) => packed.bytes(),
         }
     }
 

@@ -75,6 +75,12 @@ fn rows_before_zeros(matrix: &[u8], rows: usize) -> usize {
 /// The rotary embeddings of a model: layers of equal angles share a table.
 pub struct Ropes<B: Backend>(Vec<(RopePlan, usize, B::Rope)>);
 
+impl<B: Backend> Default for Ropes<B> {
+    fn default() -> Self {
+        Ropes(Vec::new())
+    }
+}
+
 impl<B: Backend> Ropes<B>
 where
     B::Rope: Clone,
@@ -120,7 +126,7 @@ where
     ) -> Result<Self, LoadError> {
         let (eps, vocabulary) = (config.rms_norm_eps, config.vocabulary);
         let DecoderWeights { embedding, layers: loaded, norm, head, tokens } = weights;
-        let mut ropes = Ropes(Vec::new());
+        let mut ropes = Ropes::default();
         let (mut layers, mut with_experts) = (Vec::with_capacity(loaded.len()), 0);
         for (plan, weights) in config.layers.iter().zip(loaded) {
             let ranks = match weights.experts() {
@@ -136,6 +142,32 @@ where
 }
 
 impl<B: Backend> Decoder<B> {
+    /// Where it is computed.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The embeddings of a batch's tokens, `[rows, hidden]`.
+    pub fn embed(&self, batch: &B::Batch<'_>) -> B::Tensor {
+        self.backend.embed(&self.embedding, batch)
+    }
+
+    /// What the final norm gives at the last batch's `logit_rows[wanted]`, `[rows, hidden]`.
+    pub fn normed(&self, wanted: Range<usize>) -> B::Tensor {
+        let last = self.last.as_ref().expect("a batch is computed before its logits");
+        let rows: Vec<u32> = wanted.map(|row| row as u32).collect();
+        self.backend.rms_norm(&self.backend.gather(last, &rows), &self.norm, self.eps)
+    }
+
+    /// The logits of what a final norm gave, `[rows, vocabulary]`.
+    pub fn head(&self, normed: &B::Tensor) -> B::Tensor {
+        let [mut logits] = self.backend.matmul(normed, [self.head.as_ref().unwrap_or(&self.embedding)]);
+        if self.tokens < self.vocabulary {
+            self.backend.forbid(&mut logits, self.tokens);
+        }
+        logits
+    }
+
     fn computed(&self) -> &B::Tensor {
         self.logits.as_ref().expect("logits are asked for before they are read")
     }
@@ -149,7 +181,7 @@ impl<B: Backend + 'static> Model for Decoder<B> {
     fn forward(&mut self, batch: &Batch) {
         let backend = &self.backend;
         let placed = backend.place(batch);
-        let mut x = backend.embed(&self.embedding, &placed);
+        let mut x = self.embed(&placed);
         for layer in &mut self.layers {
             layer.forward(backend, &placed, &mut x);
         }
@@ -157,14 +189,7 @@ impl<B: Backend + 'static> Model for Decoder<B> {
     }
 
     fn logits(&mut self, wanted: Range<usize>) -> &dyn Logits {
-        let backend = &self.backend;
-        let last = self.last.as_ref().expect("a batch is computed before its logits");
-        let rows: Vec<u32> = wanted.map(|row| row as u32).collect();
-        let h = backend.rms_norm(&backend.gather(last, &rows), &self.norm, self.eps);
-        let [mut logits] = backend.matmul(&h, [self.head.as_ref().unwrap_or(&self.embedding)]);
-        if self.tokens < self.vocabulary {
-            backend.forbid(&mut logits, self.tokens);
-        }
+        let logits = self.head(&self.normed(wanted));
         self.logits = Some(logits);
         self
     }

@@ -7,7 +7,7 @@ use crate::model::config::plan::{Fused, MoePlan, Names, SharedPlan};
 use crate::moe::expert::{Expert, LayerExperts};
 use crate::moe::gate::Gate;
 use crate::moe::{Moe, SharedExpert};
-use crate::weights::written::Written;
+use crate::weights::written::{Packed, Written};
 use crate::weights::{Loader, Role, Storage};
 use coterie_kernels::cpu::mxfp4;
 use std::sync::Arc;
@@ -134,7 +134,8 @@ fn load_alternating<S: Storage>(
             let blocks = loader.packed(&fused(l, &format!("{name}_blocks")), &blocks)?;
             let scales = loader.packed(&fused(l, &format!("{name}_scales")), &scales)?;
             let blocks = blocks.rows(e..e + 1, &[all, groups, mxfp4::GROUP / 2]);
-            Written::Mxfp4 { blocks, scales: scales.rows(e..e + 1, &[all, groups]), outputs, first, step }
+            let scales = scales.rows(e..e + 1, &[all, groups]);
+            Written::Mxfp4(Packed { blocks, scales, outputs, first, step })
         } else {
             let view = loader.tensor(&fused(l, name), &[plan.experts, inputs, all])?;
             Written::Columns { view: view.rows(e..e + 1, &[inputs, all]), outputs, first, step }

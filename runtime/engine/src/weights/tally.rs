@@ -30,7 +30,7 @@ fn add(cell: &Cell<u64>, count: usize) {
 /// Bytes of a matrix as it is held without quantization: f32 and MXFP4 stay, all else is bf16.
 fn plain_bytes(written: &Written) -> usize {
     match written {
-        Written::Mxfp4 { .. } => written.bytes(),
+        Written::Mxfp4(packed) => packed.bytes(),
         _ if written.is_f32() => written.values() * size_of::<f32>(),
         _ => written.values() * size_of::<half::bf16>(),
     }

@@ -24,19 +24,48 @@ pub enum Written {
         /// Columns to the next output.
         step: usize,
     },
-    /// Some rows in MXFP4: output i is row `first + i · step`.
-    Mxfp4 {
-        /// `[rows, in / 32, 16]`: two e2m1 values a byte, the first in the lower half.
-        blocks: TensorView,
-        /// `[rows, in / 32]`: of each 32 values the exponent of a power of two, e8m0.
-        scales: TensorView,
-        /// Outputs.
-        outputs: usize,
-        /// Row of output 0.
-        first: usize,
-        /// Rows to the next output.
-        step: usize,
-    },
+    /// Some rows in MXFP4.
+    Mxfp4(Packed),
+}
+
+/// Some rows of a matrix in MXFP4: output i is row `first + i · step`.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// `[rows, in / 32, 16]`: two e2m1 values a byte, the first in the lower half.
+    pub blocks: TensorView,
+    /// `[rows, in / 32]`: of each 32 values the exponent of a power of two, e8m0.
+    pub scales: TensorView,
+    /// Outputs.
+    pub outputs: usize,
+    /// Row of output 0.
+    pub first: usize,
+    /// Rows to the next output.
+    pub step: usize,
+}
+
+impl Packed {
+    /// The rows as they lie in the file.
+    pub fn view(&self) -> Mxfp4View<'_> {
+        let Packed { blocks, scales, outputs: n, first, step } = self;
+        let k = scales.shape()[1] * mxfp4::GROUP;
+        Mxfp4View { blocks: blocks.bytes(), scales: scales.bytes(), n: *n, k, first: *first, step: *step }
+    }
+
+    /// Bytes of these rows.
+    pub fn bytes(&self) -> usize {
+        let values = self.outputs * self.scales.shape()[1] * mxfp4::GROUP;
+        values / 2 + values / mxfp4::GROUP
+    }
+
+    fn unpacked<T>(&self, to: impl Fn(f32) -> T) -> Vec<T> {
+        let view = self.view();
+        let (mut row, mut out) = (vec![0.0; view.k], Vec::with_capacity(view.n * view.k));
+        for output in 0..view.n {
+            view.reference(output, &mut row);
+            out.extend(row.iter().map(|value| to(*value)));
+        }
+        out
+    }
 }
 
 impl Written {
@@ -45,7 +74,7 @@ impl Written {
         match self {
             Written::Rows(view) => [view.shape()[0], view.shape()[1]],
             Written::Columns { view, outputs, .. } => [*outputs, view.shape()[0]],
-            Written::Mxfp4 { scales, outputs, .. } => [*outputs, scales.shape()[1] * mxfp4::GROUP],
+            Written::Mxfp4(packed) => [packed.outputs, packed.scales.shape()[1] * mxfp4::GROUP],
         }
     }
 
@@ -59,7 +88,7 @@ impl Written {
         match self {
             Written::Rows(view) => view.bytes().len(),
             Written::Columns { view, .. } => self.values() * view.dtype().bits() as usize / 8,
-            Written::Mxfp4 { .. } => self.values() / 2 + self.values() / mxfp4::GROUP,
+            Written::Mxfp4(packed) => packed.bytes(),
         }
     }
 
@@ -67,7 +96,7 @@ impl Written {
     pub fn is_f32(&self) -> bool {
         match self {
             Written::Rows(view) | Written::Columns { view, .. } => view.dtype() == Dtype::F32,
-            Written::Mxfp4 { .. } => false,
+            Written::Mxfp4(_) => false,
         }
     }
 
@@ -75,8 +104,10 @@ impl Written {
     pub fn to_f32(&self) -> Vec<f32> {
         match self {
             Written::Rows(view) => to_f32(view),
-            Written::Columns { view, .. } => self.transposed(&to_f32(view)),
-            Written::Mxfp4 { .. } => self.unpacked(|value| value),
+            Written::Columns { view, outputs, first, step } => {
+                transposed(&to_f32(view), view.shape()[0], [*outputs, *first, *step])
+            }
+            Written::Mxfp4(packed) => packed.unpacked(|value| value),
         }
     }
 
@@ -84,17 +115,11 @@ impl Written {
     pub fn to_bf16(&self, pool: &Pool) -> Cow<'_, [bf16]> {
         match self {
             Written::Rows(view) => to_bf16(pool, view),
-            Written::Columns { view, .. } => self.transposed(&to_bf16(pool, view)).into(),
-            Written::Mxfp4 { .. } => self.unpacked(bf16::from_f32).into(),
+            Written::Columns { view, outputs, first, step } => {
+                transposed(&to_bf16(pool, view), view.shape()[0], [*outputs, *first, *step]).into()
+            }
+            Written::Mxfp4(packed) => packed.unpacked(bf16::from_f32).into(),
         }
-    }
-
-    /// The matrix as it lies in the checkpoint, if that is MXFP4.
-    pub fn mxfp4(&self) -> Option<Mxfp4View<'_>> {
-        let Written::Mxfp4 { blocks, scales, outputs, first, step } = self else { return None };
-        let (n, k) = (*outputs, scales.shape()[1] * mxfp4::GROUP);
-        let (blocks, scales) = (blocks.bytes(), scales.bytes());
-        Some(Mxfp4View { blocks, scales, n, k, first: *first, step: *step })
     }
 
     /// Tells the system that the mapped pages are not needed any more.
@@ -103,21 +128,11 @@ impl Written {
             view.forget_pages();
         }
     }
+}
 
-    fn transposed<T: Copy>(&self, of: &[T]) -> Vec<T> {
-        let Written::Columns { view, outputs, first, step } = self else { return of.to_vec() };
-        let (inputs, columns) = (view.shape()[0], view.shape()[1]);
-        let column = |output: usize| (0..inputs).map(move |i| of[i * columns + first + output * step]);
-        (0..*outputs).flat_map(column).collect()
-    }
-
-    fn unpacked<T>(&self, to: impl Fn(f32) -> T) -> Vec<T> {
-        let Some(view) = self.mxfp4() else { return Vec::new() };
-        let (mut row, mut out) = (vec![0.0; view.k], Vec::with_capacity(self.values()));
-        for output in 0..view.n {
-            view.reference(output, &mut row);
-            out.extend(row.iter().map(|value| to(*value)));
-        }
-        out
-    }
+/// Columns `first`, `first + step`, … of `of`, `[inputs, columns]`, as rows.
+fn transposed<T: Copy>(of: &[T], inputs: usize, [outputs, first, step]: [usize; 3]) -> Vec<T> {
+    let columns = of.len() / inputs.max(1);
+    let column = |output: usize| (0..inputs).map(move |i| of[i * columns + first + output * step]);
+    (0..outputs).flat_map(column).collect()
 }

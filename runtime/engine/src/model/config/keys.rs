@@ -180,6 +180,17 @@ impl Keys {
         let written = Some(quantized.quant_method.as_deref().unwrap_or(""));
         known("quantization_config.quant_method", &written, method.unwrap_or("fp8"))
     }
+
+    /// Refuses attention of another kind, and a window, in any layer.
+    pub fn refuse_other_attention(&self) -> Result<(), ConfigRule> {
+        for kind in self.layer_types.iter().flatten() {
+            known("layer_types", &Some(kind), "full_attention")?;
+        }
+        match self.use_sliding_window {
+            Some(used) => known("use_sliding_window", &Some(used), "false"),
+            None => known("sliding_window", &self.sliding_window.filter(|window| *window > 0), "null"),
+        }
+    }
 }
 
 /// From 1 to `limit`.
