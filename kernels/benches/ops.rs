@@ -12,6 +12,7 @@ use coterie_kernels::cpu::attention::{self, Sequence, Shape};
 use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::lightning::{self, Decays, Origin, Plan, States};
 use coterie_kernels::cpu::matmul::{self, Matrix};
+use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::{GROUP, Int8, Int8View};
 use coterie_kernels::cpu::{activation, gate, logits, norm};
@@ -30,6 +31,7 @@ fn main() {
     machine(&pool);
     line("empty run of the pool", time(20_000, || pool.run(|_, _| {})), 0, 0);
     decode(&pool);
+    decode_packed(&pool);
     prefill(&pool);
     attend(&pool);
     lightning(&pool);
@@ -120,6 +122,27 @@ fn decode(pool: &Pool) {
             }
         });
         line(&format!("int8 {m} × {n} × {k}"), seconds / count as f64, Int8::bytes_for(n, k), 2 * m * n * k);
+    }
+}
+
+/// [`decode`] with MXFP4 weights.
+fn decode_packed(pool: &Pool) {
+    let (n, k) = (EXPERT, HIDDEN);
+    let count = 2 * GIB / (n * k);
+    let blocks: Vec<u8> = (0..count * n * k / 2).map(|i| (i * 31 % 255) as u8).collect();
+    let scales = vec![120u8; count * n * k / mxfp4::GROUP];
+    for m in [1, 2, 4, 8, 64] {
+        let (x, mut out) = (floats(m * k), floats(m * n));
+        let matrices = blocks.chunks_exact(n * k / 2).zip(scales.chunks_exact(n * k / mxfp4::GROUP));
+        let repeated = if m > 8 { 16 } else { count };
+        let seconds = time(3, || {
+            for (blocks, scales) in matrices.clone().take(repeated) {
+                let w = Matrix::Mxfp4(Mxfp4View { blocks, scales, n, k, first: 0, step: 1 });
+                matmul::any(pool, &mut out, &x, w, m);
+            }
+        });
+        let bytes = n * k / 2 + n * k / mxfp4::GROUP;
+        line(&format!("mxfp4 {m} × {n} × {k}"), seconds / repeated as f64, bytes, 2 * m * n * k);
     }
 }
 

@@ -25,6 +25,7 @@ pub mod logits;
 pub mod matmul;
 pub mod memory;
 pub mod moe;
+pub mod mxfp4;
 pub mod norm;
 pub mod pool;
 pub mod quant;

@@ -96,7 +96,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub drain_seconds: u32,
     /// Threads to compute with; 0 takes all cores
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
     /// Requests in one batch at most
     #[arg(long, value_name = "REQUESTS", default_value_t = 16, value_parser = at_least_one)]
@@ -164,7 +164,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub runs: usize,
     /// Threads to compute with; 0 takes all cores
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
     /// File for the termination message; written only if it is there
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
@@ -236,6 +236,17 @@ fn collector(url: &str) -> Result<String, String> {
         check_endpoint(url)?;
     }
     Ok(url.to_owned())
+}
+
+/// More than any machine has cores for.
+const MOST_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > MOST_THREADS => Err(format!("must be at most {MOST_THREADS}")),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -116,7 +116,10 @@ fn fit(inspection: &Inspection, quantization: Quantization, available: Option<u6
 }
 
 fn billions(number: u64) -> String {
-    format!("{:.2} B", number as f64 / 1e9)
+    match number {
+        100_000_000.. => format!("{:.2} B", number as f64 / 1e9),
+        _ => format!("{:.2} M", number as f64 / 1e6),
+    }
 }
 
 #[cfg(test)]

@@ -249,6 +249,11 @@ impl Serving {
             () = sleep_until(deadline) => {}
         }
         let load = self.engine.load();
+        // Connections on which nothing runs need a moment to close.
+        if load.running + load.waiting == 0 && timeout(CUT_GRACE, &mut self.connections).await.is_ok() {
+            tracing::info!("drained");
+            return Ok(Ended::Drained);
+        }
         let unfinished = match load.running + load.waiting {
             0 => "requests that were not with the engine yet".to_owned(),
             requests => format!("{requests} requests"),

@@ -6,6 +6,7 @@ mod journal;
 mod limits;
 mod load;
 mod openai;
+mod places;
 mod record;
 mod stream;
 

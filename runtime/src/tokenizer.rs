@@ -1,5 +1,6 @@
 //! tokenizer.json: text to tokens, a token to its bytes.
 
+mod growth;
 mod token_bytes;
 
 use crate::termination::{failed, model_rejected};
@@ -53,6 +54,7 @@ impl Tokenizer {
 
     /// Reads the contents of a `tokenizer.json`.
     pub fn from_bytes(json: &[u8]) -> Result<Tokenizer, String> {
+        growth::check(json)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         // Both are for training; in a served model they would silently change the prompt.
         inner.with_truncation(None).map_err(|error| error.to_string())?;
@@ -139,6 +141,10 @@ pub(crate) fn read_file(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, Te
     let unreadable = |error: std::io::Error| failed(format!("{} cannot be read: {error}", path.display()));
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(model_rejected(format!(
+            "{} is a link that leads to itself; replace it by the model's own",
+            path.display()
+        ))),
         Err(error) => Err(unreadable(error)),
         // Asked before opening: to open a pipe would wait for its writer, and a device has no end.
         Ok(metadata) if !metadata.is_file() => Err(model_rejected(format!(

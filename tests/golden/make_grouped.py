@@ -112,7 +112,7 @@ QWEN3 = Grouped(
             num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, intermediate_size=40, norm_topk_prob=True,
             vocab_size=80, rope={"rope_theta": 1e4}, rms_norm_eps=1e-6, tie_word_embeddings=False,
         ),
-        # Layers 0, 2 and 3 are dense; biases everywhere; weights not renormalised; 5 heads over 1.
+        # Layers 0, 2, 3 and 4 are dense; biases everywhere; weights not renormalised; 5 heads over 1.
         "dense-layers": dict(
             seed=1200, hidden_size=36, num_hidden_layers=6, num_attention_heads=5, num_key_value_heads=1, head_dim=14,
             num_experts=7, num_experts_per_tok=3, moe_intermediate_size=20, intermediate_size=44, norm_topk_prob=False,

@@ -1,5 +1,6 @@
 //! A real etcd and kube-apiserver on loopback, with the chart's RBAC rules: one for all tests of a binary.
 
+use crate::port::free_port;
 use crate::process;
 use anyhow::{Context, Result, bail, ensure};
 use coterie_api::deployment::crd;
@@ -9,7 +10,6 @@ use kube::config::{AuthInfo, Config};
 use kube::{Api, Client};
 use serde_json::json;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -250,10 +250,6 @@ fn running() -> MutexGuard<'static, Vec<Child>> {
 
 fn all_run() -> bool {
     running().iter_mut().all(|child| matches!(child.try_wait(), Ok(None)))
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// The last lines of both logs, for a failed start.

@@ -7,6 +7,7 @@
 
 pub mod api_server;
 pub mod kubelet;
+pub mod port;
 pub mod process;
 pub mod rank;
 pub mod wire;

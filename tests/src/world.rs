@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 /// How long [`eventually`] waits; long, because other tests use the same two cores.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 static WORLDS: AtomicU32 = AtomicU32::new(0);
 

@@ -6,13 +6,13 @@ use coterie_api::condition::{VALID, reason};
 use coterie_api::deployment::crd;
 use coterie_operator::Options;
 use coterie_tests::api_server::install_crd;
+use coterie_tests::port::free_port;
 use coterie_tests::wire::Wire;
 use coterie_tests::world::{Operator, World, eventually, get};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use std::net::TcpListener;
 use tokio::sync::Mutex;
 
 /// Held by the one test that changes the CRD.
@@ -28,7 +28,7 @@ fn status_changed(change: impl Fn(&mut Value)) -> Result<CustomResourceDefinitio
 }
 
 fn start(world: &World) -> Result<(Operator, u16)> {
-    let http_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let http_port = free_port()?;
     let operator = world.operator_on(Wire::default(), Options { http_port, ..world.options() })?;
     Ok((operator, http_port))
 }

@@ -27,7 +27,7 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
   demo [--keep] [--context NAME [--registry HOST/PATH]]   from nothing to a chat answer on a real Kubernetes
-  test [--long]           every test of the project; --long: with every case of the failures' matrices
+  test [--long]           every test of the project; --long: with every case of the failures' matrices, and a day's traffic end to end
   test --e2e [NAME…]      only the end-to-end tests, or those of them with NAME in theirs
   soak [--minutes 10]     a rank among random clients: nothing may be left behind
   check                   format, clippy, generated files, architecture rules: fast, before every commit

@@ -19,7 +19,7 @@ const CLUSTER: &str = "test";
 /// Which tests to run.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Every case of the matrices of failures, not only those that differ most.
+    /// Every case of the matrices of failures, not only those that differ most, and the day's traffic.
     pub long: bool,
     /// Only the end-to-end tests with one of these in their names; all of them, if there is none.
     pub end_to_end: Option<Vec<String>>,
@@ -39,8 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     heading("End to end");
     let product = Product::build()?;
     let cluster = cluster::up(&cluster::Options { name: CLUSTER.into(), nodes: 3 })?;
-    let names = options.end_to_end.as_deref().unwrap_or(&[]);
-    let result = end_to_end(&cluster, &binaries, &product, names, &mut tally);
+    let result = end_to_end(&cluster, &binaries, &product, options, &mut tally);
     tally.part("end to end", result);
     if tally.has_failed() {
         report(&Kube::new(&binaries, cluster.kubeconfig(), None));
@@ -98,7 +97,7 @@ fn end_to_end(
     cluster: &cluster::Cluster,
     binaries: &go::Binaries,
     product: &Product,
-    names: &[String],
+    options: &Options,
     tally: &mut Tally,
 ) -> Result<()> {
     cluster.import(&product.images())?;
@@ -111,7 +110,11 @@ fn end_to_end(
     let e2e = ["test", "--release", "--locked", "--workspace", "--test", "e2e"];
     product::shown("cargo test --no-run: e2e", product::cargo()?.args(e2e).arg("--no-run"))?;
     let mut cargo = product::cargo()?;
-    cargo.args(e2e).args(["--offline", "--", "--test-threads=1", "--nocapture"]).args(names);
+    cargo.args(e2e).args(["--offline", "--", "--test-threads=1", "--nocapture"]);
+    cargo.args(options.end_to_end.iter().flatten());
+    if options.long {
+        cargo.arg("--include-ignored");
+    }
     // Inside the cluster's network, where Services have their addresses.
     cluster.enter(&mut cargo)?;
     let tools = search_path(&[&binaries.kubectl, &binaries.helm])?;

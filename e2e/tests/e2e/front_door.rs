@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const ROUTERS: &str = "app.kubernetes.io/name=coterie,app.kubernetes.io/component=front-door";
 
 /// `http://ADDRESS` of the front door's Service.
-async fn front_door(namespace: &Namespace) -> Result<String> {
+pub async fn front_door(namespace: &Namespace) -> Result<String> {
     let services: Api<Service> = Api::namespaced(namespace.client.clone(), operator::NAMESPACE);
     let service = services.get("coterie-front-door").await?;
     let address = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
@@ -27,7 +27,7 @@ async fn front_door(namespace: &Namespace) -> Result<String> {
 }
 
 /// The ModelDeployment `chat` of a namespace, as clients of the front door call it.
-fn asked(namespace: &Namespace, content: &str, max_tokens: u32) -> Value {
+pub fn asked(namespace: &Namespace, content: &str, max_tokens: u32) -> Value {
     question(&format!("{}/chat", namespace.name), content, max_tokens)
 }
 
@@ -36,7 +36,7 @@ async fn load_of(pod: &Pod) -> Result<Value> {
     Ok(reqwest::get(format!("http://{ip}:{}/load", name::HTTP_PORT)).await?.json().await?)
 }
 
-async fn routers(namespace: &Namespace) -> Result<Vec<Pod>> {
+pub async fn routers(namespace: &Namespace) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(namespace.client.clone(), operator::NAMESPACE);
     Ok(pods.list(&ListParams::default().labels(ROUTERS)).await?.items)
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chat;
+mod day;
 mod experts;
 mod failure;
 mod front_door;

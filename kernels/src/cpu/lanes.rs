@@ -41,6 +41,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_bf16(from: *const bf16) -> Self;
     /// The first `n < 16` lanes, zeros after them.
     unsafe fn load_bf16_part(from: *const bf16, n: usize) -> Self;
+    /// Sixteen e2m1 values, two a byte, the first in the lower half.
+    unsafe fn load_e2m1(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// The first `n < 16` lanes.
     unsafe fn store_part(self, to: *mut f32, n: usize);

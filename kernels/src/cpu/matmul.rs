@@ -1,10 +1,11 @@
-//! `out[m, n] = x[m, k] · w[n, k]ᵀ` with bf16, f32 or int8 weights, one product or several in one run of the pool.
+//! `out[m, n] = x[m, k] · w[n, k]ᵀ` with bf16, f32, int8 or MXFP4 weights, one product or several in one run of the pool.
 //!
-//! Bf16 weights are widened exactly and activations are not rounded. Int8 weights meet activations that are
+//! Bf16 and MXFP4 weights are widened exactly and activations are not rounded. Int8 weights meet activations that are
 //! quantized on the fly ([`quant`]); see [`reference()`] for the arithmetic of both.
 
 mod bytes;
 mod dense;
+mod packed;
 mod split;
 
 use half::bf16;
@@ -13,6 +14,7 @@ pub(crate) use bytes::QuantizedRows;
 pub(crate) use split::Part;
 
 use super::lanes::{Element, LANES, tree_sum};
+use super::mxfp4::{self, Mxfp4View};
 use super::pool::Pool;
 use super::quant::{self, GROUP, Int8View};
 
@@ -39,6 +41,8 @@ pub enum Matrix<'a> {
     },
     /// Quantized in groups along k.
     Int8(Int8View<'a>),
+    /// Unpacked exactly to f32.
+    Mxfp4(Mxfp4View<'a>),
 }
 
 /// One product `out[m, n] = x[m, k] · w[n, k]ᵀ`.
@@ -65,6 +69,7 @@ pub fn reference(out: &mut [f32], x: &[f32], w: Matrix<'_>, m: usize) {
         let mut quantized = vec![0; k];
         let mut scales = vec![0.0; k.div_ceil(GROUP)];
         quant::reference(x, k, &mut quantized, &mut scales);
+        let mut unpacked = vec![0.0; k];
         for column in 0..n {
             let range = column * k..(column + 1) * k;
             out[row * n + column] = match w {
@@ -72,6 +77,10 @@ pub fn reference(out: &mut [f32], x: &[f32], w: Matrix<'_>, m: usize) {
                 Matrix::F32 { values, .. } => dot(x, &values[range]),
                 Matrix::Int8(w) => {
                     dot_bytes(&quantized, &scales, &w.values[range], &w.scales[column * scales.len()..])
+                }
+                Matrix::Mxfp4(w) => {
+                    w.reference(column, &mut unpacked);
+                    dot(x, &unpacked)
                 }
             };
         }
@@ -104,14 +113,16 @@ impl Matrix<'_> {
     /// Rows: outputs.
     pub fn n(&self) -> usize {
         match self {
-            Matrix::Bf16 { n, .. } | Matrix::F32 { n, .. } | Matrix::Int8(Int8View { n, .. }) => *n,
+            Matrix::Bf16 { n, .. } | Matrix::F32 { n, .. } => *n,
+            Matrix::Int8(Int8View { n, .. }) | Matrix::Mxfp4(Mxfp4View { n, .. }) => *n,
         }
     }
 
     /// Columns: inputs.
     pub fn k(&self) -> usize {
         match self {
-            Matrix::Bf16 { k, .. } | Matrix::F32 { k, .. } | Matrix::Int8(Int8View { k, .. }) => *k,
+            Matrix::Bf16 { k, .. } | Matrix::F32 { k, .. } => *k,
+            Matrix::Int8(Int8View { k, .. }) | Matrix::Mxfp4(Mxfp4View { k, .. }) => *k,
         }
     }
 
@@ -121,6 +132,7 @@ impl Matrix<'_> {
             Matrix::Bf16 { values, .. } => size_of_val(*values),
             Matrix::F32 { values, .. } => size_of_val(*values),
             Matrix::Int8(w) => size_of_val(w.values) + size_of_val(w.scales),
+            Matrix::Mxfp4(Mxfp4View { n, k, .. }) => n * k / 2 + n * k / mxfp4::GROUP,
         }
     }
 }
@@ -173,6 +185,7 @@ pub fn grouped(pool: &Pool, jobs: &mut [Job<'_>]) {
             Matrix::Bf16 { values, .. } => dense::part(isa, part, job, values),
             Matrix::F32 { values, .. } => dense::part(isa, part, job, values),
             Matrix::Int8(w) => bytes::part(isa, part, rows, &w),
+            Matrix::Mxfp4(w) => packed::part(isa, part, job, &w),
         }
     });
 }
@@ -188,6 +201,10 @@ impl Job<'_> {
             Matrix::Int8(w) => {
                 assert_eq!(w.scales.len(), n * k.div_ceil(GROUP), "scales are [n, ceil(k / {GROUP})]");
                 w.values.len()
+            }
+            Matrix::Mxfp4(w) => {
+                assert!(w.is_whole(), "blocks and scales hold every row");
+                n * k
             }
         };
         assert_eq!(values, n * k, "w is [n, k]");

@@ -19,16 +19,18 @@ pub(crate) struct Scratch {
 struct Line([f32; 16]);
 
 thread_local! {
-    static OWN: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// What is not in use; as many as calls were ever nested.
+    static OWN: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `body` with `len` floats of this thread's own scratch, whatever they held before. Calls do not nest.
+/// Calls `body` with `len` floats of this thread's own scratch, whatever they held before. Calls may nest.
 pub(crate) fn with<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
-    OWN.with_borrow_mut(|lines| {
-        if lines.len() * 16 < len {
-            lines.resize(len.div_ceil(16), Line([0.0; 16]));
-        }
-        // SAFETY: a line is sixteen floats without padding, and there are lines enough.
-        body(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) })
-    })
+    let mut lines = OWN.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if lines.len() * 16 < len {
+        lines.resize(len.div_ceil(16), Line([0.0; 16]));
+    }
+    // SAFETY: a line is sixteen floats without padding, and there are lines enough.
+    let result = body(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) });
+    OWN.with_borrow_mut(|own| own.push(lines));
+    result
 }

@@ -47,6 +47,9 @@ pub fn all() -> Vec<Case> {
     for (m, n, k) in PRODUCTS {
         cases.extend([products::bf16(m, n, k), products::f32(m, n, k), products::int8(m, n, k)]);
     }
+    for (m, n, k) in [(1, 1, 32), (1, 17, 64), (2, 9, 96), (3, 8, 160), (7, 40, 1568), (101, 23, 32)] {
+        cases.push(products::mxfp4(m, n, k));
+    }
     cases.push(products::grouped());
     for (n, k) in [(1, 1), (3, 63), (17, 65), (40, 576)] {
         cases.push(products::quantize(n, k));

@@ -1,6 +1,7 @@
 //! Matrix products and the quantization they use.
 
 use coterie_kernels::cpu::matmul::{self, Job, Matrix};
+use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::{self, GROUP, Int8, Int8View};
 use half::bf16;
@@ -47,6 +48,37 @@ pub fn f32(m: usize, n: usize, k: usize) -> Case {
         run: Box::new(move |pool| {
             let mut out = vec![f32::NAN; m * n];
             matmul::f32(pool, &mut out, &x, &w, m, n, k);
+            out
+        }),
+    }
+}
+
+/// Every third row of a larger matrix, of whatever values the bytes have.
+pub fn mxfp4(m: usize, n: usize, k: usize) -> Case {
+    let mut random = Random::new((m * 5 + n * 11 + k) as u64);
+    let (first, step, groups) = (2, 3, k / mxfp4::GROUP);
+    let rows = first + n * step;
+    let x = random.values(m * k);
+    let blocks: Vec<u8> = (0..rows * k / 2).map(|_| random.bits() as u8).collect();
+    let scales: Vec<u8> = (0..rows * groups).map(|_| 120 + random.bits() as u8 % 12).collect();
+    fn view<'a>(blocks: &'a [u8], scales: &'a [u8], [n, k]: [usize; 2]) -> Matrix<'a> {
+        Matrix::Mxfp4(Mxfp4View { blocks, scales, n, k, first: 2, step: 3 })
+    }
+    let value = |i: usize| {
+        let (row, l) = (first + i / k * step, i % k);
+        let bits = blocks[(row * k + l) / 2] >> (l % 2 * 4) & 15;
+        let size = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][usize::from(bits & 7)];
+        let scale = f64::from(scales[row * groups + l / mxfp4::GROUP]) - 127.0;
+        (if bits & 8 == 0 { size } else { -size }) * scale.exp2()
+    };
+    Case {
+        name: format!("mxfp4 product {m} {n} {k}"),
+        specified: specified_product(&x, view(&blocks, &scales, [n, k]), m),
+        exact: exact_product(&x, value, m, n, k),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = vec![f32::NAN; m * n];
+            matmul::any(pool, &mut out, &x, view(&blocks, &scales, [n, k]), m);
             out
         }),
     }

@@ -6,7 +6,7 @@
 //! Where to read: [`engine`] is the door. [`scheduler`] decides who computes (it knows tokens and blocks, no device),
 //! [`batch`] is what it decided. [`model`] is a list of layers, described by a family's file and computed in the operations
 //! of [`backend`]. [`moe`] is the part between the gate and the experts. [`weights`] leads from files to matrices.
-//! [`simple`] says what all of it must come to, in two hundred slow lines.
+//! [`simple`] says what all of it must come to, in a few hundred slow lines.
 
 pub mod backend;
 pub mod batch;

@@ -7,6 +7,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+/// Too many symbolic links (Linux); there is no ErrorKind for it yet.
+const ELOOP: i32 = 40;
+
 /// Why a model could not be loaded. Every message names the file, and the tensor where there is one.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -22,6 +25,12 @@ pub enum LoadError {
     #[error("{} is missing; the folder must hold a whole HuggingFace model", path.display())]
     MissingFile {
         /// The file.
+        path: PathBuf,
+    },
+    /// In a file's place is a pipe, a device, a folder, or a link that leads to itself.
+    #[error("{} is not a regular file; replace it by the model's own", path.display())]
+    NotAFile {
+        /// What is there.
         path: PathBuf,
     },
     /// The system failed to read a file.
@@ -231,6 +240,7 @@ impl LoadError {
         let path = path.to_owned();
         match source.kind() {
             ErrorKind::NotFound => LoadError::MissingFile { path },
+            _ if source.raw_os_error() == Some(ELOOP) => LoadError::NotAFile { path },
             _ => LoadError::Read { path, source },
         }
     }

@@ -32,8 +32,15 @@ pub(super) fn read(dir: &Path) -> Result<Option<Source>, Termination> {
         })?;
         return Ok(Some(Source { path: own_path, text, special_tokens }));
     }
-    let text = config.get("chat_template").and_then(default_template);
-    Ok(text.map(|text| Source { path: config_path, text: text.to_owned(), special_tokens }))
+    let Some(given) = config.get("chat_template").filter(|given| !given.is_null()) else { return Ok(None) };
+    let text = default_template(given).map(str::to_owned).ok_or_else(|| {
+        model_rejected(format!(
+            "{}: chat_template is neither a text nor a list of named templates; download it again, or remove it to \
+             serve without conversations",
+            config_path.display()
+        ))
+    })?;
+    Ok(Some(Source { path: config_path, text, special_tokens }))
 }
 
 /// `{% generation %}` marks the assistant's words for training. It prints nothing, but Jinja alone does not know it:

@@ -3,30 +3,29 @@
 
 use super::Limits;
 use super::openai::{ApiError, discard};
+use super::places::{Place, Places, Refusal, Seat};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// Connections above the limit, or after the stop, that may ask for [`FOR_PROBES`], once each. More are dropped
-/// unanswered.
-pub(super) const RESERVE: usize = 32;
 /// What is still answered when all connections are taken, and to the end.
 const FOR_PROBES: [&str; 4] = ["/health", "/ready", "/metrics", "/load"];
 /// A connection of the reserve is over after this time, whatever it does.
@@ -85,62 +84,32 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Limits, mut s
     }
 }
 
-/// Room for connections.
-struct Places {
-    all: Arc<Semaphore>,
-    reserve: Arc<Semaphore>,
-}
-
-/// One connection's room, free again when it is dropped.
-enum Place {
-    /// For any requests.
-    Full(OwnedSemaphorePermit),
-    /// For one probe; anything else gets the refusal.
-    Probe(OwnedSemaphorePermit, Refusal),
-}
-
-/// What is said to who asks for more than a probe.
-type Refusal = fn() -> ApiError;
-
-impl Places {
-    fn new(connections: usize) -> Places {
-        let most = connections.min(Semaphore::MAX_PERMITS);
-        Places { all: Arc::new(Semaphore::new(most)), reserve: Arc::new(Semaphore::new(RESERVE)) }
-    }
-
-    fn take(&self) -> Option<Place> {
-        let full = self.all.clone().try_acquire_owned().ok().map(Place::Full);
-        full.or_else(|| self.probe(ApiError::too_many_connections))
-    }
-
-    /// After the stop.
-    fn late(&self) -> Option<Place> {
-        self.probe(ApiError::ending)
-    }
-
-    fn probe(&self, refusal: Refusal) -> Option<Place> {
-        let place = self.reserve.clone().try_acquire_owned().ok();
-        place.map(|place| Place::Probe(place, refusal))
-    }
-}
-
 /// Serves one connection and gives its place back.
 async fn serve(stream: TcpStream, router: Router, limits: Limits, place: Place, stop: watch::Receiver<bool>) {
     match place {
-        Place::Full(_place) => converse(stream, router, limits, None, stop).await,
+        Place::Full(seat) => {
+            let service = service_fn({
+                let seat = seat.clone();
+                move |request| answer(router.clone(), request, seat.clone())
+            });
+            tokio::select! {
+                () = converse(stream, limits, service, Some(stop)) => {}
+                () = seat.lost() => {}
+            }
+        }
         Place::Probe(_place, refusal) => {
-            let _ = timeout(PROBE_TIME, converse(stream, router, limits, Some(refusal), stop)).await;
+            let service = service_fn(move |request| answer_probe(router.clone(), request, refusal));
+            // A probe has its own time.
+            let _ = timeout(PROBE_TIME, converse(stream, limits, service, None)).await;
         }
     }
 }
 
-async fn converse(
-    stream: TcpStream,
-    router: Router,
-    limits: Limits,
-    refusal: Option<Refusal>,
-    mut stop: watch::Receiver<bool>,
-) {
+/// Until the other side is done, or `stop`; a connection that knows no stop is over after one request.
+async fn converse<S>(stream: TcpStream, limits: Limits, service: S, stop: Option<watch::Receiver<bool>>)
+where
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
     // A token is a small packet, and it must not wait for the next one.
     let _ = stream.set_nodelay(true);
     // Not TCP_USER_TIMEOUT: that counts from the last acknowledged byte, differs between kernels where the window is
@@ -148,19 +117,16 @@ async fn converse(
     // a third of its buffer is free, so a client must take about that much in this time, not a byte.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.write));
-    let service = service_fn(move |request| answer(router.clone(), request, refusal));
-    let lasting = refusal.is_none();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(HEAD)
-        .keep_alive(lasting)
+        .keep_alive(stop.is_some())
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        // A probe has its own time.
-        () = told(&mut stop), if lasting => None,
+        () = stopped(stop) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -174,19 +140,68 @@ async fn converse(
     }
 }
 
-async fn answer(
+async fn answer(router: Router, request: Request<Incoming>, seat: Arc<Seat>) -> Result<Response, Infallible> {
+    if !seat.claim() {
+        // The connection is about to be closed, and what came on it crossed that on the way.
+        return Ok(ApiError::too_many_connections().into_response());
+    }
+    let under_way = UnderWay(seat);
+    let response = router.oneshot(request.map(Body::new)).await?;
+    Ok(response.map(|body| Body::new(Answer { body, _under_way: under_way })))
+}
+
+/// A body that keeps its connection's place until it is sent, or given up.
+struct Answer {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+struct UnderWay(Arc<Seat>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lend();
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+async fn answer_probe(
     router: Router,
     request: Request<Incoming>,
-    refusal: Option<Refusal>,
+    refusal: Refusal,
 ) -> Result<Response, Infallible> {
     let request = request.map(Body::new);
-    if let Some(refusal) = refusal
-        && !FOR_PROBES.contains(&request.uri().path())
-    {
+    if !FOR_PROBES.contains(&request.uri().path()) {
         discard(request).await;
         return Ok(refusal().into_response());
     }
     router.oneshot(request).await
+}
+
+async fn stopped(stop: Option<watch::Receiver<bool>>) {
+    match stop {
+        Some(mut stop) => told(&mut stop).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns once `stop` is true, or nobody is left to say so.

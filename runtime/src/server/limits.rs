@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// File descriptors that are kept for everything but connections.
-const OTHER_FILES: usize = 64 + super::accept::RESERVE;
+const OTHER_FILES: usize = 64 + super::places::RESERVE;
 
 /// What clients may take of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,11 +84,14 @@ async fn when_all_connections_are_taken_probes_still_get_through() {
     let server = Server::start_within(Limits { connections: 8, ..Limits::default() }).await;
     let mut held = Vec::new();
     for _ in 0..8 {
-        // An answer on it proves that it was taken, and it is kept alive.
+        // Each has a request under way: its body does not come.
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let head =
+            format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, *b"HTTP/1.1 100");
         held.push(stream);
     }
     for path in ["/health", "/ready", "/metrics", "/load"] {
@@ -122,6 +125,35 @@ async fn when_all_connections_are_taken_probes_still_get_through() {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("the places were not given back");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let server = Server::start_within(Limits { connections: 8, ..Limits::default() }).await;
+    let mut idle = Vec::new();
+    for number in 0..8 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            stream.read_exact(&mut [0; 12]).await.unwrap();
+        }
+        idle.push(stream);
+    }
+    // The first has waited longest when its second is over, and gives way; the client of a stream does not.
+    sleep(Duration::from_millis(1100)).await;
+    let body = named(user("again:x", json!({"stream": true, "max_tokens": 1900}))).to_string();
+    let length = body.len();
+    let head =
+        format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    let mut streaming = TcpStream::connect(server.address).await.unwrap();
+    streaming.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    streaming.read_exact(&mut [0; 12]).await.unwrap();
+    for _ in 0..20 {
+        works(&server).await;
+    }
+    let first = until_closed(&mut idle[0]).await;
+    assert!(!first.contains("server_busy"), "{first}");
+    assert!(until_closed(&mut streaming).await.contains("data: [DONE]"));
 }
 
 #[tokio::test]

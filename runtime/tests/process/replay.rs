@@ -44,11 +44,16 @@ pub fn bodies() -> Vec<Value> {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
+    // None finds another's prompt in the prefix cache, so that the order in which they come does not show.
     vec![
-        body(json!({"temperature": 0})),
-        body(json!({"temperature": 1.2, "top_p": 0.9, "logprobs": 3})),
-        body(json!({"presence_penalty": 1.0, "frequency_penalty": 0.5, "repetition_penalty": 1.2, "n": 2})),
-        body(json!({"guided_regex": "([a-f][0-9]){60,70}", "ignore_eos": false, "top_k": 40, "n": 2})),
+        body(json!({"cache_salt": "a", "temperature": 0})),
+        body(json!({"cache_salt": "b", "temperature": 1.2, "top_p": 0.9, "logprobs": 3})),
+        body(
+            json!({"cache_salt": "c", "presence_penalty": 1.0, "frequency_penalty": 0.5, "repetition_penalty": 1.2, "n": 2}),
+        ),
+        body(
+            json!({"cache_salt": "d", "guided_regex": "([a-f][0-9]){60,70}", "ignore_eos": false, "top_k": 40, "n": 2}),
+        ),
     ]
 }
 
@@ -77,7 +82,7 @@ async fn the_streams_of_a_killed_rank_go_on_elsewhere() {
     first.ended().await;
 
     let second = Process::of(model.path(), &threads("2")).await;
-    for (body, came) in bodies().into_iter().zip(seen) {
+    for (at, (body, came)) in bodies().into_iter().zip(seen).enumerate() {
         let choices = body["n"].as_u64().unwrap_or(1) as usize;
         let told = Journalled::read(&dechunked_so_far(&came));
         let journal = Journalled::journal(&told.steps);
@@ -91,7 +96,7 @@ async fn the_streams_of_a_killed_rank_go_on_elsewhere() {
         let got = [Journalled::events(&told.steps), Journalled::events(&rest.steps)].concat();
 
         let mut salted = body.clone();
-        salted["cache_salt"] = "nobody else's".into();
+        salted["cache_salt"] = format!("alone {at}").into();
         let undisturbed = exchange(second.address, "POST", PATH, &salted.to_string()).await;
         let expected = Journalled::read(&undisturbed.body).tail;
         assert_eq!(said(&got, choices), said(&expected, choices), "{body}");

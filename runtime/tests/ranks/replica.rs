@@ -8,6 +8,7 @@ use coterie_api::expert_report::{ExpertReport, PeerState};
 use coterie_api::peers::{Peer, Peers};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -218,7 +219,12 @@ pub fn map(version: u64, layer: &[&[u16]]) -> ExpertMap {
     ExpertMap::new(version, EXPERTS, vec![layer; LAYERS]).unwrap()
 }
 
-/// Nobody else takes it soon: the system gives ports of its own choice in turn.
+/// One below those that the kernel gives to whoever asks for any (`net.ipv4.ip_local_port_range`): no connection of
+/// another test takes it before it is used, or between two lives of a rank.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let turns = std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into()));
+    let mut ports = turns.map(|turn| 20_000 + (turn % 10_000) as u16).take(10_000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use coterie_operator::Options;
+use coterie_tests::port::free_port;
 use coterie_tests::wire::Wire;
 use coterie_tests::world::{World, eventually, get};
 use std::net::TcpListener;
@@ -9,7 +10,7 @@ use std::net::TcpListener;
 #[tokio::test]
 async fn health_and_metrics_are_answered() -> Result<()> {
     let world = World::with_node("endpoints").await?;
-    let http_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let http_port = free_port()?;
     let operator = world.operator_on(Wire::default(), Options { http_port, ..world.options() })?;
     world.apply(&world.deployment("smol")).await?;
     world.inspect_pod().await?;

@@ -263,8 +263,9 @@ async fn the_load_on_experts_is_told_once_a_window_and_a_quiet_one_writes_nothin
     assert_eq!(status.balance.as_deref(), Some("1.50"));
 
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let writes = operator.wire.writes();
+    let (writes, before) = (operator.wire.writes(), world.read(NAME).await?.status);
     tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(world.read(NAME).await?.status, before);
     assert_eq!(operator.wire.writes(), writes, "reports and resyncs alone lead to no write");
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::super::mxfp4::E2M1;
 use super::{Kernel, LANES, Lanes};
 
 /// Runs a kernel with AVX2 and FMA enabled.
@@ -53,6 +54,12 @@ impl Lanes for Avx2 {
         let mut padded = [bf16::ZERO; LANES];
         std::ptr::copy_nonoverlapping(from, padded.as_mut_ptr(), n);
         Avx2::load_bf16(padded.as_ptr())
+    }
+    #[inline(always)]
+    unsafe fn load_e2m1(from: *const u8) -> Avx2 {
+        let bytes = _mm_loadl_epi64(from.cast());
+        let twice = _mm_unpacklo_epi8(bytes, bytes);
+        Avx2(e2m1(_mm256_cvtepu8_epi32(twice)), e2m1(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(twice))))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -151,4 +158,14 @@ impl Lanes for Avx2 {
         let (low, high) = Avx2::bytes(weights);
         Avx2(half(low, x.0), half(high, x.1))
     }
+}
+
+/// Of bytes that come twice: the e2m1 value in the lower half of each first, in the upper half of each second.
+#[inline(always)]
+unsafe fn e2m1(twice: __m256i) -> __m256 {
+    let bits = _mm256_srlv_epi32(twice, _mm256_set1_epi64x(4 << 32));
+    // A permutation looks at the lowest three bits only; the fourth is the sign.
+    let sizes = _mm256_permutevar8x32_ps(_mm256_loadu_ps(E2M1.as_ptr()), bits);
+    let signs = _mm256_slli_epi32::<28>(_mm256_and_si256(bits, _mm256_set1_epi32(8)));
+    _mm256_xor_ps(sizes, _mm256_castsi256_ps(signs))
 }

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::super::mxfp4::E2M1;
 use super::{Kernel, Lanes};
 
 /// Runs a kernel with AVX-512 enabled.
@@ -59,6 +60,16 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load_bf16_part(from: *const bf16, n: usize) -> Avx512 {
         widen(_mm256_maskz_loadu_epi16(first(n), from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_e2m1(from: *const u8) -> Avx512 {
+        let bytes = _mm_loadl_epi64(from.cast());
+        // Every byte twice, then the lower half of the first, the upper half of the second.
+        let twice = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(bytes, bytes));
+        let shifts = _mm512_set1_epi64(4 << 32);
+        // A permutation looks at the lowest four bits only.
+        let bits = _mm512_srlv_epi32(twice, shifts);
+        Avx512(_mm512_permutexvar_ps(bits, _mm512_loadu_ps(E2M1.as_ptr())))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

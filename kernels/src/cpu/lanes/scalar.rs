@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::super::mxfp4::E2M1;
 use super::{LANES, Lanes, tree_sum};
 
 /// Sixteen lanes as an array.
@@ -39,6 +40,10 @@ impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn load_bf16_part(from: *const bf16, n: usize) -> Scalar {
         Scalar(std::array::from_fn(|l| if l < n { (*from.add(l)).to_f32() } else { 0.0 }))
+    }
+    #[inline(always)]
+    unsafe fn load_e2m1(from: *const u8) -> Scalar {
+        Scalar(std::array::from_fn(|l| E2M1[usize::from(*from.add(l / 2) >> (l % 2 * 4) & 15)]))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

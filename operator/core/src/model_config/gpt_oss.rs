@@ -21,7 +21,9 @@ pub(super) fn read(keys: &Keys) -> Result<Shape, NoSizes> {
     tensors.vectors(Role::Dense, 2 * layers, hidden);
     tensors.matrices(Role::Kept, layers, [experts, hidden]);
     tensors.vectors(Role::Kept, layers, experts);
-    tensors.feed_forward(Role::Expert, layers * experts, hidden, width);
+    let packed = keys.quantization_method().as_deref() == Some("mxfp4");
+    let role = if packed { Role::PackedExpert } else { Role::Expert };
+    tensors.feed_forward(role, layers * experts, hidden, width);
     tensors.vectors(Role::Expert, layers * experts, 2 * width + hidden);
     Ok(decoder.shape(tensors, [experts, per_token], width))
 }

@@ -15,6 +15,8 @@ pub(super) enum Role {
     Dense,
     /// Quantized; a routed expert's.
     Expert,
+    /// The same, MXFP4 in the checkpoint.
+    PackedExpert,
     /// Never quantized: embeddings and gates.
     Kept,
     /// Kept, and f32 in the checkpoint.
@@ -53,10 +55,17 @@ impl Tensors {
     pub(super) fn matrices(&mut self, role: Role, count: u64, [outputs, inputs]: [u64; 2]) {
         let (count, outputs, inputs) = (u128::from(count), u128::from(outputs), u128::from(inputs));
         let values = count * outputs * inputs;
-        let none = values * if role == Role::KeptWide { F32 } else { self.plain };
+        let none = match role {
+            Role::KeptWide => values * F32,
+            // Four bits, and eight for each 32 values.
+            Role::PackedExpert => values * 17 / 32,
+            _ => values * self.plain,
+        };
         let int8 = match role {
             Role::Kept | Role::KeptWide => none,
-            Role::Dense | Role::Expert => values + count * outputs * inputs.div_ceil(INT8_GROUP) * INT8_SCALE,
+            Role::Dense | Role::Expert | Role::PackedExpert => {
+                values + count * outputs * inputs.div_ceil(INT8_GROUP) * INT8_SCALE
+            }
         };
         self.add(role, values, [none, int8]);
     }
@@ -71,7 +80,7 @@ impl Tensors {
         self.values += values;
         self.none += none;
         self.int8 += int8;
-        if role == Role::Expert {
+        if matches!(role, Role::Expert | Role::PackedExpert) {
             self.expert_values += values;
             self.expert_none += none;
             self.expert_int8 += int8;

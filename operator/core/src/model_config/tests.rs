@@ -215,6 +215,8 @@ fn gpt_oss_120b_has_116_8_billion() {
     });
     let sizes = sizes(&config);
     assert_eq!(sizes.parameters, 116_829_156_672);
+    // Experts of a little more than four bits a parameter, all else bf16.
+    assert_eq!(sizes.weight_bytes.none / 1_000_000_000, 65);
     // Half of its layers have a window; the cache keeps what is behind it.
     assert_eq!((sizes.kv_values_per_token, sizes.window_values), (36 * 1024, 0));
 }
@@ -242,7 +244,8 @@ fn minimax_m2_has_228_7_billion_parameters() {
         "rotary_dim": 64, "max_position_embeddings": 196608
     });
     let sizes = sizes(&config);
-    assert_eq!(sizes.parameters / 100_000_000, 2287);
+    // 228,703,644,928 in the published files, the scales of their fp8 blocks included.
+    assert_eq!(sizes.parameters, 228_689_764_864);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::state::{Origin, StateRoom, StateRows};
 use crate::weights::quantize::to_int8;
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
-use crate::weights::written::Written;
+use crate::weights::written::{Packed, Written};
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
 use coterie_kernels::cpu::lightning::{self, Decays};
@@ -106,6 +106,8 @@ enum Held {
     Bf16(Vec<bf16>),
     F32(Vec<f32>),
     Int8(Int8),
+    /// MXFP4, used where the file is mapped.
+    Packed(Packed),
 }
 
 /// A matrix that is not quantized, in its own format where that is computed with.
@@ -115,6 +117,7 @@ fn plain(written: Written) -> Held {
             view.read_pages();
             Held::Mapped(view)
         }
+        Written::Mxfp4(packed) => Held::Packed(packed),
         _ if written.is_f32() => Held::F32(written.to_f32()),
         _ => Held::Bf16(written.to_bf16().into_owned()),
     }
@@ -131,6 +134,7 @@ impl CpuMatrix {
             Held::Bf16(values) => Matrix::Bf16 { values, n, k },
             Held::F32(values) => Matrix::F32 { values, n, k },
             Held::Int8(values) => Matrix::Int8(values.view()),
+            Held::Packed(packed) => Matrix::Mxfp4(packed.view()),
         }
     }
 
@@ -143,7 +147,7 @@ impl CpuMatrix {
                 }
             }
             Matrix::F32 { values, .. } => out.copy_from_slice(&values[row]),
-            Matrix::Int8(_) => unreachable!("embeddings are kept as they are"),
+            Matrix::Int8(_) | Matrix::Mxfp4(_) => unreachable!("embeddings are kept as they are"),
         }
     }
 }
@@ -476,6 +480,7 @@ impl Backend for Cpu {
             Held::Bf16(values) => size_of_val(&values[..]),
             Held::F32(values) => size_of_val(&values[..]),
             Held::Int8(_) => Int8::bytes_for(matrix.outputs, matrix.inputs),
+            Held::Packed(packed) => packed.bytes(),
         }
     }
 

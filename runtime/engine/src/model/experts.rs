@@ -7,8 +7,9 @@ use crate::model::config::plan::{Fused, MoePlan, Names, SharedPlan};
 use crate::moe::expert::{Expert, LayerExperts};
 use crate::moe::gate::Gate;
 use crate::moe::{Moe, SharedExpert};
-use crate::weights::written::{MXFP4_GROUP, Written};
+use crate::weights::written::{Packed, Written};
 use crate::weights::{Loader, Role, Storage};
+use coterie_kernels::cpu::mxfp4;
 use std::sync::Arc;
 
 /// Loads the gate of layer `l`, the `number`-th with experts, and those of its experts that the loader wants.
@@ -126,14 +127,15 @@ fn load_alternating<S: Storage>(
     // Of `[outputs, inputs]` the outputs from `first` on, `step` apart.
     let matrix = |name: &str, [outputs, inputs]: [usize; 2], first, step| {
         let all = outputs * step;
-        let (groups, whole) = (inputs / MXFP4_GROUP, inputs.is_multiple_of(MXFP4_GROUP));
+        let (groups, whole) = (inputs / mxfp4::GROUP, inputs.is_multiple_of(mxfp4::GROUP));
         let written = if whole && loader.has(&fused(l, &format!("{name}_blocks"))) {
             let (blocks, scales) =
-                ([plan.experts, all, groups, MXFP4_GROUP / 2], [plan.experts, all, groups]);
+                ([plan.experts, all, groups, mxfp4::GROUP / 2], [plan.experts, all, groups]);
             let blocks = loader.packed(&fused(l, &format!("{name}_blocks")), &blocks)?;
             let scales = loader.packed(&fused(l, &format!("{name}_scales")), &scales)?;
-            let blocks = blocks.rows(e..e + 1, &[all, groups, MXFP4_GROUP / 2]);
-            Written::Mxfp4 { blocks, scales: scales.rows(e..e + 1, &[all, groups]), outputs, first, step }
+            let blocks = blocks.rows(e..e + 1, &[all, groups, mxfp4::GROUP / 2]);
+            let scales = scales.rows(e..e + 1, &[all, groups]);
+            Written::Mxfp4(Packed { blocks, scales, outputs, first, step })
         } else {
             let view = loader.tensor(&fused(l, name), &[plan.experts, inputs, all])?;
             Written::Columns { view: view.rows(e..e + 1, &[inputs, all]), outputs, first, step }

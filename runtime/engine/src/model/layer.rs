@@ -81,14 +81,9 @@ impl<S: Storage> LayerWeights<S> {
             mlp_norm: norm("post_attention_layernorm")?,
             mlp: match &plan.mlp {
                 Mlp::Dense { intermediate } => {
-                    let mlp = format!("{layer}.mlp");
-                    MlpWeights::Dense(Expert::load(
-                        loader,
-                        &mlp,
-                        Names::USUAL.expert,
-                        [*intermediate, hidden],
-                        Role::Dense,
-                    )?)
+                    let (mlp, shape) = (format!("{layer}.mlp"), [*intermediate, hidden]);
+                    let network = Expert::load(loader, &mlp, Names::USUAL.expert, shape, Role::Dense)?;
+                    MlpWeights::Dense(network)
                 }
                 Mlp::Moe(plan) => MlpWeights::Moe(load_moe(loader, config, plan, l, number)?),
             },

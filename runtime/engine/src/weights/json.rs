@@ -11,7 +11,7 @@ const JSON_LIMIT: u64 = 64 << 20;
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
     let metadata = std::fs::metadata(path).map_err(|e| LoadError::of_open(path, e))?;
     if !metadata.is_file() {
-        return Err(LoadError::MissingFile { path: path.to_owned() });
+        return Err(LoadError::NotAFile { path: path.to_owned() });
     }
     if metadata.len() > JSON_LIMIT {
         return Err(LoadError::FileTooLarge {

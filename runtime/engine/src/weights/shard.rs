@@ -32,7 +32,7 @@ impl Shard {
         // Asked before opening: to open a pipe would wait for its writer.
         let metadata = std::fs::metadata(&path).map_err(|e| LoadError::of_open(&path, e))?;
         if !metadata.is_file() {
-            return Err(LoadError::MissingFile { path });
+            return Err(LoadError::NotAFile { path });
         }
         let file = File::open(&path).map_err(|e| LoadError::of_open(&path, e))?;
         // SAFETY: the map is read-only. Another process that cuts or rewrites a weights file while it is served breaks

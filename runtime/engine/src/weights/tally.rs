@@ -27,10 +27,13 @@ fn add(cell: &Cell<u64>, count: usize) {
     cell.set(cell.get() + count as u64);
 }
 
-/// Bytes of a matrix as it is held without quantization: f32 stays, all else is bf16.
+/// Bytes of a matrix as it is held without quantization: f32 and MXFP4 stay, all else is bf16.
 fn plain_bytes(written: &Written) -> usize {
-    let value = if written.is_f32() { size_of::<f32>() } else { size_of::<half::bf16>() };
-    written.values() * value
+    match written {
+        Written::Mxfp4(packed) => packed.bytes(),
+        _ if written.is_f32() => written.values() * size_of::<f32>(),
+        _ => written.values() * size_of::<half::bf16>(),
+    }
 }
 
 impl Storage for Tally {

@@ -3,6 +3,7 @@
 use crate::weights::quantize::{to_bf16, to_f32};
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
+use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
 use half::bf16;
 use std::borrow::Cow;
 
@@ -22,25 +23,49 @@ pub enum Written {
         /// Columns to the next output.
         step: usize,
     },
-    /// Some rows in MXFP4: output i is row `first + i · step`.
-    Mxfp4 {
-        /// `[rows, in / 32, 16]`: two e2m1 values a byte, the first in the lower half.
-        blocks: TensorView,
-        /// `[rows, in / 32]`: of each 32 values the exponent of a power of two, e8m0.
-        scales: TensorView,
-        /// Outputs.
-        outputs: usize,
-        /// Row of output 0.
-        first: usize,
-        /// Rows to the next output.
-        step: usize,
-    },
+    /// Some rows in MXFP4.
+    Mxfp4(Packed),
 }
 
-/// Values that share a scale in MXFP4.
-pub const MXFP4_GROUP: usize = 32;
-/// The values of e2m1 by their lower three bits; the fourth is the sign.
-const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+/// Some rows of a matrix in MXFP4: output i is row `first + i · step`.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// `[rows, in / 32, 16]`: two e2m1 values a byte, the first in the lower half.
+    pub blocks: TensorView,
+    /// `[rows, in / 32]`: of each 32 values the exponent of a power of two, e8m0.
+    pub scales: TensorView,
+    /// Outputs.
+    pub outputs: usize,
+    /// Row of output 0.
+    pub first: usize,
+    /// Rows to the next output.
+    pub step: usize,
+}
+
+impl Packed {
+    /// The rows as they lie in the file.
+    pub fn view(&self) -> Mxfp4View<'_> {
+        let Packed { blocks, scales, outputs: n, first, step } = self;
+        let k = scales.shape()[1] * mxfp4::GROUP;
+        Mxfp4View { blocks: blocks.bytes(), scales: scales.bytes(), n: *n, k, first: *first, step: *step }
+    }
+
+    /// Bytes of these rows.
+    pub fn bytes(&self) -> usize {
+        let values = self.outputs * self.scales.shape()[1] * mxfp4::GROUP;
+        values / 2 + values / mxfp4::GROUP
+    }
+
+    fn unpacked<T>(&self, to: impl Fn(f32) -> T) -> Vec<T> {
+        let view = self.view();
+        let (mut row, mut out) = (vec![0.0; view.k], Vec::with_capacity(view.n * view.k));
+        for output in 0..view.n {
+            view.reference(output, &mut row);
+            out.extend(row.iter().map(|value| to(*value)));
+        }
+        out
+    }
+}
 
 impl Written {
     /// Outputs and inputs.
@@ -48,7 +73,7 @@ impl Written {
         match self {
             Written::Rows(view) => [view.shape()[0], view.shape()[1]],
             Written::Columns { view, outputs, .. } => [*outputs, view.shape()[0]],
-            Written::Mxfp4 { scales, outputs, .. } => [*outputs, scales.shape()[1] * MXFP4_GROUP],
+            Written::Mxfp4(packed) => [packed.outputs, packed.scales.shape()[1] * mxfp4::GROUP],
         }
     }
 
@@ -62,7 +87,7 @@ impl Written {
         match self {
             Written::Rows(view) => view.bytes().len(),
             Written::Columns { view, .. } => self.values() * view.dtype().bits() as usize / 8,
-            Written::Mxfp4 { .. } => self.values() / 2 + self.values() / MXFP4_GROUP,
+            Written::Mxfp4(packed) => packed.bytes(),
         }
     }
 
@@ -70,7 +95,7 @@ impl Written {
     pub fn is_f32(&self) -> bool {
         match self {
             Written::Rows(view) | Written::Columns { view, .. } => view.dtype() == Dtype::F32,
-            Written::Mxfp4 { .. } => false,
+            Written::Mxfp4(_) => false,
         }
     }
 
@@ -78,8 +103,10 @@ impl Written {
     pub fn to_f32(&self) -> Vec<f32> {
         match self {
             Written::Rows(view) => to_f32(view),
-            Written::Columns { view, .. } => self.transposed(&to_f32(view)),
-            Written::Mxfp4 { .. } => self.unpacked(|value| value),
+            Written::Columns { view, outputs, first, step } => {
+                transposed(&to_f32(view), view.shape()[0], [*outputs, *first, *step])
+            }
+            Written::Mxfp4(packed) => packed.unpacked(|value| value),
         }
     }
 
@@ -87,8 +114,10 @@ impl Written {
     pub fn to_bf16(&self) -> Cow<'_, [bf16]> {
         match self {
             Written::Rows(view) => to_bf16(view),
-            Written::Columns { view, .. } => self.transposed(&to_bf16(view)).into(),
-            Written::Mxfp4 { .. } => self.unpacked(bf16::from_f32).into(),
+            Written::Columns { view, outputs, first, step } => {
+                transposed(&to_bf16(view), view.shape()[0], [*outputs, *first, *step]).into()
+            }
+            Written::Mxfp4(packed) => packed.unpacked(bf16::from_f32).into(),
         }
     }
 
@@ -98,56 +127,11 @@ impl Written {
             view.forget_pages();
         }
     }
-
-    fn transposed<T: Copy>(&self, of: &[T]) -> Vec<T> {
-        let Written::Columns { view, outputs, first, step } = self else { return of.to_vec() };
-        let (inputs, columns) = (view.shape()[0], view.shape()[1]);
-        let column = |output: usize| (0..inputs).map(move |i| of[i * columns + first + output * step]);
-        (0..*outputs).flat_map(column).collect()
-    }
-
-    fn unpacked<T>(&self, to: impl Fn(f32) -> T) -> Vec<T> {
-        let Written::Mxfp4 { blocks, scales, outputs, first, step } = self else { return Vec::new() };
-        let groups = scales.shape()[1];
-        let (blocks, scales) = (blocks.bytes(), scales.bytes());
-        let mut out = Vec::with_capacity(self.values());
-        for row in (0..*outputs).map(|output| first + output * step) {
-            for group in row * groups..(row + 1) * groups {
-                let scale = power_of_two(scales[group]);
-                for byte in &blocks[group * MXFP4_GROUP / 2..][..MXFP4_GROUP / 2] {
-                    out.extend([byte & 15, byte >> 4].map(|bits| to(e2m1(bits) * scale)));
-                }
-            }
-        }
-        out
-    }
 }
 
-fn e2m1(bits: u8) -> f32 {
-    let size = E2M1[usize::from(bits & 7)];
-    if bits & 8 == 0 { size } else { -size }
-}
-
-/// 2^(exponent - 127), and NaN for 255.
-fn power_of_two(exponent: u8) -> f32 {
-    match exponent {
-        0 => f32::from_bits(1 << 22),
-        255 => f32::NAN,
-        exponent => f32::from_bits(u32::from(exponent) << 23),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn powers_of_two_reach_from_end_to_end() {
-        assert_eq!(power_of_two(127), 1.0);
-        assert_eq!(power_of_two(0), 2f32.powi(-127));
-        assert_eq!(power_of_two(1), 2f32.powi(-126));
-        assert_eq!(power_of_two(254), 2f32.powi(127));
-        assert!(power_of_two(255).is_nan());
-        assert_eq!([1, 7, 8, 15].map(e2m1), [0.5, 6.0, -0.0, -6.0]);
-    }
+/// Columns `first`, `first + step`, … of `of`, `[inputs, columns]`, as rows.
+fn transposed<T: Copy>(of: &[T], inputs: usize, [outputs, first, step]: [usize; 3]) -> Vec<T> {
+    let columns = of.len() / inputs.max(1);
+    let column = |output: usize| (0..inputs).map(move |i| of[i * columns + first + output * step]);
+    (0..outputs).flat_map(column).collect()
 }

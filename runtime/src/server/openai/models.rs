@@ -3,6 +3,7 @@
 use super::{ApiError, model};
 use crate::server::Front;
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -13,8 +14,10 @@ pub(super) async fn list(State(front): State<Arc<Front>>) -> Result<Json<Value>,
 
 pub(super) async fn retrieve(
     State(front): State<Arc<Front>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    // No name that is not UTF-8 is that of a model.
+    let name = name.map_or(String::from("\u{fffd}"), |Path(name)| name);
     if name != front.served_name {
         return Err(ApiError::unknown_model(&name, &front.served_name));
     }

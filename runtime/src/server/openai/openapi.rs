@@ -72,6 +72,11 @@ fn document(served_name: &str) -> Value {
                 "summary": "What is counted, for Prometheus.",
                 "responses": with(metrics(), refusals(&[405])),
             }},
+            "/load": {"get": {
+                "operationId": "load",
+                "summary": "How busy the rank is, for routers and scalers; counts go on from the process's begin.",
+                "responses": with(success(reference("RankLoad")), refusals(&[405])),
+            }},
             "/openapi.json": {"get": {
                 "operationId": "openapi",
                 "summary": "This document.",
@@ -102,6 +107,7 @@ fn schemas(served_name: &str) -> Value {
         "Usage": answers::usage(),
         "Model": answers::model(),
         "ModelList": answers::list_of_models(),
+        "RankLoad": answers::load(),
         "Error": refusals::error(),
     })
 }

@@ -156,7 +156,22 @@ impl Keys {
         known("hidden_act", &self.hidden_act, "silu")?;
         let Some(quantized) = &self.quantization_config else { return Ok(()) };
         let written = Some(quantized.quant_method.as_deref().unwrap_or(""));
-        known("quantization_config.quant_method", &written, method.unwrap_or("no quantized weights here"))
+        known(
+            "quantization_config.quant_method",
+            &written,
+            method.unwrap_or("weights that are not quantized"),
+        )
+    }
+
+    /// Refuses attention of another kind, and a window, in any layer.
+    pub fn refuse_other_attention(&self) -> Result<(), ConfigRule> {
+        for kind in self.layer_types.iter().flatten() {
+            known("layer_types", &Some(kind), "full_attention")?;
+        }
+        match self.use_sliding_window {
+            Some(used) => known("use_sliding_window", &Some(used), "false"),
+            None => known("sliding_window", &self.sliding_window.filter(|window| *window > 0), "null"),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub const NAMES: Names = Names::USUAL;
 
 pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     keys.refuse_others(None)?;
+    keys.refuse_other_attention()?;
     let qk_norm = if keys.use_qk_norm.unwrap_or(false) { QkNorm::Heads } else { QkNorm::None };
     let attention = AttentionPlan {
         qkv_bias: keys.attention_bias.unwrap_or(false),

@@ -15,6 +15,7 @@ pub const NAMES: Names = Names {
 
 pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     keys.refuse_others(None)?;
+    keys.refuse_other_attention()?;
     known("use_qk_norm", &keys.use_qk_norm, "true")?;
     known("qk_norm_type", &keys.qk_norm_type, "per_layer")?;
     known("scoring_func", &keys.scoring_func, "sigmoid")?;

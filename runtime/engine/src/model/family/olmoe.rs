@@ -10,6 +10,7 @@ pub const NAMES: Names = Names::USUAL;
 
 pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     keys.refuse_others(None)?;
+    keys.refuse_other_attention()?;
     known("clip_qkv", &keys.clip_qkv, "null")?;
     let bias = keys.attention_bias.unwrap_or(false);
     let attention =

@@ -3,7 +3,7 @@
 //! every token uses as far as a gate of its own says; the third norms each head of queries and keys.
 
 use crate::model::config::ConfigRule;
-use crate::model::config::keys::{Keys, known, width};
+use crate::model::config::keys::{Keys, width};
 use crate::model::config::plan::{AttentionPlan, LayerPlan, Mixer, MoePlan, Names, QkNorm, SharedPlan};
 use coterie_kernels::gate::Scores;
 
@@ -28,8 +28,8 @@ fn layers(
     shared: Option<SharedPlan>,
 ) -> Result<Vec<LayerPlan>, ConfigRule> {
     keys.refuse_others(None)?;
-    // Versions of the reference disagree about which layers would have the window.
-    known("use_sliding_window", &keys.use_sliding_window, "false")?;
+    // Versions of the reference disagree about which layers would have a window.
+    keys.refuse_other_attention()?;
     let renormalise = keys.norm_topk_prob.unwrap_or(false);
     let moe = MoePlan { shared, ..keys.moe(keys.expert_width()?, Scores::Softmax, renormalise)? };
     keys.layers_by_sparse_step(Mixer::Attention(attention), moe)

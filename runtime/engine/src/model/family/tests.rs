@@ -185,6 +185,8 @@ fn gpt_oss_has_windows_sinks_and_a_clamped_activation() {
 fn what_a_family_does_not_compute_is_refused() {
     for (config, changes, key) in [
         (qwen3(), json!({"use_sliding_window": true}), "use_sliding_window"),
+        (qwen3(), json!({"layer_types": ["sliding_attention"]}), "layer_types"),
+        (glm(), json!({"sliding_window": 4096}), "sliding_window"),
         (qwen3(), json!({"hidden_act": "gelu"}), "hidden_act"),
         (qwen3(), json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
         (qwen3(), json!({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}), "rope_type"),

@@ -63,6 +63,25 @@ pub(super) fn model() -> Value {
     )
 }
 
+/// `/load`: fields as [`coterie_api::rank_load::RankLoad`] has them.
+pub(super) fn load() -> Value {
+    let is = |meaning: &str| json!({"type": "boolean", "description": meaning});
+    let number = |meaning: &str| json!({"type": "number", "minimum": 0, "description": meaning});
+    answer(
+        &[],
+        json!({
+            "since": count(),
+            "ready": is("New requests are taken."),
+            "draining": is("It was asked to end."),
+            "waiting": count(), "waitingTokens": count(), "running": count(), "maxRunning": count(),
+            "kvUsage": number("Share of the KV cache that running requests hold."),
+            "requests": count(), "promptTokens": count(), "computedTokens": count(), "generatedTokens": count(),
+            "steps": count(),
+            "busySeconds": number("Time that the steps took together."),
+        }),
+    )
+}
+
 pub(super) fn list_of_models() -> Value {
     answer(&[], json!({"object": {"const": "list"}, "data": list(reference("Model"))}))
 }

@@ -5,7 +5,7 @@ use super::schema::{
     answer, boolean, count, integer, list, neutral, nullable, parameters, reference, string, together,
     unsupported,
 };
-use super::settings::{max_tokens, settings};
+use super::settings::{max_tokens, one_form, settings};
 use crate::server::openai::chat::MOST_LOGPROBS;
 use crate::server::openai::chat::tools::{LONGEST_NAME, MOST as MOST_TOOLS};
 use crate::server::openai::chat::variables::EFFORTS;
@@ -39,7 +39,7 @@ pub(super) fn request(model: &Value) -> Value {
         "prediction": unsupported(),
         "web_search_options": unsupported(),
     });
-    parameters(&["model", "messages"], together(of_chat, settings()))
+    one_form(parameters(&["model", "messages"], together(of_chat, settings())))
 }
 
 /// One form for each role.

@@ -4,7 +4,7 @@ use super::answers::letterhead;
 use super::schema::{
     answer, boolean, count, integer, list, neutral, nullable, parameters, reference, together,
 };
-use super::settings::{max_tokens, settings, token_id};
+use super::settings::{max_tokens, one_form, settings, token_id};
 use crate::server::openai::completions::{DEFAULT_TOKENS, MOST_LOGPROBS};
 use crate::server::openai::settings::MOST_CHOICES;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub(super) fn request(model: &Value) -> Value {
         "best_of": integer(1..=MOST_CHOICES as i64, "The same as `n`."),
         "suffix": neutral(json!([""])),
     });
-    parameters(&["model", "prompt"], together(of_completions, settings()))
+    one_form(parameters(&["model", "prompt"], together(of_completions, settings())))
 }
 
 pub(super) fn completion() -> Value {

@@ -63,6 +63,34 @@ pub(super) fn settings() -> Value {
     })
 }
 
+/// A request that gives its answer two forms is refused.
+pub(super) fn one_form(mut request: Value) -> Value {
+    let given = |name: &str| match name {
+        "response_format" => {
+            let kind = json!({"type": {"enum": ["json_object", "json_schema"]}});
+            json!({"type": "object", "required": ["type"], "properties": kind})
+        }
+        _ => json!({"not": {"type": "null"}}),
+    };
+    let pairs = FORMS.iter().enumerate().flat_map(|(at, one)| {
+        FORMS[at + 1..].iter().map(move |other| {
+            json!({"required": [one, other], "properties": {*one: given(one), *other: given(other)}})
+        })
+    });
+    request["not"] = json!({"anyOf": pairs.collect::<Vec<_>>()});
+    request
+}
+
+/// Parameters that give the answer a form.
+const FORMS: [&str; 6] = [
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+];
+
 /// What Coterie's front door sends, and nobody else need.
 pub(super) fn replay() -> Value {
     let number = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});

@@ -4,6 +4,7 @@ use super::{Keys, divides, number, width};
 use crate::model::config::plan::{Activation, LayerPlan, Mixer, Mlp, MoePlan, Residual};
 use crate::model::config::rule::ConfigRule;
 use coterie_kernels::gate::{Groups, Rule, Scores, Worth};
+use std::collections::HashSet;
 
 impl Keys {
     /// Experts of the given width with a gate that does nothing but choose.
@@ -67,7 +68,7 @@ impl Keys {
     pub fn layers_by_sparse_step(&self, mixer: Mixer, moe: MoePlan) -> Result<Vec<LayerPlan>, ConfigRule> {
         let step =
             number("decoder_sparse_step", Some(self.decoder_sparse_step.unwrap_or(1)), u64::MAX)? as u64;
-        let listed = self.mlp_only_layers.as_deref().unwrap_or_default();
+        let listed: HashSet<u64> = self.mlp_only_layers.iter().flatten().copied().collect();
         self.layers_where(mixer, moe, |l| (l + 1).is_multiple_of(step) && !listed.contains(&l))
     }
 
