@@ -7,17 +7,17 @@ use super::places::{Place, Places, Refusal, Seat};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::{Bytes, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -147,40 +147,21 @@ async fn answer(router: Router, request: Request<Incoming>, seat: Arc<Seat>) -> 
     }
     let under_way = UnderWay(seat);
     let response = router.oneshot(request.map(Body::new)).await?;
-    Ok(response.map(|body| Body::new(Answer { body, _under_way: under_way })))
+    Ok(response.map(|body| {
+        // Goes when the body goes.
+        Body::new(body.map_err(move |error| {
+            let _ = &under_way;
+            error
+        }))
+    }))
 }
 
-/// A body that keeps its connection's place until it is sent, or given up.
-struct Answer {
-    body: Body,
-    _under_way: UnderWay,
-}
-
+/// Keeps a connection's place until an answer is sent, or given up.
 struct UnderWay(Arc<Seat>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.lend();
-    }
-}
-
-impl hyper::body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_nothing_in_common_shares_a_wave() {
+    fn strangers_share_a_wave() {
         let (zero, saved) = (Origin::Zero, Origin::Snapshot(2));
         assert_eq!(waves(&[]), [0]);
         assert_eq!(waves(&[(0, zero, &[save(16, 0)]), (40, Origin::Slot, &[]), (16, saved, &[])]), [3]);
