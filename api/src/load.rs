@@ -65,7 +65,8 @@ metrics! {
     /// Share of the weights that is loaded, 0 to 1
     WEIGHTS_LOADED: Gauge, "ratio", "coterie_weights_loaded_ratio", [];
 
-    /// Requests by `outcome`: stop, length, cancelled, form_lost, failed, each choice for itself; rejected once
+    /// Requests by how they ended: `outcome` stop, length, cancelled, form_lost, failed, each choice for
+    /// itself, rejected once; for vLLM's name `finished_reason` stop, length, abort, error
     REQUESTS: Counter, "requests", "coterie_requests", ["vllm:request_success"];
     /// Prompt tokens of requests that started, those from the prefix cache included
     PROMPT_TOKENS: Counter, "tokens", "coterie_prompt_tokens", ["vllm:prompt_tokens", "vllm:prefix_cache_queries"];

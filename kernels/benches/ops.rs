@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use coterie_kernels::cpu::attention::{self, Sequence, Shape};
+use coterie_kernels::cpu::attention::{self, Sequence, Shape, latent};
 use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::matmul::{self, Matrix};
 use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
@@ -33,6 +33,7 @@ fn main() {
     decode_packed(&pool);
     prefill(&pool);
     attend(&pool);
+    attend_latent(&pool);
     rows(&pool);
     for &isa in Isa::available() {
         let pool = Pool::with_isa(1, isa);
@@ -192,6 +193,24 @@ fn attend(pool: &Pool) {
     run("attention, decode, 1 × 4096 keys", 1, 1);
     run("attention, decode, 16 × 4096 keys", 1, 16);
     run("attention, prefill, 512 rows, 4096 keys", 512, 1);
+}
+
+/// Latent attention as DeepSeek-V3 has it.
+fn attend_latent(pool: &Pool) {
+    let shape = latent::Shape { heads: 128, latent: 512, rope: 64, block_size: 16, scale: 0.07 };
+    let context = 4096;
+    let blocks: Vec<u32> = (0..context as u32 / 16).map(|block| block ^ 5).collect();
+    let cache = floats(blocks.len() * shape.block_len());
+    for (name, rows) in [("decode", 1), ("prefill, 64 rows", 64)] {
+        let heads = rows * shape.heads;
+        let (q, mut out) = (floats(heads * shape.width()), floats(heads * shape.latent));
+        let sequence = Sequence { rows: 0..rows, block_table: &blocks, context };
+        let all = [sequence];
+        let seconds = time(5, || latent::paged(pool, &mut out, &q, &cache, &all, &shape));
+        let seen = heads * (2 * context - rows + 1) / 2;
+        let flops = seen * 2 * (shape.width() + shape.latent);
+        line(&format!("latent attention, {name}, 4096 keys"), seconds, 4 * cache.len(), flops);
+    }
 }
 
 fn rows(pool: &Pool) {

@@ -17,7 +17,9 @@
 pub mod activation;
 pub mod attention;
 mod disjoint;
+pub mod fp8;
 pub mod gate;
+pub mod heads;
 pub mod isa;
 mod lanes;
 pub mod logits;

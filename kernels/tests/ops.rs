@@ -5,6 +5,7 @@ mod ops {
     pub mod attention;
     pub mod cases;
     pub mod gates;
+    pub mod latent;
     pub mod products;
     pub mod random;
 }

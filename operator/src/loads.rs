@@ -30,7 +30,7 @@ const FRESH: SignedDuration = SignedDuration::from_secs(6);
 #[derive(Default)]
 pub struct Loads {
     ranks: Mutex<HashMap<String, (Timestamp, RankLoad)>>,
-    /// `None` of one that has not answered yet.
+    /// `None` of one that has not answered yet. One that leaves counts for as long as it answers.
     routers: Mutex<HashMap<String, Option<(Timestamp, FrontDoorLoad)>>>,
 }
 
@@ -84,7 +84,7 @@ impl Loads {
         {
             let mut kept = lock(&self.routers);
             kept.retain(|uid, _| routers.iter().any(|router| router.uid == *uid));
-            for router in &routers {
+            for router in routers.iter().filter(|router| !router.leaving) {
                 kept.entry(router.uid.clone()).or_default();
             }
         }
@@ -103,6 +103,9 @@ impl Loads {
                 }
                 Err(error) => {
                     tracing::debug!(pod = router.name, %error, "a router does not tell what waits there");
+                    if router.leaving {
+                        lock(&self.routers).remove(&router.uid);
+                    }
                 }
             }
         }

@@ -48,6 +48,14 @@ class Family:
         """Those by which a gate chooses from its logits, `[rows, experts]`, a better one being larger."""
         return logits
 
+    def more(self, model, tokens):
+        """Further golden tensors of a prompt, by name."""
+        return {}
+
+    def group_scores(self, grouped):
+        """Those by which groups are chosen from scores `[rows, groups, experts of a group]`."""
+        return grouped.topk(2, dim=-1).values.sum(-1)
+
     def groups(self, config):
         """How many groups of experts there are, and how many of them a token may use."""
         return 1, 1
@@ -128,6 +136,7 @@ def evaluate(family, model, seed):
                 raise NearTie
             sequence.append(int(best.indices[0]))
         tensors[f"{index}.logprobs"] = prompt_logprobs
+        tensors |= {f"{index}.{name}": values for name, values in family.more(model, tokens).items()}
         tensors[f"{index}.greedy_logprobs"] = logprobs[len(tokens) - 1 :].contiguous()
         prompts.append(
             {
@@ -177,7 +186,7 @@ class Gates:
             scores = self.family.gate_scores(gate, inputs, logits)
             if kept < groups:
                 grouped = scores.view(len(scores), groups, -1)
-                best = grouped.topk(2, dim=-1).values.sum(-1)
+                best = self.family.group_scores(grouped)
                 ranked = best.sort(-1, descending=True)
                 near(ranked.values, kept, self.family.gate_margin)
                 mask = torch.ones_like(best).scatter(1, ranked.indices[:, :kept], 0).bool()

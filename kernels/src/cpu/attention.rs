@@ -1,4 +1,4 @@
-//! Causal attention with grouped heads over a paged f32 KV cache.
+//! Causal attention with grouped heads over a paged f32 KV cache; in [`latent`], over one of compressed rows.
 //!
 //! Cache layout, chosen so that sixteen keys of one dimension, and sixteen dimensions of one value, lie side by side:
 //! - keys `[block, kv_head, head_dim, block_size]`,
@@ -6,7 +6,9 @@
 //!
 //! A slot is `block · block_size + offset`. Caches start as zeros and are only written by [`kv_store`].
 
+pub mod latent;
 mod plan;
+mod rows;
 mod tile;
 mod unit;
 
@@ -52,6 +54,24 @@ pub struct Sequence<'a> {
     pub context: usize,
 }
 
+/// How keys and values lie in a block.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// Keys and values in caches of their own, as above.
+    Apart,
+    /// `[block_size, head_dim]` of a single KV head: a token's row is its key, the row's beginning its value.
+    Rows { value_dim: usize },
+}
+
+impl Layout {
+    fn value_dim(self, shape: &Shape) -> usize {
+        match self {
+            Layout::Apart => shape.head_dim,
+            Layout::Rows { value_dim } => value_dim,
+        }
+    }
+}
+
 impl Shape {
     /// Floats per block of one cache (keys or values).
     pub fn block_len(&self) -> usize {
@@ -84,12 +104,23 @@ pub fn reference(
     scale: f32,
     sink: Option<f32>,
 ) {
+    let score = |p| (0..q.len()).fold(0.0f32, |sum, d| q[d].mul_add(key(p, d), sum)) * scale;
+    attend_reference(out, score, value, keys, sink);
+}
+
+/// What is the same whatever the order in which a score is summed up.
+fn attend_reference(
+    out: &mut [f32],
+    score: impl Fn(usize) -> f32,
+    value: impl Fn(usize, usize) -> f32,
+    keys: Range<usize>,
+    sink: Option<f32>,
+) {
     let mut all = Running::new();
     out.fill(0.0);
     for start in (keys.start / CHUNK * CHUNK..keys.end).step_by(CHUNK) {
         let positions = keys.start.max(start)..keys.end.min(start + CHUNK);
-        let score = |p| (0..q.len()).fold(0.0f32, |sum, d| q[d].mul_add(key(p, d), sum)) * scale;
-        let scores: Vec<f32> = positions.clone().map(score).collect();
+        let scores: Vec<f32> = positions.clone().map(&score).collect();
         let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut sums = [0.0; LANES];
         let weights: Vec<f32> = scores.iter().map(|s| lanes::exp(s - max)).collect();
@@ -195,12 +226,15 @@ pub fn paged(
 ) {
     let [k_cache, v_cache] = caches;
     check(out, q, caches, sinks, sequences, shape);
-    let head_dim = shape.head_dim;
+    let (out, layout, isa) = (&Disjoint::new(out, shape.head_dim), Layout::Apart, pool.isa());
+    attend(pool, &unit::Call { q, k_cache, v_cache, sinks, sequences, shape, layout, out, isa });
+}
+
+/// Attention of any layout; lengths are checked.
+fn attend(pool: &Pool, call: &unit::Call<'_>) {
     let mut scratch = pool.scratch();
     let partials = &mut scratch.partials;
-    partials.plan(sequences, shape, pool.threads());
-    let out = Disjoint::new(out, head_dim);
-    let call = unit::Call { q, k_cache, v_cache, sinks, sequences, shape, out: &out, isa: pool.isa() };
+    partials.plan(call.sequences, call.shape, call.layout, pool.threads());
     let (units, pieces) = (&partials.units, &partials.pieces);
     if pieces.is_empty() {
         // Later units of a prefill see more keys: start with them.
@@ -228,11 +262,15 @@ fn check(
     sequences: &[Sequence<'_>],
     shape: &Shape,
 ) {
-    shape.check();
     assert!(sinks.is_none_or(|sinks| sinks.len() == shape.q_heads), "sinks are [q_heads]");
     assert_eq!(out.len(), q.len(), "out and q are [rows, q_heads, head_dim]");
     assert_eq!(k_cache.len(), v_cache.len(), "both caches are [block, …]");
-    let (row_len, blocks) = (shape.q_heads * shape.head_dim, k_cache.len() / shape.block_len().max(1));
+    check_sequences(q, k_cache, sequences, shape);
+}
+
+fn check_sequences(q: &[f32], cache: &[f32], sequences: &[Sequence<'_>], shape: &Shape) {
+    shape.check();
+    let (row_len, blocks) = (shape.q_heads * shape.head_dim, cache.len() / shape.block_len().max(1));
     let mut end = 0;
     for sequence in sequences {
         let Sequence { rows, block_table, context } = sequence;

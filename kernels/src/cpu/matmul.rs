@@ -7,6 +7,7 @@ mod bytes;
 mod dense;
 mod packed;
 mod split;
+pub(crate) mod tile;
 
 use half::bf16;
 

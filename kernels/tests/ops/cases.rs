@@ -1,12 +1,12 @@
 //! The list of cases, and the ops on rows and elements.
 
-use coterie_kernels::cpu::attention::Shape;
+use coterie_kernels::cpu::attention::{Shape, latent};
 use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::{activation, logits, moe, norm, rope};
 
 use super::random::Random;
-use super::{attention, gates, products};
+use super::{attention, gates, latent as latents, products};
 
 /// Runs an op on a pool and returns what it wrote.
 pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
@@ -80,6 +80,12 @@ pub fn all() -> Vec<Case> {
     }
     let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 20, block_size: 16, scale: 0.11, window: None };
     cases.push(attention::paged(shape, true));
+    for (latent, rope, heads, block_size) in
+        [(512, 64, 17, 16), (20, 6, 3, 32), (7, 1, 1, 16), (64, 2, 50, 16)]
+    {
+        cases.push(latents::paged(latent::Shape { heads, latent, rope, block_size, scale: 0.11 }));
+    }
+    cases.extend([latents::cut(1, 5, 3, 2), latents::cut(90, 7, 40, 24)]);
     cases
 }
 

@@ -30,6 +30,8 @@ pub struct Router {
     pub address: String,
     /// Its port of metrics.
     pub port: u16,
+    /// It was asked to end. What waits there still waits.
+    pub leaving: bool,
 }
 
 /// One of our pods.
@@ -56,7 +58,7 @@ fn router(pod: &Pod) -> Option<Router> {
     let labels = pod.metadata.labels.as_ref()?;
     let has = |key: &str, value: &str| labels.get(key).is_some_and(|there| there == value);
     let status = pod.status.as_ref()?;
-    let runs = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
+    let runs = status.phase.as_deref() == Some("Running");
     if !has("app.kubernetes.io/name", "coterie") || !has("app.kubernetes.io/component", "front-door") || !runs
     {
         return None;
@@ -69,6 +71,7 @@ fn router(pod: &Pod) -> Option<Router> {
         uid: pod.metadata.uid.clone()?,
         address: status.pod_ip.clone()?,
         port: u16::try_from(port).ok()?,
+        leaving: pod.metadata.deletion_timestamp.is_some(),
     })
 }
 

@@ -39,6 +39,26 @@ impl AttentionShape {
     }
 }
 
+/// The form of one latent attention layer: every head scores the same cached rows, and attends to their beginnings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Values of a token's compressed latent, the beginning of its row.
+    pub latent: usize,
+    /// Values of its rotated key, the rest of its row.
+    pub rope: usize,
+    /// Factor on q·k.
+    pub scale: f32,
+}
+
+impl LatentShape {
+    /// Bytes that one token leaves in a layer's cache (f32).
+    pub fn bytes_per_token(&self) -> usize {
+        (self.latent + self.rope) * size_of::<f32>()
+    }
+}
+
 /// The experts of each token: `[tokens, per_token]`, best first, in host memory, where tokens are dispatched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choice {
@@ -56,6 +76,8 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     type Tensor;
     /// One layer's cached keys and values, in blocks.
     type KvBlocks;
+    /// One layer's cached latents and rotated keys, in blocks.
+    type LatentBlocks;
     /// The angles of a rotary embedding.
     type Rope;
     /// A batch whose arrays lie where the operations read them.
@@ -65,6 +87,8 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
     /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
+    /// The same for one layer's latents and rotated keys.
+    fn latent_blocks(&self, shape: &LatentShape, blocks: usize) -> Result<Self::LatentBlocks, LoadError>;
     /// A rotary embedding of heads of `head_dim` values.
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Self::Rope;
 
@@ -85,6 +109,23 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
         batch: &Self::Batch<'_>,
         shape: &AttentionShape,
         sinks: Option<&Self::Vector>,
+    ) -> Self::Tensor;
+    /// Of `x`, rows of heads of `width` values: the first `first` values of every head, and the others.
+    fn split(&self, x: &Self::Tensor, width: usize, first: usize) -> [Self::Tensor; 2];
+    /// Behind every head of `a` that of `b`, each row having `heads` of them.
+    fn join(&self, a: &Self::Tensor, b: &Self::Tensor, heads: usize) -> Self::Tensor;
+    /// Head h of every row of `x` times `w[h]`ᵀ.
+    fn per_head(&self, x: &Self::Tensor, w: &[Self::Matrix]) -> Self::Tensor;
+    /// Puts `latent` and `key`, `[rows, latent]` and `[rows, rope]`, into the cache, then lets each row of `q`,
+    /// `[rows, heads · (latent + rope)]`, attend to its sequence up to itself: `[rows, heads · latent]`.
+    fn attend_latent(
+        &self,
+        q: &Self::Tensor,
+        latent: &Self::Tensor,
+        key: &Self::Tensor,
+        cache: &mut Self::LatentBlocks,
+        batch: &Self::Batch<'_>,
+        shape: &LatentShape,
     ) -> Self::Tensor;
     /// `x += y`.
     fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor);

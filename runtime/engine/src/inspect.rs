@@ -1,11 +1,12 @@
 //! Reads a model folder's headers and says what serving it takes.
 
+use crate::backend::LatentShape;
 use crate::digest;
 use crate::engine::{LOGIT_ROWS, SPARE_TOKENS, STEP_TOKENS};
 use crate::load_error::LoadError;
 use crate::model;
 use crate::model::config::Config;
-use crate::model::config::plan::{AttentionPlan, Mixer, Mlp};
+use crate::model::config::plan::{AttentionPlan, LatentPlan, Mixer, Mlp};
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Inspection, WeightBytes};
 use std::path::Path;
@@ -65,6 +66,13 @@ fn working_bytes(config: &Config) -> u64 {
 fn mixer_width(mixer: &Mixer) -> usize {
     match mixer {
         Mixer::Attention(AttentionPlan { shape, .. }) => 2 * (shape.heads + shape.kv_heads) * shape.head_dim,
+        Mixer::Latent(LatentPlan { shape, nope, value, q_latent, .. }) => {
+            let LatentShape { heads, latent, rope, .. } = *shape;
+            // Queries whole, cut, with the key matrices taken up, and joined; what was attended; values. What goes
+            // through a matrix for each head is there head by head as well.
+            let of_head = 3 * (nope + rope + latent) + 2 * value;
+            heads * of_head + 2 * q_latent.unwrap_or(0) + 3 * latent + 2 * rope
+        }
     }
 }
 
@@ -82,6 +90,7 @@ fn mlp_width(mlp: &Mlp, hidden: usize) -> usize {
 fn rotary_dim(mixer: &Mixer) -> usize {
     match mixer {
         Mixer::Attention(attention) => attention.rope.rotary_dim,
+        Mixer::Latent(latent) => latent.rope.rotary_dim,
     }
 }
 

@@ -158,6 +158,17 @@ pub enum LoadError {
         /// What it may be.
         expected: &'static str,
     },
+    /// A matrix is in fp8, but of which size its blocks are nobody says.
+    #[error(
+        "{}: tensor {tensor:?} holds F8_E4M3, but config.json has no quantization_config.weight_block_size, by which its scales are found; other forms of fp8 are not read",
+        path.display()
+    )]
+    NoFp8Blocks {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// A longer context was asked for than the model has.
     #[error(
         "a context of {asked} tokens was asked for, but this model was made for {limit}; ask for at most that"

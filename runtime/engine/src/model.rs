@@ -6,6 +6,7 @@ pub mod config;
 pub mod decoder;
 pub mod experts;
 pub mod family;
+pub mod latent;
 pub mod layer;
 
 use crate::backend::Backend;
@@ -114,6 +115,7 @@ pub fn weigh(checkpoint: &Checkpoint, config: &Config) -> Result<Tally, LoadErro
 pub fn state_bytes_per_token(config: &Config) -> usize {
     let of_layer = |layer: &LayerPlan| match &layer.mixer {
         Mixer::Attention(attention) => attention.shape.bytes_per_token(),
+        Mixer::Latent(latent) => latent.shape.bytes_per_token(),
     };
     config.layers.iter().map(of_layer).sum()
 }

@@ -4,6 +4,7 @@
 
 mod attention;
 mod experts;
+mod latent;
 mod math;
 mod widened;
 
@@ -21,6 +22,7 @@ use crate::weights::shard::Checkpoint;
 use attention::attention;
 use coterie_api::launch::Quantization;
 use experts::{feed_forward, moe};
+use latent::latent_attention;
 use math::{add, matvec, rms_norm};
 use std::path::Path;
 use widened::Widened;
@@ -107,6 +109,10 @@ impl Simple {
     pub fn logits(&self, tokens: &[u32]) -> Rows {
         let Config { hidden, rms_norm_eps: eps, .. } = self.config;
         let DecoderWeights { embedding, layers, norm, head } = &self.weights;
+        let after = |y: Vec<f32>, norm: &Option<Vec<f32>>| match norm {
+            Some(norm) => rms_norm(&y, norm, eps),
+            None => y,
+        };
         let embed = |token: &u32| embedding[*token as usize * hidden..][..hidden].to_vec();
         let mut x: Vec<Vec<f32>> = tokens.iter().map(embed).collect();
         for (plan, weights) in self.config.layers.iter().zip(layers) {
@@ -116,8 +122,10 @@ impl Simple {
                 (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
                     attention(plan, weights, eps, &h)
                 }
+                (Mixer::Latent(plan), MixerWeights::Latent(weights)) => latent_attention(plan, weights, &h),
+                _ => unreachable!("weights follow the plan"),
             };
-            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &y, 1.0));
+            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &after(y, &weights.mixed_norm), 1.0));
 
             let h: Vec<Vec<f32>> = normed(&x, &weights.mlp_norm);
             for (x, h) in x.iter_mut().zip(h) {
@@ -125,7 +133,7 @@ impl Simple {
                     MlpWeights::Moe(weights) => moe(weights, &h),
                     MlpWeights::Dense(weights) => feed_forward(weights, &h),
                 };
-                add(x, &answer, 1.0);
+                add(x, &after(answer, &weights.answer_norm), 1.0);
             }
         }
         let head = head.as_ref().unwrap_or(embedding);

@@ -1,6 +1,7 @@
 //! From files to matrices: [`shard`] maps and checks, [`Loader`] walks the tensors that a family names, a
 //! [`Storage`] decides how each is held.
 
+mod fp8;
 pub(crate) mod json;
 pub mod quantize;
 pub mod safetensors;

@@ -6,8 +6,10 @@ mod tiny_families;
 mod tiny_mixtral;
 
 use coterie_api::launch::{Quantization, WeightBytes};
+use coterie_engine::simple::Simple;
 use coterie_engine::{Engine, EngineOptions, Event, Request, TokenLogprobs, inspect};
 use half::{bf16, f16};
+use serde_json::json;
 use std::cell::RefCell;
 use std::path::Path;
 use tempfile::TempDir;
@@ -88,6 +90,66 @@ fn unaligned_weights_are_copied() {
             assert_near(&scores(plain.path(), quantization), &same, 1e-4);
         }
     }
+}
+
+/// The value of an e4m3 code.
+fn e4m3(code: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7) / 8.0);
+    let sign = if code < 128 { 1.0 } else { -1.0 };
+    sign * if exponent == 0 { mantissa / 64.0 } else { (1.0 + mantissa) * 2f32.powi(exponent - 7) }
+}
+
+/// Attention and experts in fp8 with a scale for each block of 9 × 7, which divides nothing; and beside it the same
+/// model in bf16.
+fn fp8_and_its_twin() -> [TempDir; 2] {
+    let mut config = config();
+    let (mut twin, mut state) = (tensors(&config, 9), 5);
+    let mut fp8 = Vec::new();
+    for tensor in &mut twin {
+        if !tensor.name.contains("proj") && !tensor.name.contains("experts") {
+            fp8.push(tensor.clone());
+            continue;
+        }
+        let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
+        let codes = (0..rows * columns).map(|_| (tiny_mixtral::random(&mut state) * 256.0) as u8);
+        let codes: Vec<u8> = codes.map(|code| if code & 0x7f == 0x7f { 0 } else { code }).collect(); // no NaN
+        let across = columns.div_ceil(7);
+        let scales: Vec<f32> =
+            (0..rows.div_ceil(9) * across).map(|_| 1e-3 * (1.0 + tiny_mixtral::random(&mut state))).collect();
+        let value = |(at, code): (usize, &u8)| {
+            let scale = scales[at / columns / 9 * across + at % columns / 7];
+            bf16::from_f32(e4m3(*code) * scale).to_le_bytes()
+        };
+        tensor.bytes = codes.iter().enumerate().flat_map(value).collect();
+        fp8.push(Tensor {
+            name: format!("{}_scale_inv", tensor.name),
+            dtype: "F32",
+            shape: vec![rows.div_ceil(9), across],
+            bytes: scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
+        });
+        fp8.push(Tensor { dtype: "F8_E4M3", bytes: codes, ..tensor.clone() });
+    }
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write(dirs[1].path(), &config, &twin);
+    config["quantization_config"] = json!({
+        "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [9, 7]
+    });
+    write(dirs[0].path(), &config, &fp8);
+    dirs
+}
+
+#[test]
+fn fp8_is_code_times_scale_in_bf16() {
+    let [fp8, twin] = fp8_and_its_twin();
+    for quantization in Quantization::BEST_FIRST {
+        assert_eq!(scores(fp8.path(), quantization), scores(twin.path(), quantization));
+    }
+    let prompt: Vec<u32> = (0..40).map(|i| i * 7 % 61).collect();
+    let simple = [&fp8, &twin].map(|dir| Simple::load(dir.path()).unwrap().logits(&prompt).0);
+    assert_eq!(simple[0], simple[1]);
+    let inspected = [&fp8, &twin].map(|dir| inspect(dir.path()).unwrap());
+    assert_eq!(inspected[0].parameters, inspected[1].parameters, "scales are no parameters");
+    assert_eq!(inspected[0].weight_bytes, inspected[1].weight_bytes);
 }
 
 /// w1 above w3 of all experts in one tensor, w2 in another, as newer code writes them if asked to.
@@ -175,7 +237,8 @@ fn progress_goes_from_0_to_1() {
 
 /// A GPT-OSS whose experts are in bf16 and the same in MXFP4, of whatever values the bytes have.
 fn gpt_oss(hidden: usize, change: impl FnOnce(&mut Vec<Tensor>)) -> [TempDir; 2] {
-    let (_, mut config) = tiny_families::configs().pop().unwrap();
+    let mut configs = tiny_families::configs().into_iter();
+    let (_, mut config) = configs.find(|(name, _)| *name == "GPT-OSS").unwrap();
     config["hidden_size"] = hidden.into();
     config["intermediate_size"] = 32.into();
     let plain = tiny_families::tensors(&config, 4);

@@ -178,6 +178,66 @@ fn tensors_that_do_not_fit_the_config() {
     assert!(load(extra.path()).is_ok(), "a tensor that nobody asks for is no fault");
 }
 
+/// One matrix of the good folder in fp8 with scales for blocks of 10 × 10, and then something changed.
+fn with_fp8(change: impl FnOnce(&mut Value, &mut Vec<Tensor>)) -> TempDir {
+    let (dir, mut config, mut tensors) = (tempfile::tempdir().unwrap(), config(), tensors(&config(), 1));
+    config["quantization_config"] = json!({"quant_method": "fp8", "weight_block_size": [10, 10]});
+    let matrix = tensors.iter_mut().find(|tensor| tensor.name == FP8).unwrap();
+    (matrix.dtype, matrix.bytes) = ("F8_E4M3", vec![0x38; 24 * 24]);
+    let bytes = [0.5f32; 9].iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    tensors.push(Tensor { name: format!("{FP8}_scale_inv"), dtype: "F32", shape: vec![3, 3], bytes });
+    change(&mut config, &mut tensors);
+    write(dir.path(), &config, &tensors);
+    dir
+}
+
+const FP8: &str = "model.layers.1.self_attn.q_proj.weight";
+
+#[test]
+fn fp8_without_its_scales() {
+    assert!(load(with_fp8(|_, _| {}).path()).is_ok());
+    let scales = format!("{FP8}_scale_inv");
+    let fp8 = |more: Value| json!({"quant_method": "fp8", "weight_block_size": more});
+    for config in [json!(null), json!({"quant_method": "fp8"}), fp8(json!(null))] {
+        let dir = with_fp8(|c, _| c["quantization_config"] = config);
+        assert!(matches!(refused(dir.path()), LoadError::NoFp8Blocks { tensor, .. } if tensor == FP8));
+    }
+    for (sizes, says) in [
+        (json!([0, 10]), "weight_block_size is 0"),
+        (json!([10, u64::MAX]), "weight_block_size is 18446744073709551615"),
+        (json!([10]), "config.json is not what it should be"),
+        (json!([10, -1]), "config.json is not what it should be"),
+        (json!("10"), "config.json is not what it should be"),
+    ] {
+        let dir = with_fp8(|c, _| c["quantization_config"]["weight_block_size"] = sizes);
+        let text = refused(dir.path()).to_string();
+        assert!(text.contains(says), "{text}");
+    }
+
+    let missing = with_fp8(|_, t| t.retain(|tensor| tensor.name != scales));
+    assert!(matches!(refused(missing.path()), LoadError::MissingTensor { tensor, .. } if tensor == scales));
+    for shape in [vec![9], vec![1, 9], vec![3, 3, 1]] {
+        let dir =
+            with_fp8(|_, t| t.iter_mut().filter(|t| t.name == scales).for_each(|t| t.shape = shape.clone()));
+        let expected = [3, 3];
+        assert!(
+            matches!(refused(dir.path()), LoadError::WrongShape { tensor, expected: e, .. } if tensor == scales && e == expected)
+        );
+    }
+    for (dtype, size) in [("I32", 4), ("F8_E4M3", 1)] {
+        let dir = with_fp8(|_, t| {
+            let scales = t.iter_mut().find(|tensor| tensor.name == scales).unwrap();
+            (scales.dtype, scales.bytes) = (dtype, vec![0; 9 * size]);
+        });
+        assert!(matches!(refused(dir.path()), LoadError::WrongDtype { found, .. } if found == dtype));
+    }
+    let vector = with_fp8(|_, t| {
+        let norm = t.iter_mut().find(|tensor| tensor.name == "model.norm.weight").unwrap();
+        (norm.dtype, norm.bytes) = ("F8_E4M3", vec![0x38; 24]);
+    });
+    assert!(matches!(refused(vector.path()), LoadError::WrongDtype { found, .. } if found == "F8_E4M3"));
+}
+
 /// The good model in two shards, with a changed index.
 fn sharded(change: impl FnOnce(&mut Value)) -> TempDir {
     let dir = tempfile::tempdir().unwrap();

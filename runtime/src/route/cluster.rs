@@ -51,8 +51,8 @@ struct Kept<T> {
 /// What was seen.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The served names.
-    models: Kept<String>,
+    /// The served names, and when each was made.
+    models: Kept<(String, Option<i64>)>,
     /// The Service, and the addresses of its ready endpoints.
     slices: Kept<(String, BTreeSet<String>)>,
 }
@@ -90,7 +90,7 @@ pub async fn follow(client: Client, namespaces: &[String], tell: impl Fn(Table))
         async move {
             let take_model = |heard: Heard<ModelDeployment>| {
                 let mut seen = lock(seen);
-                seen.models.take(watch, heard.map(&|model| Some(served_name(model))));
+                seen.models.take(watch, heard.map(&|model| Some((served_name(model), made(model)))));
                 publish(&seen);
             };
             let take_slice = |heard: Heard<EndpointSlice>| {
@@ -196,6 +196,10 @@ fn served_name(model: &ModelDeployment) -> String {
     model.spec.model.served_name.clone().unwrap_or_else(|| model.name_any())
 }
 
+fn made(model: &ModelDeployment) -> Option<i64> {
+    model.creation_timestamp().map(|time| time.0.as_second())
+}
+
 /// The Service that a slice is of, and where it says that requests may go.
 fn ready_addresses(slice: &EndpointSlice) -> Option<(String, BTreeSet<String>)> {
     let service = slice.labels().get(SERVICE_NAME)?.clone();
@@ -215,9 +219,10 @@ fn table(seen: &Seen) -> Table {
     for ((namespace, _), (service, addresses)) in &seen.slices.objects {
         ranks.entry((namespace, service)).or_default().extend(addresses.iter().cloned());
     }
-    let model = |((namespace, name), served): (&(String, String), &String)| Model {
+    let model = |((namespace, name), (served, made)): (&(String, String), &(String, Option<i64>))| Model {
         key: ModelKey { namespace: namespace.clone(), name: name.clone() },
         served_name: served.clone(),
+        made: *made,
         ranks: ranks.get(&(namespace.as_str(), name.as_str())).cloned().unwrap_or_default(),
     };
     Table { models: seen.models.objects.iter().map(model).collect() }

@@ -3,7 +3,7 @@
 use super::lane::{Lane, LaneLimits, POLL};
 use super::prefix::RankId;
 use super::rank_client::RankClient;
-use super::table::{Found, ModelKey, Table, find};
+use super::table::{Found, ModelKey, Name, Table, find};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub struct Served {
     /// What its ranks call it.
     pub served_name: Arc<str>,
+    made: Option<i64>,
     /// Its lane.
     pub lane: Arc<Lane>,
 }
@@ -47,8 +48,9 @@ impl Fleet {
                 tracing::info!(model = %model.key, rank = %address, "a rank was found");
                 tokio::spawn(ask(self.client.clone(), self.answer, lane.clone(), rank, address));
             }
-            models.push(Served { served_name: model.served_name.as_str().into(), lane });
+            models.push(Served { served_name: model.served_name.as_str().into(), made: model.made, lane });
         }
+        warn_of_shared_names(&before, &models);
         let stays = |lane: &Arc<Lane>| models.iter().any(|served| Arc::ptr_eq(&served.lane, lane));
         for gone in before.iter().filter(|served| !stays(&served.lane)) {
             tracing::info!(model = %gone.lane.key, "a model is gone");
@@ -71,11 +73,33 @@ impl Fleet {
 
     /// The model that a client calls `asked`, or the names of those that it may mean.
     pub fn find(&self, asked: &str) -> Result<Served, Vec<String>> {
-        match find(&self.models(), asked, |served| (&served.lane.key, &*served.served_name)) {
+        match find(&self.models(), asked, Served::name) {
             Found::One(served) => Ok(served.clone()),
             Found::None => Err(Vec::new()),
             Found::Several(keys) => Err(keys.into_iter().map(ToString::to_string).collect()),
         }
+    }
+}
+
+impl Served {
+    fn name(&self) -> Name<'_> {
+        Name { key: &self.lane.key, served: &self.served_name, made: self.made }
+    }
+
+    /// Whether a client gets it by its served name.
+    pub fn has_its_name(&self, all: &[Served]) -> bool {
+        let found = find(all, &self.served_name, Served::name);
+        matches!(found, Found::One(one) if one.lane.key == self.lane.key)
+    }
+}
+
+fn warn_of_shared_names(before: &[Served], models: &[Served]) {
+    let is_new = |model: &&Served| {
+        !before.iter().any(|old| old.lane.key == model.lane.key && old.served_name == model.served_name)
+    };
+    for model in models.iter().filter(is_new).filter(|model| !model.has_its_name(models)) {
+        let (key, name) = (&model.lane.key, &model.served_name);
+        tracing::warn!(model = %key, name = &**name, "another model is served under this name; this one is asked for by its whole name");
     }
 }
 

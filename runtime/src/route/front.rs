@@ -15,7 +15,6 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,11 +80,9 @@ fn names(door: &Door) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::no_table());
     }
     let models = door.fleet.models();
-    let mut served: BTreeMap<&str, usize> = BTreeMap::new();
-    models.iter().for_each(|model| *served.entry(&*model.served_name).or_default() += 1);
-    let name = |model: &super::fleet::Served| match served.get(&*model.served_name) {
-        Some(1) => model.served_name.to_string(),
-        _ => model.lane.key.to_string(),
+    let name = |model: &super::fleet::Served| match model.has_its_name(&models) {
+        true => model.served_name.to_string(),
+        false => model.lane.key.to_string(),
     };
     Ok(models.iter().map(name).collect())
 }

@@ -121,10 +121,8 @@ impl Caller {
         if let Some(most) = allowance.concurrency
             && *running >= most
         {
-            return Err(ApiError::caller_at_limit(
-                &format!("{most} requests at once"),
-                Duration::from_secs(1),
-            ));
+            let limit = format!("a concurrency of {most}");
+            return Err(ApiError::caller_at_limit(&limit, Duration::from_secs(1)));
         }
         let may = |bucket: &mut Option<Bucket>, amount, limit: Option<u64>, what: &str| {
             let after = bucket.as_mut().and_then(|bucket| bucket.has(amount, now).err());

@@ -11,6 +11,7 @@
 use super::fleet::Fleet;
 use super::table::{Model, ModelKey, Table};
 use crate::exchange::files::read_bounded;
+use axum::http::uri::Authority;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -49,17 +50,31 @@ pub fn read(path: &Path) -> Result<Table, String> {
 
 fn parse(bytes: &[u8]) -> Result<Table, String> {
     let file: RanksFile = serde_saphyr::from_slice(bytes).map_err(|error| error.to_string())?;
-    let model = |entry: Entry| Model {
-        served_name: entry.served_name.unwrap_or_else(|| entry.name.clone()),
-        key: ModelKey { namespace: entry.namespace, name: entry.name },
-        ranks: entry.ranks,
+    let model = |entry: Entry| {
+        if entry.name.is_empty() || entry.namespace.is_empty() || entry.served_name.as_deref() == Some("") {
+            return Err("a model has an empty name".to_owned());
+        }
+        if let Some(wrong) = entry.ranks.iter().find(|rank| !is_address(rank)) {
+            return Err(format!("the rank {wrong:?} of {:?} is not of the form host:port", entry.name));
+        }
+        Ok(Model {
+            served_name: entry.served_name.unwrap_or_else(|| entry.name.clone()),
+            key: ModelKey { namespace: entry.namespace, name: entry.name },
+            made: None,
+            ranks: entry.ranks,
+        })
     };
-    let mut models: Vec<Model> = file.models.into_iter().map(model).collect();
+    let mut models = file.models.into_iter().map(model).collect::<Result<Vec<Model>, String>>()?;
     models.sort_by(|a, b| a.key.cmp(&b.key));
     match models.windows(2).find(|two| two[0].key == two[1].key) {
         Some(two) => Err(format!("{} is there twice", two[0].key)),
         None => Ok(Table { models }),
     }
+}
+
+fn is_address(rank: &str) -> bool {
+    let Ok(authority) = rank.parse::<Authority>() else { return false };
+    !authority.host().is_empty() && authority.port_u16().is_some() && !rank.contains('@')
 }
 
 /// Keeps `fleet` as the file says, until dropped. `table` is what it said first.
@@ -94,7 +109,7 @@ mod tests {
         let table = parse(b"models:\n- name: smol\n  ranks: ['b:1', 'a:1']\n").unwrap();
         let key = ModelKey { namespace: "default".into(), name: "smol".into() };
         let ranks = ["a:1".to_owned(), "b:1".to_owned()].into();
-        assert_eq!(table.models, [Model { key, served_name: "smol".into(), ranks }]);
+        assert_eq!(table.models, [Model { key, served_name: "smol".into(), made: None, ranks }]);
         let json = br#"{"models": [{"name": "x", "namespace": "n", "servedName": "org/x", "ranks": []}]}"#;
         assert_eq!(parse(json).unwrap().models[0].served_name, "org/x");
     }
@@ -105,5 +120,11 @@ mod tests {
         assert_eq!(parse(twice), Err("default/a is there twice".to_owned()));
         assert!(parse(b"models: [{name: a, rank: []}]").unwrap_err().contains("rank"));
         assert!(parse(b"{").is_err());
+        for rank in ["http://127.0.0.1:1", "127.0.0.1", "127.0.0.1:99999", "", "a b:1", "u@h:1"] {
+            let file = format!("models: [{{name: a, ranks: [{rank:?}]}}]");
+            assert!(parse(file.as_bytes()).unwrap_err().contains("host:port"), "{rank}");
+        }
+        assert!(parse(b"models: [{name: a, ranks: ['[::1]:80', 'host.name:8000']}]").is_ok());
+        assert!(parse(b"models: [{name: '', ranks: []}]").unwrap_err().contains("empty name"));
     }
 }

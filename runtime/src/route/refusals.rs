@@ -69,7 +69,7 @@ impl ApiError {
     /// So many times a rank broke off.
     pub fn ranks_broke(times: u32, last: &str) -> ApiError {
         let message = format!(
-            "{times} times a rank broke off while it answered, the last time because {last}; send the request again."
+            "{times} times a rank broke off while it answered; the last time: {last}. Send the request again."
         );
         unavailable("rank_lost", message)
     }

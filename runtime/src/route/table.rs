@@ -25,6 +25,9 @@ pub struct Model {
     pub key: ModelKey,
     /// What its ranks call the model.
     pub served_name: String,
+    /// When it was made, seconds since 1970; none where nobody knows. Of several that are served under one name, the
+    /// oldest has it: who comes later takes nothing away.
+    pub made: Option<i64>,
     /// `host:port` of the ranks that may get new requests.
     pub ranks: BTreeSet<String>,
 }
@@ -43,30 +46,42 @@ pub enum Found<'a, T> {
     One(&'a T),
     /// There is none of this name.
     None,
-    /// Several are served under this name.
+    /// Several are served under this name, and none is known to be the oldest.
     Several(Vec<&'a ModelKey>),
 }
 
-/// Finds what a client calls `asked`: a served name, or `namespace/name`. `name` gives a model's key and its served
-/// name.
-pub fn find<'a, T>(
-    models: &'a [T],
-    asked: &str,
-    name: impl Fn(&'a T) -> (&'a ModelKey, &'a str),
-) -> Found<'a, T> {
-    let mut served = models.iter().filter(|model| name(model).1 == asked);
-    match (served.next(), served.next()) {
-        (Some(one), None) => Found::One(one),
-        (Some(_), Some(_)) => {
-            let all = models.iter().map(&name).filter(|(_, served)| *served == asked);
-            Found::Several(all.map(|(key, _)| key).collect())
-        }
-        (None, _) => {
+/// How a model can be asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a> {
+    /// Its whole name.
+    pub key: &'a ModelKey,
+    /// What it is served as.
+    pub served: &'a str,
+    /// When it was made, if that is known.
+    pub made: Option<i64>,
+}
+
+/// Finds what a client calls `asked`: a served name, or `namespace/name`. `name` gives a model's names.
+pub fn find<'a, T>(models: &'a [T], asked: &str, name: impl Fn(&'a T) -> Name<'a>) -> Found<'a, T> {
+    let served: Vec<&'a T> = models.iter().filter(|model| name(model).served == asked).collect();
+    match served[..] {
+        [] => {
             let named = |model: &&'a T| {
-                let key = name(model).0;
+                let key = name(model).key;
                 asked.split_once('/').is_some_and(|whole| whole == (&key.namespace, &key.name))
             };
             models.iter().find(named).map_or(Found::None, Found::One)
+        }
+        [one] => Found::One(one),
+        _ => {
+            let all = served.iter().map(|model| name(model));
+            match all.clone().all(|name| name.made.is_some()) {
+                true => {
+                    let oldest = served.into_iter().min_by_key(|model| (name(model).made, name(model).key));
+                    oldest.map_or(Found::None, Found::One)
+                }
+                false => Found::Several(all.map(|name| name.key).collect()),
+            }
         }
     }
 }
@@ -77,11 +92,15 @@ mod tests {
 
     fn model(namespace: &str, name: &str, served: &str) -> Model {
         let key = ModelKey { namespace: namespace.into(), name: name.into() };
-        Model { key, served_name: served.into(), ranks: BTreeSet::new() }
+        Model { key, served_name: served.into(), made: None, ranks: BTreeSet::new() }
     }
 
     fn found(models: &[Model], asked: &str) -> String {
-        match find(models, asked, |model| (&model.key, &model.served_name)) {
+        match find(models, asked, |model| Name {
+            key: &model.key,
+            served: &model.served_name,
+            made: model.made,
+        }) {
             Found::One(model) => model.key.to_string(),
             Found::None => "none".into(),
             Found::Several(keys) => keys.iter().map(|key| key.to_string()).collect::<Vec<_>>().join(" and "),
@@ -102,6 +121,18 @@ mod tests {
     fn a_served_name_of_two_names_both() {
         let models = [model("b", "x", "chat"), model("c", "y", "chat")];
         assert_eq!(found(&models, "chat"), "b/x and c/y");
+    }
+
+    #[test]
+    fn who_comes_later_takes_no_name_away() {
+        let mut models = [model("b", "x", "chat"), model("c", "y", "chat"), model("a", "z", "chat")];
+        for (model, made) in models.iter_mut().zip([20, 10, 10]) {
+            model.made = Some(made);
+        }
+        assert_eq!(found(&models, "chat"), "a/z", "of two of one second it is the first by name");
+        models[2].made = Some(11);
+        assert_eq!(found(&models, "chat"), "c/y");
+        assert_eq!(found(&models, "b/x"), "b/x");
     }
 
     #[test]

@@ -4,9 +4,8 @@
 use super::openai::ApiError;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 /// Connections above the limit, or after the stop, that may ask for a probe, once each. More are dropped unanswered.
 pub(super) const RESERVE: usize = 32;
@@ -23,6 +22,7 @@ pub(super) struct Places {
     all: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
     lent: Arc<Lent>,
+    own_time: Duration,
 }
 
 /// One connection's room, free again when it is dropped.
@@ -70,11 +70,13 @@ impl Places {
             all: Arc::new(Semaphore::new(most)),
             reserve: Arc::new(Semaphore::new(RESERVE)),
             lent: Arc::default(),
+            own_time: OWN_TIME,
         }
     }
 
     pub(super) fn take(&self) -> Option<Place> {
-        let free = self.all.clone().try_acquire_owned().ok().or_else(|| self.lent.take_longest());
+        let free =
+            self.all.clone().try_acquire_owned().ok().or_else(|| self.lent.take_longest(self.own_time));
         match free {
             Some(permit) => Some(Place::Full(Seat::new(permit, self.lent.clone()))),
             None => self.probe(ApiError::too_many_connections),
@@ -144,9 +146,9 @@ impl Lent {
         lock(&self.0).loans.remove(&number).map(|loan| loan.permit)
     }
 
-    fn take_longest(&self) -> Option<OwnedSemaphorePermit> {
+    fn take_longest(&self, own_time: Duration) -> Option<OwnedSemaphorePermit> {
         let mut waiting = lock(&self.0);
-        let longest = waiting.loans.first_entry().filter(|loan| loan.get().since.elapsed() >= OWN_TIME)?;
+        let longest = waiting.loans.first_entry().filter(|loan| loan.get().since.elapsed() >= own_time)?;
         let loan = longest.remove();
         loan.lost.notify_one();
         Some(loan.permit)
@@ -160,7 +162,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::advance;
 
     fn full(place: Option<Place>) -> Arc<Seat> {
         match place {
@@ -169,19 +170,24 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_longest_gives_way_and_who_works_does_not() {
-        let places = Places::new(2);
+    #[test]
+    fn who_has_hardly_begun_to_wait_keeps_its_place() {
+        let places = Places::new(1);
+        let one = full(places.take());
+        assert!(matches!(places.take(), Some(Place::Probe(..))));
+        assert!(one.claim());
+    }
+
+    #[test]
+    fn who_waits_longest_gives_way_and_who_works_does_not() {
+        let places = Places { own_time: Duration::ZERO, ..Places::new(2) };
         let (one, two) = (full(places.take()), full(places.take()));
         assert!(one.claim());
-        assert!(matches!(places.take(), Some(Place::Probe(..))), "it has hardly begun to wait");
-        advance(OWN_TIME).await;
         let three = full(places.take());
         assert!(!two.claim(), "it had waited");
         assert!(one.claim() && three.claim());
         assert!(matches!(places.take(), Some(Place::Probe(..))), "all work");
         one.lend();
-        advance(OWN_TIME).await;
         let four = full(places.take());
         assert!(!one.claim());
         drop((one, two, three, four));

@@ -35,6 +35,7 @@ pub fn model(namespace: &str, name: &str, served: &str, ranks: &[&FakeRank]) -> 
     Model {
         key,
         served_name: served.into(),
+        made: None,
         ranks: ranks.iter().map(|rank| rank.address.to_string()).collect(),
     }
 }

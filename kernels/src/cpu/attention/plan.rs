@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::unit::{self, PAIRS};
-use super::{CHUNK, Sequence, Shape};
+use super::{CHUNK, Layout, Sequence, Shape};
 
 /// Units per thread below which they are cut into chunks of keys.
 const UNITS_PER_THREAD: usize = 4;
@@ -38,7 +38,7 @@ pub(crate) struct Partials {
 }
 
 impl Partials {
-    pub(super) fn plan(&mut self, sequences: &[Sequence<'_>], shape: &Shape, threads: usize) {
+    pub(super) fn plan(&mut self, sequences: &[Sequence<'_>], shape: &Shape, layout: Layout, threads: usize) {
         self.units.clear();
         self.pieces.clear();
         for (index, sequence) in sequences.iter().enumerate() {
@@ -67,7 +67,7 @@ impl Partials {
             self.pieces.extend(unit.chunks.clone().map(|chunk| Piece { unit: index, chunk }));
         }
         let most_pairs = self.units.iter().map(|unit| unit.pairs).max().unwrap_or(0);
-        self.floats_per_piece = unit::partial_floats(most_pairs, shape.head_dim);
+        self.floats_per_piece = unit::partial_floats(most_pairs, layout.value_dim(shape));
         let floats = self.pieces.len() * self.floats_per_piece;
         self.floats.resize(self.floats.len().max(floats), 0.0);
     }

@@ -1,10 +1,11 @@
 //! The inner loops: (row, head) pairs that share a KV head, against one chunk of keys.
 
 use super::super::lanes::{Kernel, LANES, Lanes};
-use super::CHUNK;
+use super::{CHUNK, Layout};
 
-/// Keys that stay in the L1 cache while all pairs go over them.
+/// Keys that stay in the L1 cache while all pairs go over them; of values, as many as 32 KiB hold.
 const STRETCH: usize = 64;
+const STRETCH_FLOATS: usize = 8 << 10;
 
 /// The arguments for one unit and chunk.
 pub(super) struct Tile<'a> {
@@ -22,11 +23,13 @@ pub(super) struct Tile<'a> {
     pub(super) v_head: *const f32,
     pub(super) block_len: usize,
     pub(super) block_size: usize,
-    pub(super) head_dim: usize,
+    pub(super) layout: Layout,
+    pub(super) key_dim: usize,
+    pub(super) value_dim: usize,
     pub(super) scale: f32,
     pub(super) maxima: &'a mut [f32],
     pub(super) sums: &'a mut [f32],
-    /// `[pairs, head_dim]`
+    /// `[pairs, value_dim]`
     pub(super) values: *mut f32,
     /// `[pairs, CHUNK]`
     pub(super) scores: *mut f32,
@@ -40,21 +43,15 @@ impl Kernel for Tile<'_> {
             let pairs = self.q.len();
             let (start, keys) = (self.first[0] / STRETCH * STRETCH, self.seen[pairs - 1]);
             // No closures here: they would not inherit the instruction set.
-            for key in (start..keys).step_by(STRETCH) {
-                for pair in (0..pairs).step_by(4) {
-                    match pairs - pair {
-                        1 => self.score_strip::<L, 1>(pair, key, keys),
-                        2 => self.score_strip::<L, 2>(pair, key, keys),
-                        3 => self.score_strip::<L, 3>(pair, key, keys),
-                        _ => self.score_strip::<L, 4>(pair, key, keys),
-                    }
-                }
+            match self.layout {
+                Layout::Apart => self.score_all::<L>(start, keys),
+                Layout::Rows { .. } => self.score_rows::<L>(start, keys),
             }
             for pair in 0..pairs {
                 self.soften::<L>(pair);
             }
-            std::ptr::write_bytes(self.values, 0, pairs * self.head_dim);
-            for key in (start..keys).step_by(STRETCH) {
+            std::ptr::write_bytes(self.values, 0, pairs * self.value_dim);
+            for key in (start..keys).step_by(self.value_stretch()) {
                 for pair in (0..pairs).step_by(4) {
                     match pairs - pair {
                         1 => self.value_strip::<L, 1>(pair, key),
@@ -71,9 +68,34 @@ impl Kernel for Tile<'_> {
 impl Tile<'_> {
     /// Offset in the caches of the KV head's block 0 that a key's block is at, and the key's place in it.
     #[inline(always)]
-    fn block(&self, key: usize) -> (usize, usize) {
+    pub(super) fn block(&self, key: usize) -> (usize, usize) {
         let position = self.start + key;
         (self.blocks[position / self.block_size] as usize * self.block_len, position % self.block_size)
+    }
+
+    /// Keys whose values stay in the L1 cache while all pairs go over them.
+    #[inline(always)]
+    fn value_stretch(&self) -> usize {
+        (STRETCH_FLOATS / self.value_dim).clamp(LANES, STRETCH)
+    }
+
+    /// Scores of all pairs for keys `start..keys`.
+    #[inline(always)]
+    unsafe fn score_all<L: Lanes>(&self, start: usize, keys: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let pairs = self.q.len();
+            for key in (start..keys).step_by(STRETCH) {
+                for pair in (0..pairs).step_by(4) {
+                    match pairs - pair {
+                        1 => self.score_strip::<L, 1>(pair, key, keys),
+                        2 => self.score_strip::<L, 2>(pair, key, keys),
+                        3 => self.score_strip::<L, 3>(pair, key, keys),
+                        _ => self.score_strip::<L, 4>(pair, key, keys),
+                    }
+                }
+            }
+        }
     }
 
     /// Scores of `M` pairs for the stretch at `key`, in sixteens of keys.
@@ -107,7 +129,7 @@ impl Tile<'_> {
             let mut q = [self.q[0]; M];
             q.copy_from_slice(&self.q[pair..pair + M]);
             let mut sums = [[L::splat(0.0); N]; M];
-            for d in 0..self.head_dim {
+            for d in 0..self.key_dim {
                 let mut ks = [L::splat(0.0); N];
                 for c in 0..N {
                     ks[c] = L::load(k[c].add(d * self.block_size));
@@ -164,10 +186,14 @@ impl Tile<'_> {
     unsafe fn value_strip<L: Lanes, const M: usize>(&self, pair: usize, key: usize) {
         // SAFETY: the caller's.
         unsafe {
-            let end = (key + STRETCH).min(self.seen[pair]);
+            let end = (key + self.value_stretch()).min(self.seen[pair]);
             self.add_values::<L, M>(pair, key, end);
             for pair in pair + 1..pair + M {
-                self.add_values::<L, 1>(pair, key.max(end), (key + STRETCH).min(self.seen[pair]));
+                self.add_values::<L, 1>(
+                    pair,
+                    key.max(end),
+                    (key + self.value_stretch()).min(self.seen[pair]),
+                );
             }
         }
     }
@@ -178,12 +204,12 @@ impl Tile<'_> {
         // SAFETY: the caller's.
         unsafe {
             let mut d = 0;
-            while L::MANY_REGISTERS && d + 4 * LANES <= self.head_dim {
+            while L::MANY_REGISTERS && d + 4 * LANES <= self.value_dim {
                 self.add_slice::<L, M, 4>(pair, key, end, d, LANES);
                 d += 4 * LANES;
             }
-            while d < self.head_dim {
-                self.add_slice::<L, M, 1>(pair, key, end, d, LANES.min(self.head_dim - d));
+            while d < self.value_dim {
+                self.add_slice::<L, M, 1>(pair, key, end, d, LANES.min(self.value_dim - d));
                 d += LANES;
             }
         }
@@ -201,22 +227,24 @@ impl Tile<'_> {
     ) {
         // SAFETY: the caller's.
         unsafe {
-            let values = self.values.add(pair * self.head_dim + d);
+            let values = self.values.add(pair * self.value_dim + d);
+            // To the value of the next key: a value of its own is as wide as a key, one that is part of a row, too.
+            let stride = self.key_dim;
             let mut sums = [[L::splat(0.0); N]; M];
             for r in 0..M {
                 for c in 0..N {
-                    sums[r][c] = read(values.add(r * self.head_dim + c * LANES), last);
+                    sums[r][c] = read(values.add(r * self.value_dim + c * LANES), last);
                 }
             }
             let mut key = key;
             while key < end {
                 let (block, offset) = self.block(key);
                 let count = (self.block_size - offset).min(end - key);
-                let v = self.v_head.add(block + offset * self.head_dim + d);
+                let v = self.v_head.add(block + offset * stride + d);
                 for i in 0..count {
                     let mut vs = [L::splat(0.0); N];
                     for c in 0..N {
-                        vs[c] = read(v.add(i * self.head_dim + c * LANES), last);
+                        vs[c] = read(v.add(i * stride + c * LANES), last);
                     }
                     for r in 0..M {
                         let weight = L::splat(*self.scores.add((pair + r) * CHUNK + key + i));
@@ -229,7 +257,7 @@ impl Tile<'_> {
             }
             for r in 0..M {
                 for c in 0..N {
-                    let to = values.add(r * self.head_dim + c * LANES);
+                    let to = values.add(r * self.value_dim + c * LANES);
                     if last < LANES {
                         sums[r][c].store_part(to, last);
                     } else {

@@ -8,7 +8,7 @@ use super::super::lanes::{Kernel, LANES, Lanes, on};
 use super::super::scratch;
 use super::plan::Unit;
 use super::tile::Tile;
-use super::{CHUNK, Running, Sequence, Shape};
+use super::{CHUNK, Layout, Running, Sequence, Shape};
 
 /// Most pairs of a unit: enough that keys and values, which come from the L3 cache or memory, are not waited for.
 pub(super) const PAIRS: usize = 48;
@@ -19,9 +19,9 @@ pub(super) fn keys(sequence: &Sequence<'_>, shape: &Shape, pair: usize) -> Range
     shape.window.map_or(0, |window| end.saturating_sub(window))..end
 }
 
-/// Floats of a chunk's result: values `[pairs, head_dim]`, maxima, sums.
-pub(super) fn partial_floats(pairs: usize, head_dim: usize) -> usize {
-    pairs * (head_dim + 2)
+/// Floats of a chunk's result: values `[pairs, value_dim]`, maxima, sums.
+pub(super) fn partial_floats(pairs: usize, value_dim: usize) -> usize {
+    pairs * (value_dim + 2)
 }
 
 /// The arguments of one call, checked.
@@ -32,7 +32,8 @@ pub(super) struct Call<'a> {
     pub(super) sinks: Option<&'a [f32]>,
     pub(super) sequences: &'a [Sequence<'a>],
     pub(super) shape: &'a Shape,
-    /// Rows of `head_dim`: one per (row, query head).
+    pub(super) layout: Layout,
+    /// Rows of `value_dim`: one per (row, query head).
     pub(super) out: &'a Disjoint<'a, f32>,
     pub(super) isa: Isa,
 }
@@ -40,7 +41,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// All chunks of a unit, merged as they come.
     pub(super) fn whole(&self, unit: &Unit) {
-        let floats = partial_floats(unit.pairs, self.shape.head_dim);
+        let floats = partial_floats(unit.pairs, self.value_dim());
         scratch::with(floats + unit.pairs * CHUNK, |floats_and_scores| {
             let (partial, scores) = floats_and_scores.split_at_mut(floats);
             let mut running = [Running::new(); PAIRS];
@@ -66,6 +67,10 @@ impl Call<'_> {
         self.finish(unit, &running);
     }
 
+    fn value_dim(&self) -> usize {
+        self.layout.value_dim(self.shape)
+    }
+
     /// Keys of `chunk` that a pair sees, counted from the chunk's first.
     fn seen(&self, unit: &Unit, chunk: usize, pair: usize) -> Range<usize> {
         let keys = keys(&self.sequences[unit.sequence], self.shape, unit.first_pair + pair);
@@ -73,7 +78,7 @@ impl Call<'_> {
         within(keys.start)..within(keys.end)
     }
 
-    /// Index of a pair's row of `head_dim` values in `q` and `out`.
+    /// Index of a pair's row in `q` and `out`.
     fn row(&self, unit: &Unit, pair: usize) -> usize {
         let (pair, group) = (unit.first_pair + pair, self.shape.group());
         let row = self.sequences[unit.sequence].rows.start + pair / group;
@@ -88,7 +93,8 @@ impl Call<'_> {
             Range { start: first[pair], end: seen[pair] } = self.seen(unit, chunk, pair);
             q[pair] = self.q[self.row(unit, pair) * head_dim..][..head_dim].as_ptr();
         }
-        let (values, rest) = partial.split_at_mut(unit.pairs * head_dim);
+        let value_dim = self.value_dim();
+        let (values, rest) = partial.split_at_mut(unit.pairs * value_dim);
         let (maxima, sums) = rest.split_at_mut(unit.pairs);
         let tile = Tile {
             q: &q[..unit.pairs],
@@ -100,7 +106,9 @@ impl Call<'_> {
             v_head: self.v_cache[unit.kv_head * block_size * head_dim..].as_ptr(),
             block_len: kv_heads * block_size * head_dim,
             block_size,
-            head_dim,
+            layout: self.layout,
+            key_dim: head_dim,
+            value_dim,
             scale,
             maxima,
             sums,
@@ -114,7 +122,7 @@ impl Call<'_> {
 
     /// Merges a chunk's result into the unit's rows of `out`.
     fn take(&self, unit: &Unit, chunk: usize, partial: &[f32], running: &mut [Running; PAIRS]) {
-        let head_dim = self.shape.head_dim;
+        let value_dim = self.value_dim();
         let mut outs = [std::ptr::null_mut(); PAIRS];
         for pair in 0..unit.pairs {
             // SAFETY: a unit's rows of `out` are its own, and one thread works on it.
@@ -126,11 +134,11 @@ impl Call<'_> {
                 outs[pair] = out.as_mut_ptr();
             }
         }
-        let (values, rest) = partial.split_at(unit.pairs * head_dim);
+        let (values, rest) = partial.split_at(unit.pairs * value_dim);
         let (maxima, sums) = rest.split_at(unit.pairs);
         let merge =
-            Merge { outs: &outs[..unit.pairs], values: values.as_ptr(), maxima, sums, running, head_dim };
-        // SAFETY: pools exist only for instruction sets that the CPU has; rows of `out` and values are `head_dim` long.
+            Merge { outs: &outs[..unit.pairs], values: values.as_ptr(), maxima, sums, running, value_dim };
+        // SAFETY: pools exist only for instruction sets that the CPU has; rows of `out` and values are `value_dim` long.
         unsafe { on(self.isa, merge) }
     }
 
@@ -148,18 +156,18 @@ impl Call<'_> {
 struct Merge<'a> {
     /// Per pair, null if it saw nothing of the chunk.
     outs: &'a [*mut f32],
-    /// `[pairs, head_dim]`
+    /// `[pairs, value_dim]`
     values: *const f32,
     maxima: &'a [f32],
     sums: &'a [f32],
     running: &'a mut [Running; PAIRS],
-    head_dim: usize,
+    value_dim: usize,
 }
 
 impl Kernel for Merge<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let length = self.head_dim;
+        let length = self.value_dim;
         let whole = length - length % LANES;
         for (pair, &out) in self.outs.iter().enumerate() {
             if out.is_null() {

@@ -4,35 +4,17 @@
 //! one register of sums per output: 24 multiply-adds for 11 loads.
 
 use super::super::isa::Isa;
-use super::super::lanes::{Element, Kernel, LANES, Lanes, on, panels_ahead, prefetch};
+use super::super::lanes::{Element, Kernel, LANES, Lanes, on, panels_ahead};
 use super::super::scratch;
+use super::tile::{Next, PANEL, STRIP, Walk, tile, tile8};
 use super::{Job, Part};
 
-/// Columns of a panel.
-const PANEL: usize = 8;
-/// Rows of a tile.
-const STRIP: usize = 3;
 /// Columns that share pieces of rows in the cache.
 const GROUP: usize = 64;
 /// A panel's layout: sixteens of the eight columns side by side.
 const PANEL_WALK: Walk = Walk { column: LANES, step: PANEL * LANES };
 /// Values along k after which a widened panel (32 KiB) leaves the L1 cache.
 const DEPTH: usize = 1024;
-
-/// Values to the next column, and to the next sixteen values along k.
-#[derive(Clone, Copy)]
-struct Walk {
-    column: usize,
-    step: usize,
-}
-
-/// Weights that a tile asks for while it computes, so that memory is never idle: sixteen values of some columns a
-/// step, from these on. Asking for many at once would hold up the tile's own loads.
-#[derive(Clone, Copy)]
-struct Next<W> {
-    from: *const W,
-    column: usize,
-}
 
 /// Computes one part of a job whose lengths are checked.
 pub(super) fn part<W: Element>(isa: Isa, part: &Part, job: &Job<'_>, w: &[W]) {
@@ -228,82 +210,6 @@ struct Strip {
     depth: usize,
     /// Sums between pieces along k, `[rows, 8, 16]`.
     saved: *mut f32,
-}
-
-/// A tile of eight columns, in pieces that fit the registers.
-#[inline(always)]
-unsafe fn tile8<L: Lanes, W: Element, A: Copy, const M: usize, const ASKED: usize>(
-    x: *const f32,
-    x_stride: usize,
-    w: *const W,
-    walk: Walk,
-    next: Next<A>,
-    k: usize,
-    mut sums: [[L; PANEL]; M],
-) -> [[L; PANEL]; M] {
-    // SAFETY: the caller's.
-    unsafe {
-        if L::MANY_REGISTERS {
-            return tile::<L, W, A, M, PANEL, ASKED>(x, x_stride, w, walk, next, k, sums);
-        }
-        for c in (0..PANEL).step_by(2) {
-            let mut pair = [[L::splat(0.0); 2]; M];
-            for r in 0..M {
-                pair[r] = [sums[r][c], sums[r][c + 1]];
-            }
-            let w = w.add(c * walk.column);
-            let pair = tile::<L, W, A, M, 2, 0>(x, x_stride, w, walk, next, k, pair);
-            for r in 0..M {
-                [sums[r][c], sums[r][c + 1]] = pair[r];
-            }
-        }
-        sums
-    }
-}
-
-/// Adds the products of `M` rows and `N` columns along k to their sums.
-#[inline(always)]
-unsafe fn tile<L: Lanes, W: Element, A: Copy, const M: usize, const N: usize, const ASKED: usize>(
-    x: *const f32,
-    x_stride: usize,
-    w: *const W,
-    walk: Walk,
-    next: Next<A>,
-    k: usize,
-    mut sums: [[L; N]; M],
-) -> [[L; N]; M] {
-    // SAFETY: the caller's; what is asked for need not exist.
-    unsafe {
-        let whole = k - k % LANES;
-        let mut i = 0;
-        while i < whole {
-            let mut xs = [L::splat(0.0); M];
-            for r in 0..M {
-                xs[r] = L::load(x.add(r * x_stride + i));
-            }
-            for c in 0..ASKED {
-                prefetch(next.from.wrapping_add(c * next.column + i));
-            }
-            for c in 0..N {
-                let w: L = W::load(w.add(c * walk.column + i / LANES * walk.step));
-                for r in 0..M {
-                    sums[r][c] = xs[r].mul_add(w, sums[r][c]);
-                }
-            }
-            i += LANES;
-        }
-        if whole < k {
-            let last = w.add(whole / LANES * walk.step);
-            for c in 0..N {
-                let w: L = W::load_part(last.add(c * walk.column), k - whole);
-                for r in 0..M {
-                    let x = L::load_part(x.add(r * x_stride + whole), k - whole);
-                    sums[r][c] = x.mul_add(w, sums[r][c]);
-                }
-            }
-        }
-        sums
-    }
 }
 
 #[inline(always)]

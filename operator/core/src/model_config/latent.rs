@@ -57,7 +57,6 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
     draft.vectors(Role::Dense, 3 * drafts, hidden);
     draft.matrices(Role::Dense, drafts, [hidden, 2 * hidden]);
 
-    let heads = decoder.heads;
     Ok(Shape {
         layers,
         expert_layers: sparse,
@@ -71,7 +70,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
         kv_values_per_token: layers * (decoder.kv_rank + decoder.rope),
         window_values: 0,
         state_values: 0,
-        attention_width: 2 * heads * (decoder.nope + decoder.rope) + 2 * heads * decoder.value,
+        attention_width: decoder.attention_width(),
         expert_width: decoder.expert_width,
         shared_width: decoder.shared * decoder.expert_width,
         dense_width: if sparse < layers { width } else { 0 },
@@ -111,9 +110,17 @@ impl Decoder {
         }
         tensors.matrices(Role::Dense, layers, [kv_rank + rope, hidden]);
         tensors.vectors(Role::Dense, layers, kv_rank);
-        tensors.matrices(Role::Dense, layers, [heads * (nope + value), kv_rank]);
+        tensors.matrices(Role::Kept, layers, [heads * (nope + value), kv_rank]);
         tensors.matrices(Role::Dense, layers, [hidden, heads * value]);
         tensors.vectors(Role::Dense, self.differences.norms * layers, hidden);
+    }
+
+    /// Of every head its query whole, cut, with the key matrix taken up, and joined, what it attended to, and its value;
+    /// what goes through a matrix of each head is there head by head as well. Beside them both latents and the key.
+    fn attention_width(&self) -> u64 {
+        let Self { heads, kv_rank, nope, rope, value, .. } = *self;
+        let of_head = 3 * (nope + rope + kv_rank) + 2 * value;
+        heads * of_head + 2 * self.query_rank.unwrap_or(0) + 3 * kv_rank + 2 * rope
     }
 
     /// Gate, routed and shared experts of `layers` layers.

@@ -117,6 +117,7 @@ fn deepseek_v3_has_671_billion_and_keeps_a_latent() {
     assert_eq!(sizes.parameters, 671_026_419_200);
     assert_eq!(sizes.active_parameters / 1_000_000_000, 37);
     assert_eq!(sizes.kv_values_per_token, 61 * 576);
+    assert_eq!(sizes.inspection(Device::Cpu).kv_bytes_per_token, 61 * (512 + 64) * 4);
     assert_eq!(sizes.draft_parameters, 11_610_068_224);
     assert_eq!(sizes.checkpoint_quantization.as_deref(), Some("fp8"));
 }
@@ -130,7 +131,9 @@ fn deepseek_v2_lite_has_15_7_billion_and_whole_queries() {
         "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64, "n_shared_experts": 2,
         "num_experts_per_tok": 6, "first_k_dense_replace": 1, "max_position_embeddings": 163840
     });
-    assert_eq!(sizes(&lite).parameters, 15_706_484_224);
+    let sizes = sizes(&lite);
+    assert_eq!(sizes.parameters, 15_706_484_224);
+    assert_eq!(sizes.kv_values_per_token, 27 * (512 + 64));
 }
 
 #[test]
@@ -160,6 +163,7 @@ fn pangu_ultra_has_718_billion_in_both_spellings() {
     }
     let sizes = sizes(&own);
     assert_eq!(sizes, self::sizes(&theirs));
+    assert_eq!(sizes.kv_values_per_token, 61 * (512 + 64));
     // Published rounded, and without saying what was counted.
     assert!(sizes.parameters.abs_diff(718_000_000_000) < 1_500_000_000, "{}", sizes.parameters);
     assert_eq!(sizes.kv_values_per_token, 61 * 576);

@@ -1,6 +1,6 @@
 //! The CPU: tensors in ordinary memory, matrices where the files are mapped, operations from `coterie-kernels`.
 
-use crate::backend::{AttentionShape, Backend, Choice};
+use crate::backend::{AttentionShape, Backend, Choice, LatentShape};
 use crate::batch::Batch;
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
@@ -13,11 +13,12 @@ use crate::weights::shard::TensorView;
 use crate::weights::written::{Packed, Written};
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
+use coterie_kernels::cpu::attention::latent;
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::moe::Job;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
-use coterie_kernels::cpu::{activation, attention, gate, logits, moe, norm, rope};
+use coterie_kernels::cpu::{activation, attention, gate, heads, logits, moe, norm, rope};
 use coterie_kernels::gate::Rule;
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
@@ -109,15 +110,19 @@ enum Held {
 }
 
 /// A matrix that is not quantized, in its own format where that is computed with.
-fn plain(written: Written) -> Held {
+fn plain(pool: &Pool, written: Written) -> Held {
     match written {
-        Written::Rows(view) if view.dtype() != Dtype::F16 && view.is_aligned() => {
+        Written::Rows(view) if matches!(view.dtype(), Dtype::Bf16 | Dtype::F32) && view.is_aligned() => {
             view.read_pages();
             Held::Mapped(view)
         }
         Written::Mxfp4(packed) => Held::Packed(packed),
         _ if written.is_f32() => Held::F32(written.to_f32()),
-        _ => Held::Bf16(written.to_bf16().into_owned()),
+        _ => {
+            let values = written.to_bf16(pool).into_owned();
+            written.forget_pages();
+            Held::Bf16(values)
+        }
     }
 }
 
@@ -158,7 +163,7 @@ impl Storage for Cpu {
         let [outputs, inputs] = written.shape();
         let held = match (quantization, role) {
             (Quantization::Int8, Role::Dense | Role::Expert) => Held::Int8(to_int8(&self.pool, &written)),
-            _ => plain(written),
+            _ => plain(&self.pool, written),
         };
         CpuMatrix { outputs, inputs, held }
     }
@@ -172,6 +177,18 @@ impl Storage for Cpu {
 pub struct CpuKvBlocks {
     keys: MmapMut,
     values: MmapMut,
+}
+
+/// One layer's `[blocks, block size, latent + rope]`.
+pub struct CpuLatentBlocks(MmapMut);
+
+/// Zeroed memory for `blocks` blocks of so many bytes a token.
+fn block_memory(blocks: usize, bytes_per_token: usize) -> Result<MmapMut, LoadError> {
+    let bytes = (blocks * BLOCK_SIZE).checked_mul(bytes_per_token).filter(|n| *n > 0);
+    let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
+    // Anonymous pages are zero and cost nothing until they are written.
+    let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+    map.map_err(|source| LoadError::NoMemory { bytes, source })
 }
 
 /// The rotary embedding's table. It grows to the largest position seen, by doubling: its size follows the contexts
@@ -214,6 +231,7 @@ fn kernel_shape(shape: &AttentionShape) -> attention::Shape {
 impl Backend for Cpu {
     type Tensor = CpuTensor;
     type KvBlocks = CpuKvBlocks;
+    type LatentBlocks = CpuLatentBlocks;
     type Rope = Rc<CpuRope>;
     type Batch<'a> = CpuBatch<'a>;
 
@@ -228,14 +246,12 @@ impl Backend for Cpu {
     }
 
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<CpuKvBlocks, LoadError> {
-        let bytes = (blocks * BLOCK_SIZE).checked_mul(shape.bytes_per_token() / 2).filter(|n| *n > 0);
-        let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
-        let map = || {
-            // Anonymous pages are zero and cost nothing until they are written.
-            let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
-            map.map_err(|source| LoadError::NoMemory { bytes, source })
-        };
-        Ok(CpuKvBlocks { keys: map()?, values: map()? })
+        let half = || block_memory(blocks, shape.bytes_per_token() / 2);
+        Ok(CpuKvBlocks { keys: half()?, values: half()? })
+    }
+
+    fn latent_blocks(&self, shape: &LatentShape, blocks: usize) -> Result<CpuLatentBlocks, LoadError> {
+        Ok(CpuLatentBlocks(block_memory(blocks, shape.bytes_per_token())?))
     }
 
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Rc<CpuRope> {
@@ -292,6 +308,54 @@ impl Backend for Cpu {
         let mut out = self.tensor(q.rows, q.width);
         let (caches, sinks) = ([&*keys, &*values], sinks.map(Vec::as_slice));
         attention::paged(&self.pool, out.values_mut(), q.values(), caches, sinks, &batch.sequences, &shape);
+        out
+    }
+
+    fn split(&self, x: &CpuTensor, width: usize, first: usize) -> [CpuTensor; 2] {
+        [(0, first), (first, width - first)].map(|(from, dim)| {
+            let mut out = self.tensor(x.rows, x.width / width * dim);
+            heads::part(&self.pool, out.values_mut(), x.values(), width, from, dim);
+            out
+        })
+    }
+
+    fn join(&self, a: &CpuTensor, b: &CpuTensor, heads: usize) -> CpuTensor {
+        let mut out = self.tensor(a.rows, a.width + b.width);
+        let dims = [a.width / heads, b.width / heads];
+        heads::join(&self.pool, out.values_mut(), [a.values(), b.values()], dims);
+        out
+    }
+
+    fn per_head(&self, x: &CpuTensor, w: &[CpuMatrix]) -> CpuTensor {
+        let (rows, heads, inputs, outputs) = (x.rows, w.len(), w[0].inputs, w[0].outputs);
+        let mut out = self.tensor(rows, heads * outputs);
+        // A product's rows lie one behind the other: head by head.
+        let mut by_head = self.tensor(heads * rows, inputs);
+        heads::swap(&self.pool, by_head.values_mut(), x.values(), rows, heads, inputs);
+        let mut answers = self.tensor(heads * rows, outputs);
+        let xs = by_head.values().chunks_exact(rows * inputs);
+        let outs = answers.values_mut().chunks_exact_mut(rows * outputs);
+        let jobs = outs.zip(xs).zip(w).map(|((out, x), w)| Job { out, x, w: w.view(), m: rows });
+        moe::grouped(&self.pool, &mut jobs.collect::<Vec<_>>());
+        heads::swap(&self.pool, out.values_mut(), answers.values(), heads, rows, outputs);
+        out
+    }
+
+    fn attend_latent(
+        &self,
+        q: &CpuTensor,
+        latent: &CpuTensor,
+        key: &CpuTensor,
+        cache: &mut CpuLatentBlocks,
+        batch: &CpuBatch<'_>,
+        shape: &LatentShape,
+    ) -> CpuTensor {
+        let LatentShape { heads, latent: width, rope, scale } = *shape;
+        let shape = latent::Shape { heads, latent: width, rope, block_size: BLOCK_SIZE, scale };
+        let cache: &mut [f32] = bytemuck::cast_slice_mut(&mut cache.0);
+        latent::store(cache, latent.values(), key.values(), &batch.batch.slots, &shape);
+        let mut out = self.tensor(q.rows, heads * width);
+        latent::paged(&self.pool, out.values_mut(), q.values(), cache, &batch.sequences, &shape);
         out
     }
 

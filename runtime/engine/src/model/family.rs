@@ -1,10 +1,12 @@
 //! The model families of this build: one file each turns the keys of its config.json into a description.
 
+mod deepseek;
 mod glm;
 mod gpt_oss;
 mod minimax_m2;
 mod mixtral;
 mod olmoe;
+mod pangu;
 mod qwen;
 
 use crate::load_error::LoadError;
@@ -23,7 +25,7 @@ pub struct Family {
     pub layers: fn(&Keys) -> Result<Vec<LayerPlan>, ConfigRule>,
 }
 
-const FAMILIES: [Family; 7] = [
+const FAMILIES: [Family; 10] = [
     Family { architecture: "MixtralForCausalLM", names: mixtral::NAMES, layers: mixtral::layers },
     Family { architecture: "Qwen3MoeForCausalLM", names: qwen::NAMES, layers: qwen::layers_of_3 },
     Family { architecture: "Qwen2MoeForCausalLM", names: qwen::NAMES, layers: qwen::layers_of_2 },
@@ -31,6 +33,9 @@ const FAMILIES: [Family; 7] = [
     Family { architecture: "Glm4MoeForCausalLM", names: glm::NAMES, layers: glm::layers },
     Family { architecture: "MiniMaxM2ForCausalLM", names: minimax_m2::NAMES, layers: minimax_m2::layers },
     Family { architecture: "GptOssForCausalLM", names: gpt_oss::NAMES, layers: gpt_oss::layers },
+    Family { architecture: "DeepseekV3ForCausalLM", names: deepseek::NAMES, layers: deepseek::layers_of_3 },
+    Family { architecture: "DeepseekV2ForCausalLM", names: deepseek::NAMES, layers: deepseek::layers_of_2 },
+    Family { architecture: "PanguUltraMoEForCausalLM", names: pangu::NAMES, layers: pangu::layers },
 ];
 
 /// The family of the first architecture that is known.

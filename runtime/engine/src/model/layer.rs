@@ -5,9 +5,10 @@ use crate::backend::Backend;
 use crate::load_error::LoadError;
 use crate::model::attention::{Attention, AttentionWeights};
 use crate::model::config::Config;
-use crate::model::config::plan::{LayerPlan, Mixer, Mlp, Names};
+use crate::model::config::plan::{LayerPlan, Mixer, Mlp, Names, Residual};
 use crate::model::decoder::Ropes;
 use crate::model::experts::load_moe;
+use crate::model::latent::{LatentAttention, LatentWeights};
 use crate::moe::Moe;
 use crate::moe::expert::{Expert, LayerExperts};
 use crate::moe::ranks::LayerRanks;
@@ -30,16 +31,22 @@ pub struct LayerWeights<S: Storage> {
     pub mixer_norm: S::Vector,
     /// How tokens see each other.
     pub mixer: MixerWeights<S>,
+    /// Behind the mixer in a [sandwich](Residual::Sandwich), `[hidden]`.
+    pub mixed_norm: Option<S::Vector>,
     /// Before the feed-forward network, `[hidden]`.
     pub mlp_norm: S::Vector,
     /// What each token does by itself.
     pub mlp: MlpWeights<S>,
+    /// Behind it in a sandwich, `[hidden]`.
+    pub answer_norm: Option<S::Vector>,
 }
 
 /// The weights of a [`Mixer`].
 pub enum MixerWeights<S: Storage> {
     /// Attention with grouped query heads.
     Attention(AttentionWeights<S>),
+    /// Latent attention.
+    Latent(LatentWeights<S>),
 }
 
 /// The weights of an [`Mlp`].
@@ -62,6 +69,13 @@ impl<S: Storage> LayerWeights<S> {
         let Config { hidden, .. } = *config;
         let layer = format!("model.layers.{l}");
         let norm = |name| loader.vector(&format!("{layer}.{name}.weight"), hidden);
+        // In a sandwich, the name of old is another norm's.
+        let (mixed_norm, mlp_norm, answer_norm) = match plan.residual {
+            Residual::Plain => (None, "post_attention_layernorm", None),
+            Residual::Sandwich => {
+                (Some("post_attention_layernorm"), "pre_mlp_layernorm", Some("post_mlp_layernorm"))
+            }
+        };
         Ok(LayerWeights {
             mixer_norm: norm("input_layernorm")?,
             mixer: match &plan.mixer {
@@ -69,8 +83,13 @@ impl<S: Storage> LayerWeights<S> {
                     let attention = format!("{layer}.self_attn");
                     MixerWeights::Attention(AttentionWeights::load(loader, &attention, hidden, plan)?)
                 }
+                Mixer::Latent(plan) => {
+                    let attention = format!("{layer}.self_attn");
+                    MixerWeights::Latent(LatentWeights::load(loader, &attention, hidden, plan)?)
+                }
             },
-            mlp_norm: norm("post_attention_layernorm")?,
+            mixed_norm: mixed_norm.map(norm).transpose()?,
+            mlp_norm: norm(mlp_norm)?,
             mlp: match &plan.mlp {
                 Mlp::Dense { intermediate } => {
                     let (mlp, shape) = (format!("{layer}.mlp"), [*intermediate, hidden]);
@@ -79,6 +98,7 @@ impl<S: Storage> LayerWeights<S> {
                 }
                 Mlp::Moe(plan) => MlpWeights::Moe(load_moe(loader, config, plan, l, number)?),
             },
+            answer_norm: answer_norm.map(norm).transpose()?,
         })
     }
 
@@ -95,8 +115,10 @@ impl<S: Storage> LayerWeights<S> {
 pub struct DecoderLayer<B: Backend> {
     mixer_norm: B::Vector,
     mixer: Box<dyn TokenMixer<B>>,
+    mixed_norm: Option<B::Vector>,
     mlp_norm: B::Vector,
     mlp: MlpWeights<B>,
+    answer_norm: Option<B::Vector>,
     ranks: Option<LayerRanks>,
     eps: f32,
 }
@@ -115,28 +137,41 @@ impl<B: Backend + 'static> DecoderLayer<B> {
     where
         B::Rope: Clone,
     {
-        let LayerWeights { mixer_norm, mixer, mlp_norm, mlp } = weights;
-        let mixer = match (&plan.mixer, mixer) {
+        let LayerWeights { mixer_norm, mixer, mixed_norm, mlp_norm, mlp, answer_norm } = weights;
+        let mixer: Box<dyn TokenMixer<B>> = match (&plan.mixer, mixer) {
             (Mixer::Attention(plan), MixerWeights::Attention(weights)) => {
                 let rope = ropes.get(backend, &plan.rope, plan.shape.head_dim);
                 let cache = backend.kv_blocks(&plan.shape, blocks)?;
                 Box::new(Attention { weights, shape: plan.shape, eps, rope, cache })
             }
+            (Mixer::Latent(plan), MixerWeights::Latent(weights)) => {
+                let rope = ropes.get(backend, &plan.rope, plan.shape.rope);
+                let cache = backend.latent_blocks(&plan.shape, blocks)?;
+                Box::new(LatentAttention { weights, plan: plan.clone(), rope, cache })
+            }
+            _ => unreachable!("weights follow the plan"),
         };
-        Ok(DecoderLayer { mixer_norm, mixer, mlp_norm, mlp, ranks, eps })
+        Ok(DecoderLayer { mixer_norm, mixer, mixed_norm, mlp_norm, mlp, answer_norm, ranks, eps })
     }
 
     /// Replaces the residual stream `x`, `[rows, hidden]`, and adds the batch's rows to the state.
     pub fn forward(&mut self, backend: &B, batch: &B::Batch<'_>, x: &mut B::Tensor) {
         let h = backend.rms_norm(x, &self.mixer_norm, self.eps);
         let mixed = self.mixer.forward(backend, batch, &h);
-        backend.add(x, &mixed);
+        self.add(backend, x, mixed, self.mixed_norm.as_ref());
 
         let h = backend.rms_norm(x, &self.mlp_norm, self.eps);
         let answer = match &self.mlp {
             MlpWeights::Dense(network) => network.forward(backend, &h),
             MlpWeights::Moe(moe) => moe.forward(backend, &h, self.ranks.as_ref()),
         };
-        backend.add(x, &answer);
+        self.add(backend, x, answer, self.answer_norm.as_ref());
+    }
+
+    fn add(&self, backend: &B, x: &mut B::Tensor, answer: B::Tensor, norm: Option<&B::Vector>) {
+        match norm {
+            Some(norm) => backend.add(x, &backend.rms_norm(&answer, norm, self.eps)),
+            None => backend.add(x, &answer),
+        }
     }
 }

@@ -58,7 +58,7 @@ fn project(w: &[f32], bias: Option<&Vec<f32>>, x: &[f32]) -> Vec<f32> {
 }
 
 /// Turns the pairs of one head.
-fn rotate(plan: &RopePlan, head: &mut [f32], position: usize) {
+pub fn rotate(plan: &RopePlan, head: &mut [f32], position: usize) {
     let half = plan.rotary_dim / 2;
     for (i, frequency) in plan.frequencies().into_iter().enumerate() {
         let (sin, cos) = (position as f32 * frequency).sin_cos();

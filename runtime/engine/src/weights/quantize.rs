@@ -1,12 +1,14 @@
 //! From the number formats of a checkpoint to those that are computed with.
 //!
-//! BF16 stays as it is, F32 too. F16 is rounded to BF16 (three bits of its precision are lost; its range fits).
+//! BF16 stays as it is, F32 too. F16 is rounded to BF16 (three bits of its precision are lost; its range fits). FP8 times
+//! its scale is rounded to BF16, for the slow loop too: so does the script that comes with the checkpoints that have it.
 //! With [`Quantization::Int8`](coterie_api::launch::Quantization) each matrix goes to int8 on its own, and the mapped
 //! pages that it came from are given back at once, so that a load never holds the weights twice.
 
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use crate::weights::written::Written;
+use coterie_kernels::cpu::fp8;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
 use half::{bf16, f16};
@@ -25,17 +27,21 @@ pub fn values<T: bytemuck::Pod>(view: &TensorView) -> Cow<'_, [T]> {
     }
 }
 
-/// The values in f32, exactly.
+/// The values in f32; exactly, but for fp8.
 pub fn to_f32(view: &TensorView) -> Vec<f32> {
     match view.dtype() {
         Dtype::Bf16 => values::<bf16>(view).iter().map(|v| v.to_f32()).collect(),
         Dtype::F16 => values::<f16>(view).iter().map(|v| v.to_f32()).collect(),
+        Dtype::Fp8 => to_bf16(&Pool::new(1), view).iter().map(|v| v.to_f32()).collect(),
         _ => values::<f32>(view).into_owned(),
     }
 }
 
 /// The values in bf16, rounded to nearest even unless they are bf16 already.
-pub fn to_bf16(view: &TensorView) -> Cow<'_, [bf16]> {
+pub fn to_bf16<'a>(pool: &Pool, view: &'a TensorView) -> Cow<'a, [bf16]> {
+    if let Some(view) = view.fp8() {
+        return Cow::Owned(fp8::to_bf16(pool, view));
+    }
     match view.dtype() {
         Dtype::Bf16 => values(view),
         Dtype::F16 => values::<f16>(view).iter().map(|v| bf16::from_f32(v.to_f32())).collect(),
@@ -46,7 +52,7 @@ pub fn to_bf16(view: &TensorView) -> Cow<'_, [bf16]> {
 /// The matrix in int8, made on all threads; the file's pages are given back.
 pub fn to_int8(pool: &Pool, written: &Written) -> Int8 {
     let [outputs, inputs] = written.shape();
-    let quantized = Int8::quantize_bf16(pool, &written.to_bf16(), outputs, inputs);
+    let quantized = Int8::quantize_bf16(pool, &written.to_bf16(pool), outputs, inputs);
     written.forget_pages();
     quantized
 }

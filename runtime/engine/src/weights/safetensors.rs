@@ -126,12 +126,15 @@ pub enum Dtype {
     F16,
     /// IEEE single precision.
     F32,
+    /// Eight bits with an exponent of four (OCP E4M3); a matrix of them comes with scales, see
+    /// [`Checkpoint::tensor`](super::shard::Checkpoint::tensor).
+    Fp8,
     /// Any other: its spelling and its bits per value. Such a tensor may lie in the file but cannot be a weight.
     Other(&'static str, u64),
 }
 
-/// Formats beside the three that weights may have.
-const OTHERS: [(&str, u64); 19] = [
+/// Formats beside those that weights may have.
+const OTHERS: [(&str, u64); 18] = [
     ("BOOL", 8),
     ("F4", 4),
     ("F6_E2M3", 6),
@@ -139,7 +142,6 @@ const OTHERS: [(&str, u64); 19] = [
     ("U8", 8),
     ("I8", 8),
     ("F8_E5M2", 8),
-    ("F8_E4M3", 8),
     ("F8_E8M0", 8),
     ("F8_E4M3FNUZ", 8),
     ("F8_E5M2FNUZ", 8),
@@ -159,6 +161,7 @@ impl Dtype {
             "BF16" => Some(Dtype::Bf16),
             "F16" => Some(Dtype::F16),
             "F32" => Some(Dtype::F32),
+            "F8_E4M3" => Some(Dtype::Fp8),
             other => OTHERS.iter().find(|(known, _)| *known == other).map(|&(n, b)| Dtype::Other(n, b)),
         }
     }
@@ -168,6 +171,7 @@ impl Dtype {
         match self {
             Dtype::Bf16 | Dtype::F16 => 16,
             Dtype::F32 => 32,
+            Dtype::Fp8 => 8,
             Dtype::Other(_, bits) => bits,
         }
     }
@@ -179,6 +183,7 @@ impl std::fmt::Display for Dtype {
             Dtype::Bf16 => "BF16",
             Dtype::F16 => "F16",
             Dtype::F32 => "F32",
+            Dtype::Fp8 => "F8_E4M3",
             Dtype::Other(name, _) => name,
         })
     }

@@ -1,9 +1,12 @@
 //! The files of a checkpoint: one `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 
 use crate::load_error::LoadError;
+use crate::weights::fp8::{self, BlockScales};
 use crate::weights::json::read_json;
+use crate::weights::quantize::to_f32;
 use crate::weights::safetensors::{Dtype, Entry, Header};
 use crate::weights::unique::Pairs;
+use coterie_kernels::cpu::fp8::Fp8View;
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -67,6 +70,8 @@ pub struct TensorView {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Range<usize>,
+    /// Of a matrix in fp8, and only of one.
+    scales: Option<BlockScales>,
 }
 
 impl TensorView {
@@ -95,6 +100,11 @@ impl TensorView {
         &self.shard.map[self.bytes.clone()]
     }
 
+    /// Its codes and their scales, if it is in fp8.
+    pub fn fp8(&self) -> Option<Fp8View<'_>> {
+        self.scales.as_ref().map(|scales| scales.view(self.bytes()))
+    }
+
     /// Can the bytes be used in place as values of their format?
     pub fn is_aligned(&self) -> bool {
         self.bytes().as_ptr().addr().is_multiple_of(self.dtype.bits() as usize / 8)
@@ -109,7 +119,13 @@ impl TensorView {
             rows.len() * self.values() / self.shape[0],
             "a view has the values of its rows"
         );
-        TensorView { bytes, shape: shape.to_vec(), ..self.clone() }
+        let scales = self.scales.clone().map(|scales| scales.behind(rows.start));
+        TensorView { bytes, shape: shape.to_vec(), scales, ..self.clone() }
+    }
+
+    fn wrong_dtype(&self, expected: &'static str) -> LoadError {
+        let (path, tensor) = (self.shard.path.clone(), self.name.clone());
+        LoadError::WrongDtype { path, tensor, found: self.dtype.to_string(), expected }
     }
 
     /// Reads the bytes into memory now, in order, instead of page by page when they are first used.
@@ -138,6 +154,8 @@ pub struct Checkpoint {
     tensors: HashMap<String, usize>,
     /// The file that lists the tensors, for messages.
     listing: PathBuf,
+    /// Rows and columns that share a scale, if config.json tells and something is in fp8.
+    fp8_block: Option<[usize; 2]>,
 }
 
 #[derive(Deserialize)]
@@ -150,17 +168,21 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Checkpoint, LoadError> {
         // A folder may hold both, the index being left over: the reference takes the single file.
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
-        if index.exists() && !single.exists() {
-            Self::open_index(dir, index)
-        } else {
-            Self::open_single(single)
+        let mut checkpoint = match index.exists() && !single.exists() {
+            true => Self::open_index(dir, index)?,
+            false => Self::open_single(single)?,
+        };
+        let entries = checkpoint.shards.iter().flat_map(|shard| shard.header.tensors.values());
+        if entries.into_iter().any(|entry| entry.dtype == Dtype::Fp8) {
+            checkpoint.fp8_block = fp8::block_size(dir)?;
         }
+        Ok(checkpoint)
     }
 
     fn open_single(path: PathBuf) -> Result<Checkpoint, LoadError> {
         let shard = Arc::new(Shard::open(path.clone())?);
         let tensors = shard.header.tensors.keys().map(|name| (name.clone(), 0)).collect();
-        Ok(Checkpoint { shards: vec![shard], tensors, listing: path })
+        Ok(Checkpoint { shards: vec![shard], tensors, listing: path, fp8_block: None })
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Checkpoint, LoadError> {
@@ -185,7 +207,7 @@ impl Checkpoint {
                 return Err(LoadError::ListedTwice { path, tensor });
             }
         }
-        Ok(Checkpoint { shards, tensors, listing: path })
+        Ok(Checkpoint { shards, tensors, listing: path, fp8_block: None })
     }
 
     /// The mapped files.
@@ -198,17 +220,32 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// The tensor `name`, which must have `shape` and a number format that weights may have.
+    /// The tensor `name`, which must have `shape` and a number format that weights may have. A matrix in fp8 comes with
+    /// the scales of its blocks, which `{name}_scale_inv` holds (it is what values are multiplied with).
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        self.view(name, shape, |dtype| !matches!(dtype, Dtype::Other(..)), "BF16, F16 or F32")
+        let view =
+            self.find(name, shape, |dtype| !matches!(dtype, Dtype::Other(..)), "BF16, F16, F32 or F8_E4M3")?;
+        if view.dtype != Dtype::Fp8 {
+            return Ok(view);
+        }
+        let &[rows, columns] = shape else { return Err(view.wrong_dtype("BF16, F16 or F32")) };
+        let (path, tensor) = (|| view.shard.path.clone(), || name.to_owned());
+        let block =
+            self.fp8_block.ok_or_else(|| LoadError::NoFp8Blocks { path: path(), tensor: tensor() })?;
+        let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
+        let wide = |dtype| !matches!(dtype, Dtype::Other(..) | Dtype::Fp8);
+        let scales = self.find(&format!("{name}_scale_inv"), &expected, wide, "BF16, F16 or F32")?;
+        let scales = BlockScales::new(to_f32(&scales), block, columns);
+        Ok(TensorView { scales: Some(scales), ..view })
     }
 
     /// The tensor `name` of packed values, which must be bytes of `shape`.
     pub fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        self.view(name, shape, |dtype| matches!(dtype, Dtype::Other("U8", _)), "U8")
+        self.find(name, shape, |dtype| matches!(dtype, Dtype::Other("U8", _)), "U8")
     }
 
-    fn view(
+    /// The tensor `name` by itself.
+    fn find(
         &self,
         name: &str,
         shape: &[usize],
@@ -218,24 +255,17 @@ impl Checkpoint {
         let Some(&number) = self.tensors.get(name) else {
             return Err(LoadError::MissingTensor { path: self.listing.clone(), tensor: name.to_owned() });
         };
-        let shard = &self.shards[number];
-        let Entry { dtype, shape: found, bytes } = &shard.header.tensors[name];
-        let (path, tensor) = (|| shard.path.clone(), || name.to_owned());
-        if !may_be(*dtype) {
-            let found = dtype.to_string();
-            return Err(LoadError::WrongDtype { path: path(), tensor: tensor(), found, expected });
+        let shard = self.shards[number].clone();
+        let Entry { dtype, shape: found, bytes } = shard.header.tensors[name].clone();
+        let view = TensorView { shard, name: name.to_owned(), dtype, shape: found, bytes, scales: None };
+        if !may_be(dtype) {
+            return Err(view.wrong_dtype(expected));
         }
-        if found != shape {
-            let (expected, found) = (shape.to_vec(), found.clone());
-            return Err(LoadError::WrongShape { path: path(), tensor: tensor(), expected, found });
+        if view.shape != shape {
+            let (path, tensor) = (view.shard.path.clone(), view.name);
+            return Err(LoadError::WrongShape { path, tensor, expected: shape.to_vec(), found: view.shape });
         }
-        Ok(TensorView {
-            shard: shard.clone(),
-            name: tensor(),
-            dtype: *dtype,
-            shape: found.clone(),
-            bytes: bytes.clone(),
-        })
+        Ok(view)
     }
 }
 

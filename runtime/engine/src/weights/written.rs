@@ -4,6 +4,7 @@ use crate::weights::quantize::{to_bf16, to_f32};
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
+use coterie_kernels::cpu::pool::Pool;
 use half::bf16;
 use std::borrow::Cow;
 
@@ -111,11 +112,11 @@ impl Written {
     }
 
     /// The values in bf16, row by row, rounded to nearest even unless they are bf16 already. Those of MXFP4 are exact.
-    pub fn to_bf16(&self) -> Cow<'_, [bf16]> {
+    pub fn to_bf16(&self, pool: &Pool) -> Cow<'_, [bf16]> {
         match self {
-            Written::Rows(view) => to_bf16(view),
+            Written::Rows(view) => to_bf16(pool, view),
             Written::Columns { view, outputs, first, step } => {
-                transposed(&to_bf16(view), view.shape()[0], [*outputs, *first, *step]).into()
+                transposed(&to_bf16(pool, view), view.shape()[0], [*outputs, *first, *step]).into()
             }
             Written::Mxfp4(packed) => packed.unpacked(bf16::from_f32).into(),
         }

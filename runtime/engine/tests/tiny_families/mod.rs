@@ -3,6 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod latent;
+
 use crate::tiny_mixtral::{self, Tensor, write};
 use half::bf16;
 use serde_json::{Value, json};
@@ -25,7 +27,7 @@ pub fn configs() -> Vec<(&'static str, Value)> {
     let yarn = json!({
         "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 40
     });
-    vec![
+    let mut configs = vec![
         ("Mixtral", tiny_mixtral::config()),
         (
             "Mixtral with a window",
@@ -82,7 +84,9 @@ pub fn configs() -> Vec<(&'static str, Value)> {
                     "rope_parameters": yarn}),
             ),
         ),
-    ]
+    ];
+    configs.extend(latent::configs());
+    configs
 }
 
 /// Writes a model folder of random tensors.
@@ -122,6 +126,9 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 }
 
 fn layer(config: &Value, l: usize) -> Vec<(String, Vec<usize>)> {
+    if let Some(shapes) = latent::layer(config, l) {
+        return shapes;
+    }
     let n = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let family = config["architectures"][0].as_str().unwrap();
     let (hidden, inter) = (n("hidden_size"), n("intermediate_size"));

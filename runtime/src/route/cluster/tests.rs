@@ -16,14 +16,15 @@ fn model(
     event: impl Fn(ModelDeployment) -> Event<ModelDeployment>,
     name: &str,
     served: Option<&str>,
-) -> Told<String> {
+) -> Told<(String, Option<i64>)> {
     let object = json!({
         "apiVersion": "coterie.dev/v1alpha1", "kind": "ModelDeployment",
         "metadata": {"namespace": "chat", "name": name},
         "spec": {"model": {"servedName": served, "source": {"what": "ever"}}, "later": 1},
         "status": {"conditions": []},
     });
-    Heard(event(serde_json::from_value(object).unwrap())).map(&|model| Some(served_name(model)))
+    Heard(event(serde_json::from_value(object).unwrap()))
+        .map(&|model| Some((served_name(model), made(model))))
 }
 
 fn ranks_of(seen: &Seen, name: &str) -> Vec<String> {
@@ -52,8 +53,10 @@ fn ready_endpoints_of_all_slices_of_the_service_are_the_ranks() {
 #[test]
 fn a_new_list_replaces_what_its_watch_told_and_nothing_else() {
     let mut seen = Seen::default();
-    let begins = || Heard(Event::<ModelDeployment>::Init).map(&|model| Some(served_name(model)));
-    let done = || Heard(Event::<ModelDeployment>::InitDone).map(&|model| Some(served_name(model)));
+    let begins =
+        || Heard(Event::<ModelDeployment>::Init).map(&|model| Some((served_name(model), made(model))));
+    let done =
+        || Heard(Event::<ModelDeployment>::InitDone).map(&|model| Some((served_name(model), made(model))));
     seen.models.take(0, model(Event::Apply, "a", None));
     seen.models.take(1, model(Event::Apply, "b", None));
     seen.models.take(0, begins());

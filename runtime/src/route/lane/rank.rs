@@ -14,6 +14,9 @@ const UNKNOWN_ROOM: u64 = 64;
 /// A pace that was not seen for so long is forgotten: a rank that was slow once, and gets nothing for that, could not
 /// show otherwise.
 const FORGET: Duration = Duration::from_secs(5);
+/// A rank that says for so long that it has nothing, while requests from here are with it, has lost them. Longer than a
+/// request may be prepared before the engine knows it (a grammar's compilation, the splitting of ten MiB of text).
+const LOST: Duration = Duration::from_secs(60);
 /// Weight of the newest stretch of time in a rank's pace.
 const NEWEST: f64 = 0.3;
 
@@ -37,6 +40,8 @@ pub struct Rank {
     pace: Pace,
     /// When it last did something.
     paced: Instant,
+    /// Since when it says that it has nothing, although requests from here are with it.
+    denies: Option<Instant>,
     /// Since when it answers nothing at all.
     silent: watch::Sender<Option<Instant>>,
 }
@@ -55,6 +60,7 @@ impl Rank {
             shunned: false,
             pace: Pace::default(),
             paced: now,
+            denies: None,
             silent: watch::Sender::new(None),
         }
     }
@@ -79,8 +85,14 @@ impl Rank {
             }
             _ => self.pace = Pace::default(),
         }
+        let denies = self.own > 0 && self.own_then > 0 && load.running + load.waiting == 0;
+        let moved = self.load.as_ref().is_none_or(|before| before.requests != load.requests);
+        self.denies = self.denies.filter(|_| !moved).or(Some(now)).filter(|_| denies);
         self.load = Some(load);
-        self.answered(now);
+        match self.denies.filter(|since| now.saturating_duration_since(*since) >= LOST) {
+            Some(_) => self.did_not_answer(now),
+            None => self.answered(now),
+        }
         restarted
     }
 
@@ -255,6 +267,31 @@ mod tests {
         assert_eq!(*silent.borrow(), Some(first));
         rank.answered(first + 2 * POLL);
         assert_eq!(*silent.borrow(), None);
+    }
+
+    #[test]
+    fn requests_that_a_rank_knows_nothing_of_are_lost_there() {
+        let (mut rank, start) = (rank(), Instant::now());
+        let silent = rank.silent();
+        rank.send(1, 10);
+        rank.report(load(), start);
+        rank.report(load(), start + LOST);
+        assert_eq!(*silent.borrow(), None, "it has had time to get it only since the last report");
+        rank.report(load(), start + LOST * 2 - Duration::from_secs(1));
+        assert!(rank.serves());
+        rank.report(load(), start + LOST * 2);
+        assert!(silent.borrow().is_some() && !rank.serves());
+
+        // They were sent again, elsewhere.
+        rank.done(1, 10);
+        rank.report(load(), start + LOST * 3);
+        assert!(silent.borrow().is_none() && rank.serves());
+        rank.send(1, 10);
+        for seconds in 0..300 {
+            let report = RankLoad { requests: seconds / 50, ..load() };
+            rank.report(report, start + LOST * 4 + Duration::from_secs(seconds));
+            assert!(rank.serves(), "short requests come and go between two reports");
+        }
     }
 
     #[test]

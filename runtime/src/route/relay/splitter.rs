@@ -33,7 +33,7 @@ impl Splitter {
         // The last byte may be the first half of an end.
         self.searched = self.bytes.len().saturating_sub(1);
         if self.bytes.len() > LONGEST {
-            return Err(Nonsense(format!("an event of more than {LONGEST} bytes")));
+            return Err(Nonsense(format!("it sent an event of more than {LONGEST} bytes")));
         }
         if self.bytes.is_empty() && self.bytes.capacity() > 64 << 10 {
             self.bytes = Vec::new();

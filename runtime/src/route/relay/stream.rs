@@ -230,7 +230,7 @@ impl Relayed {
             }
             Err(why) => {
                 answer.shun();
-                Err(ApiError::not_continued(&format!("it keeps no journal, and broke off because {why}")))
+                Err(ApiError::not_continued(&format!("it keeps no journal, and broke off: {why}")))
             }
         }
     }

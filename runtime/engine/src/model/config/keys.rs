@@ -3,6 +3,7 @@
 
 mod attention;
 mod experts;
+mod latent;
 
 use crate::model::config::rule::ConfigRule;
 use serde::Deserialize;
@@ -44,24 +45,44 @@ pub struct Keys {
     partial_rotary_factor: Option<f64>,
     rotary_dim: Option<u64>,
 
+    #[serde(alias = "attention_q_lora_dim")]
+    q_lora_rank: Option<u64>,
+    #[serde(alias = "attention_kv_lora_dim")]
+    kv_lora_rank: Option<u64>,
+    #[serde(alias = "attention_qk_dim")]
+    qk_nope_head_dim: Option<u64>,
+    #[serde(alias = "attention_qk_rope_dim")]
+    qk_rope_head_dim: Option<u64>,
+    #[serde(alias = "attention_v_dim")]
+    v_head_dim: Option<u64>,
+    rope_interleave: Option<bool>,
+    pub(in crate::model) sandwich_norm: Option<bool>,
+
     num_local_experts: Option<u64>,
     num_experts: Option<u64>,
+    #[serde(alias = "num_routed_experts")]
     n_routed_experts: Option<u64>,
     num_experts_per_tok: Option<u64>,
     experts_per_token: Option<u64>,
     moe_intermediate_size: Option<u64>,
     pub(in crate::model) shared_expert_intermediate_size: Option<u64>,
     pub(in crate::model) shared_intermediate_size: Option<u64>,
+    #[serde(alias = "num_shared_experts")]
     pub(in crate::model) n_shared_experts: Option<u64>,
+    #[serde(alias = "num_dense_layers")]
     first_k_dense_replace: Option<u64>,
+    pub(in crate::model) moe_layer_freq: Option<u64>,
+    pub(in crate::model) mlp_bias: Option<bool>,
     mlp_only_layers: Option<Vec<u64>>,
     decoder_sparse_step: Option<u64>,
-    n_group: Option<u64>,
+    pub(in crate::model) n_group: Option<u64>,
+    pub(in crate::model) topk_method: Option<String>,
     topk_group: Option<u64>,
     pub(in crate::model) routed_scaling_factor: Option<f64>,
     pub(in crate::model) norm_topk_prob: Option<bool>,
     pub(in crate::model) scoring_func: Option<String>,
     pub(in crate::model) use_routing_bias: Option<bool>,
+    pub(in crate::model) router_enable_expert_bias: Option<bool>,
     pub(in crate::model) swiglu_alpha: Option<f64>,
     pub(in crate::model) swiglu_limit: Option<f64>,
 }
@@ -136,16 +157,13 @@ impl Keys {
         width("intermediate_size", self.intermediate_size)
     }
 
-    /// Refuses another activation than SiLU, and weights that are quantized unless it is by `method`.
+    /// Refuses another activation than SiLU, and weights that are quantized unless it is by `method`; without one, in
+    /// fp8, which any family may be.
     pub fn refuse_others(&self, method: Option<&'static str>) -> Result<(), ConfigRule> {
         known("hidden_act", &self.hidden_act, "silu")?;
         let Some(quantized) = &self.quantization_config else { return Ok(()) };
         let written = Some(quantized.quant_method.as_deref().unwrap_or(""));
-        known(
-            "quantization_config.quant_method",
-            &written,
-            method.unwrap_or("weights that are not quantized"),
-        )
+        known("quantization_config.quant_method", &written, method.unwrap_or("fp8"))
     }
 
     /// Refuses attention of another kind, and a window, in any layer.

@@ -1,6 +1,6 @@
 //! What a layer computes, as numbers and choices: the description that engine and slow loop alike interpret.
 
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, LatentShape};
 use crate::model::config::rope::RopePlan;
 use coterie_kernels::gate::Rule;
 
@@ -11,6 +11,8 @@ pub struct LayerPlan {
     pub mixer: Mixer,
     /// What each token does by itself.
     pub mlp: Mlp,
+    /// How both come back to the residual stream.
+    pub residual: Residual,
 }
 
 /// How the tokens of a sequence see each other.
@@ -18,6 +20,17 @@ pub struct LayerPlan {
 pub enum Mixer {
     /// Keys and values of every token, shared by groups of query heads.
     Attention(AttentionPlan),
+    /// One compressed latent of every token, shared by all heads.
+    Latent(LatentPlan),
+}
+
+/// How a part of a layer, f, comes back to the residual stream x.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Residual {
+    /// `x + f(norm(x))`
+    Plain,
+    /// `x + norm(f(norm(x)))`
+    Sandwich,
 }
 
 /// Attention with grouped query heads.
@@ -35,6 +48,23 @@ pub struct AttentionPlan {
     pub qk_norm: QkNorm,
     /// Does each head have a learned score that joins its softmax?
     pub sinks: bool,
+}
+
+/// Multi-head latent attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentPlan {
+    /// Heads, and what is remembered of a token.
+    pub shape: LatentShape,
+    /// Values of a head's query and key that are not rotated; the rotated ones come behind them.
+    pub nope: usize,
+    /// Values of a head's value.
+    pub value: usize,
+    /// Width of the latent that queries are made from, if they are.
+    pub q_latent: Option<usize>,
+    /// How the rotated values are turned.
+    pub rope: RopePlan,
+    /// Added to the mean square in the norms of latents.
+    pub eps: f32,
 }
 
 /// How queries and keys are normed.

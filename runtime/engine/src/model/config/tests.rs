@@ -1,4 +1,5 @@
 use super::*;
+
 use crate::model::config::plan::{AttentionPlan, Mixer};
 use serde_json::Value;
 
@@ -27,8 +28,10 @@ fn rule(changes: &[(&str, Value)]) -> ConfigRule {
 }
 
 fn attention(config: &Config) -> &AttentionPlan {
-    let Mixer::Attention(attention) = &config.layers[0].mixer;
-    attention
+    match &config.layers[0].mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("expected attention, got {other:?}"),
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use crate::model::config::ConfigRule;
 use crate::model::config::keys::{Keys, float, known};
-use crate::model::config::plan::{Activation, AttentionPlan, Fused, LayerPlan, Mixer, Mlp, MoePlan, Names};
+use crate::model::config::plan::{
+    Activation, AttentionPlan, Fused, LayerPlan, Mixer, Mlp, MoePlan, Names, Residual,
+};
 use coterie_kernels::gate::Scores;
 
 pub const NAMES: Names = Names { gate: "router", fused: Fused::Alternating, ..Names::USUAL };
@@ -26,7 +28,11 @@ pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     };
     let layer = |windowed: bool| {
         let attention = if windowed { within.clone() } else { everywhere.clone() };
-        LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe.clone()) }
+        LayerPlan {
+            mixer: Mixer::Attention(attention),
+            mlp: Mlp::Moe(moe.clone()),
+            residual: Residual::Plain,
+        }
     };
     let layers = keys.layers()?;
     let Some(kinds) = &keys.layer_types else {

@@ -3,7 +3,7 @@
 
 use crate::model::config::ConfigRule;
 use crate::model::config::keys::{Keys, known};
-use crate::model::config::plan::{AttentionPlan, LayerPlan, Mixer, Mlp, MoePlan, Names, QkNorm};
+use crate::model::config::plan::{AttentionPlan, LayerPlan, Mixer, Mlp, MoePlan, Names, QkNorm, Residual};
 use coterie_kernels::gate::Scores;
 
 pub const NAMES: Names = Names {
@@ -26,6 +26,7 @@ pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     }
     let attention = AttentionPlan { qk_norm: QkNorm::Whole, ..keys.partly_rotated_attention(1.0)? };
     let moe = MoePlan { correction: true, ..keys.moe(keys.intermediate()?, Scores::Sigmoid, true)? };
-    let layer = LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe) };
+    let layer =
+        LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe), residual: Residual::Plain };
     Ok(vec![layer; keys.layers()?])
 }

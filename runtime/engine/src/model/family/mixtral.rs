@@ -3,7 +3,7 @@
 
 use crate::model::config::ConfigRule;
 use crate::model::config::keys::{Keys, known};
-use crate::model::config::plan::{LayerPlan, Mixer, Mlp, Names};
+use crate::model::config::plan::{LayerPlan, Mixer, Mlp, Names, Residual};
 use coterie_kernels::gate::Scores;
 
 pub const NAMES: Names = Names { moe: "block_sparse_moe", expert: ["w1", "w2", "w3"], ..Names::USUAL };
@@ -14,6 +14,7 @@ pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     let mut attention = keys.attention()?;
     attention.shape.window = keys.sliding_window()?;
     let moe = keys.moe(keys.intermediate()?, Scores::Softmax, true)?;
-    let layer = LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe) };
+    let layer =
+        LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe), residual: Residual::Plain };
     Ok(vec![layer; keys.layers()?])
 }

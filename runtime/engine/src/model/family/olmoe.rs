@@ -3,7 +3,7 @@
 
 use crate::model::config::ConfigRule;
 use crate::model::config::keys::{Keys, known};
-use crate::model::config::plan::{AttentionPlan, LayerPlan, Mixer, Mlp, Names, QkNorm};
+use crate::model::config::plan::{AttentionPlan, LayerPlan, Mixer, Mlp, Names, QkNorm, Residual};
 use coterie_kernels::gate::Scores;
 
 pub const NAMES: Names = Names::USUAL;
@@ -17,6 +17,7 @@ pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
         AttentionPlan { qkv_bias: bias, o_bias: bias, qk_norm: QkNorm::Whole, ..keys.attention()? };
     let renormalise = keys.norm_topk_prob.unwrap_or(false);
     let moe = keys.moe(keys.intermediate()?, Scores::Softmax, renormalise)?;
-    let layer = LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe) };
+    let layer =
+        LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe), residual: Residual::Plain };
     Ok(vec![layer; keys.layers()?])
 }

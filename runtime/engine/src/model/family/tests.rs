@@ -1,5 +1,7 @@
 //! What published configurations come to, and what of them is refused.
 
+mod latent;
+
 use super::edit_distance;
 use crate::load_error::LoadError;
 use crate::model::config::plan::{
@@ -31,8 +33,10 @@ fn rule(config: Value, changes: Value) -> ConfigRule {
 }
 
 fn attention(layer: &LayerPlan) -> &AttentionPlan {
-    let Mixer::Attention(attention) = &layer.mixer;
-    attention
+    match &layer.mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("expected attention, got {other:?}"),
+    }
 }
 
 fn moe(layer: &LayerPlan) -> &MoePlan {

@@ -50,7 +50,7 @@ impl Keys {
         self.sliding_window.map(|n| number("sliding_window", Some(n), u64::MAX)).transpose()
     }
 
-    fn rope_parameters(&self) -> Option<&RopeParameters> {
+    pub(super) fn rope_parameters(&self) -> Option<&RopeParameters> {
         self.rope_scaling.as_ref().or(self.rope_parameters.as_ref())
     }
 

@@ -1,7 +1,7 @@
 //! The keys of experts and their gates.
 
-use super::{Keys, divides, number, width};
-use crate::model::config::plan::{Activation, LayerPlan, Mixer, Mlp, MoePlan};
+use super::{Keys, divides, float, number, width};
+use crate::model::config::plan::{Activation, LayerPlan, Mixer, Mlp, MoePlan, Residual, SharedPlan};
 use crate::model::config::rule::ConfigRule;
 use coterie_kernels::gate::{Groups, Rule, Scores, Worth};
 use std::collections::HashSet;
@@ -30,6 +30,20 @@ impl Keys {
     /// Width of an expert where dense layers have another.
     pub fn expert_width(&self) -> Result<usize, ConfigRule> {
         width("moe_intermediate_size", self.moe_intermediate_size)
+    }
+
+    /// As many experts of the given width as every token uses, which are one; none where nothing is written.
+    pub fn shared_experts(&self, width: usize) -> Result<Option<SharedPlan>, ConfigRule> {
+        let Some(written) = self.n_shared_experts.filter(|count| *count > 0) else { return Ok(None) };
+        let count = number("n_shared_experts", Some(written), 1 << 10)?;
+        Ok(Some(SharedPlan { intermediate: count * width, gated: false }))
+    }
+
+    /// What every weight is multiplied with at last.
+    pub fn routed_scaling_factor(&self, default: Option<f64>) -> Result<f32, ConfigRule> {
+        let key = "routed_scaling_factor";
+        let written = self.routed_scaling_factor.or(default).ok_or(ConfigRule::Missing { key })?;
+        float(key, Some(written), written, f64::MIN_POSITIVE..f64::from(f32::MAX), "a positive number")
     }
 
     /// The groups of `experts` experts, `per_token` of which a token uses; none if it may use all of them.
@@ -82,7 +96,7 @@ impl Keys {
             true => Ok(Mlp::Moe(moe.clone())),
             false => Ok(Mlp::Dense { intermediate: self.intermediate()? }),
         };
-        let layer = |l| Ok(LayerPlan { mixer: mixer.clone(), mlp: mlp(l)? });
+        let layer = |l| Ok(LayerPlan { mixer: mixer.clone(), mlp: mlp(l)?, residual: Residual::Plain });
         (0..self.layers()? as u64).map(layer).collect()
     }
 }

@@ -1,0 +1,65 @@
+//! Fp8 checkpoints as DeepSeek-V3 has them: matrices of e4m3 codes, each with a matrix of scales, one for every block
+//! of `weight_block_size` values. What config.json says about activations is of no account: they are never fp8 here.
+
+use crate::load_error::LoadError;
+use crate::model::config::ConfigRule;
+use crate::weights::json::read_json;
+use coterie_kernels::cpu::fp8::Fp8View;
+use serde::Deserialize;
+use std::path::Path;
+use std::sync::Arc;
+
+/// No block is larger than the largest matrix.
+const LARGEST_BLOCK: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+struct Written {
+    quantization_config: Option<QuantizationConfig>,
+}
+
+#[derive(Deserialize)]
+struct QuantizationConfig {
+    weight_block_size: Option<[u64; 2]>,
+}
+
+/// Rows and columns of a block, as `dir/config.json` has them.
+pub(super) fn block_size(dir: &Path) -> Result<Option<[usize; 2]>, LoadError> {
+    let path = dir.join("config.json");
+    let written: Written = read_json(&path)?;
+    let Some(sizes) = written.quantization_config.and_then(|config| config.weight_block_size) else {
+        return Ok(None);
+    };
+    if let Some(&value) = sizes.iter().find(|size| !(1..=LARGEST_BLOCK).contains(size)) {
+        let rule = ConfigRule::OutOfRange { key: "weight_block_size", value, limit: LARGEST_BLOCK };
+        return Err(LoadError::Config { path, rule });
+    }
+    Ok(Some(sizes.map(|size| size as usize)))
+}
+
+/// The scales of a matrix, and which of its rows are meant.
+#[derive(Clone, Debug)]
+pub(super) struct BlockScales {
+    /// `[ceil(rows / block rows), ceil(columns / block columns)]` of the whole matrix.
+    values: Arc<[f32]>,
+    block: [usize; 2],
+    columns: usize,
+    first_row: usize,
+}
+
+impl BlockScales {
+    /// Of all rows.
+    pub(super) fn new(values: Vec<f32>, block: [usize; 2], columns: usize) -> Self {
+        BlockScales { values: values.into(), block, columns, first_row: 0 }
+    }
+
+    /// Of these rows from `row` on.
+    pub(super) fn behind(self, row: usize) -> Self {
+        BlockScales { first_row: self.first_row + row, ..self }
+    }
+
+    /// With the codes of these rows.
+    pub(super) fn view<'a>(&'a self, codes: &'a [u8]) -> Fp8View<'a> {
+        let BlockScales { ref values, block, columns, first_row } = *self;
+        Fp8View { codes, columns, scales: values, block, first_row }
+    }
+}
