@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use coterie_kernels::cpu::attention::{self, Sequence, Shape, latent};
 use coterie_kernels::cpu::isa::Isa;
+use coterie_kernels::cpu::lightning::{self, Decays, Origin, Plan, States};
 use coterie_kernels::cpu::matmul::{self, Matrix};
 use coterie_kernels::cpu::mxfp4::{self, Mxfp4View};
 use coterie_kernels::cpu::pool::Pool;
@@ -34,6 +35,7 @@ fn main() {
     prefill(&pool);
     attend(&pool);
     attend_latent(&pool);
+    lightning(&pool);
     rows(&pool);
     for &isa in Isa::available() {
         let pool = Pool::with_isa(1, isa);
@@ -211,6 +213,30 @@ fn attend_latent(pool: &Pool) {
         let flops = seen * 2 * (shape.width() + shape.latent);
         line(&format!("latent attention, {name}, 4096 keys"), seconds, 4 * cache.len(), flops);
     }
+}
+
+/// The heads of MiniMax-Text-01.
+fn lightning(pool: &Pool) {
+    let shape = lightning::Shape { heads: 64, head_dim: 128 };
+    let (sequences, width) = (4, shape.heads * shape.head_dim);
+    let decays = Decays::new(&[0.1; 64]);
+    let (mut sums, mut tails) = (floats(sequences * shape.sums_len()), floats(sequences * shape.tail_len()));
+    let mut run = |name: &str, rows: usize, count: usize| {
+        let (qkv, mut out) = (floats(3 * rows * count * width), floats(rows * count * width));
+        let mut plan = Plan::default();
+        for i in 0..count {
+            plan.push(i * rows..(i + 1) * rows, 1, i, Origin::Slot, std::iter::empty());
+        }
+        let seconds = time(5, || {
+            let states = States { sums: &mut sums, tails: &mut tails, snapshots: &mut [] };
+            lightning::attend(pool, &mut out, &qkv, states, &plan, &shape, &decays);
+        });
+        let flops = rows * count * width * (4 * shape.head_dim + 2 * lightning::BLOCK);
+        line(name, seconds, count * shape.sums_len() * 4, flops);
+    };
+    run("lightning, decode, 1 × 64 heads of 128", 1, 1);
+    run("lightning, decode, 4 × 64 heads of 128", 1, 4);
+    run("lightning, prefill, 512 rows", 512, 1);
 }
 
 fn rows(pool: &Pool) {

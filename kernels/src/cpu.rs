@@ -22,6 +22,7 @@ pub mod gate;
 pub mod heads;
 pub mod isa;
 mod lanes;
+pub mod lightning;
 pub mod logits;
 pub mod matmul;
 pub mod memory;

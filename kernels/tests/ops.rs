@@ -6,6 +6,7 @@ mod ops {
     pub mod cases;
     pub mod gates;
     pub mod latent;
+    pub mod lightning;
     pub mod products;
     pub mod random;
 }

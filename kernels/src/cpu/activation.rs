@@ -26,6 +26,36 @@ pub fn silu_mul(pool: &Pool, out: &mut [f32], gate: &[f32], up: &[f32]) {
     });
 }
 
+/// The specification of [`silu`]: `x / (1 + e^-x)`.
+pub fn silu_reference(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x /= 1.0 + lanes::exp(0.0 - *x));
+}
+
+/// `x = silu(x)`.
+pub fn silu(pool: &Pool, x: &mut [f32]) {
+    let (length, isa) = (chunk_of_rows(LANES), pool.isa());
+    // SAFETY: pools exist only for instruction sets that the CPU has.
+    pool.chunks(x, length, |_, x| unsafe { on(isa, Silu { x }) });
+}
+
+/// The specification of [`sigmoid_mul`]: `x · 1 / (1 + e^-g)`.
+pub fn sigmoid_mul_reference(x: &mut [f32], gate: &[f32]) {
+    x.iter_mut().zip(gate).for_each(|(x, g)| *x /= 1.0 + lanes::exp(0.0 - g));
+}
+
+/// `x = x · σ(gate)`, both of one length.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn sigmoid_mul(pool: &Pool, x: &mut [f32], gate: &[f32]) {
+    assert_eq!(x.len(), gate.len(), "x and gate are of one length");
+    let (length, isa) = (chunk_of_rows(LANES), pool.isa());
+    pool.chunks(x, length, |index, x| {
+        // SAFETY: pools exist only for instruction sets that the CPU has; `gate` is as long as `x`.
+        unsafe { on(isa, SigmoidMul { x, gate: &gate[index * length..] }) }
+    });
+}
+
 /// `out += x`.
 ///
 /// # Panics
@@ -35,6 +65,18 @@ pub fn add(pool: &Pool, out: &mut [f32], x: &[f32]) {
     let length = chunk_of_rows(LANES);
     pool.chunks(out, length, |index, out| {
         out.iter_mut().zip(&x[index * length..]).for_each(|(out, x)| *out += x);
+    });
+}
+
+/// `x = α · x + β · y`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn blend(pool: &Pool, x: &mut [f32], y: &[f32], alpha: f32, beta: f32) {
+    assert_eq!(x.len(), y.len(), "x and y are of one length");
+    let length = chunk_of_rows(LANES);
+    pool.chunks(x, length, |index, x| {
+        x.iter_mut().zip(&y[index * length..]).for_each(|(x, y)| *x = alpha * *x + beta * y);
     });
 }
 
@@ -105,19 +147,67 @@ impl Kernel for SiluMul<'_> {
         // SAFETY: `gate` and `up` hold at least `length` values.
         unsafe {
             for i in (0..whole).step_by(LANES) {
-                silu(L::load(gate.add(i))).mul(L::load(up.add(i))).store(out.add(i));
+                let gate = L::load(gate.add(i));
+                times_sigmoid(gate, gate).mul(L::load(up.add(i))).store(out.add(i));
             }
             if whole < length {
                 let n = length - whole;
                 let gate = L::load_part(gate.add(whole), n);
-                silu(gate).mul(L::load_part(up.add(whole), n)).store_part(out.add(whole), n);
+                times_sigmoid(gate, gate).mul(L::load_part(up.add(whole), n)).store_part(out.add(whole), n);
             }
         }
     }
 }
 
+struct Silu<'a> {
+    x: &'a mut [f32],
+}
+
+impl Kernel for Silu<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let whole = self.x.len() - self.x.len() % LANES;
+        let (x, n) = (self.x.as_mut_ptr(), self.x.len() - whole);
+        // SAFETY: within `x`.
+        unsafe {
+            for i in (0..whole).step_by(LANES) {
+                let lanes = L::load(x.add(i));
+                times_sigmoid(lanes, lanes).store(x.add(i));
+            }
+            if n > 0 {
+                let lanes = L::load_part(x.add(whole), n);
+                times_sigmoid(lanes, lanes).store_part(x.add(whole), n);
+            }
+        }
+    }
+}
+
+struct SigmoidMul<'a> {
+    x: &'a mut [f32],
+    gate: &'a [f32],
+}
+
+impl Kernel for SigmoidMul<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let whole = self.x.len() - self.x.len() % LANES;
+        let (x, gate, n) = (self.x.as_mut_ptr(), self.gate.as_ptr(), self.x.len() - whole);
+        // SAFETY: `gate` holds at least as many values as `x`.
+        unsafe {
+            for i in (0..whole).step_by(LANES) {
+                times_sigmoid(L::load(x.add(i)), L::load(gate.add(i))).store(x.add(i));
+            }
+            if n > 0 {
+                let (lanes, gate) = (L::load_part(x.add(whole), n), L::load_part(gate.add(whole), n));
+                times_sigmoid(lanes, gate).store_part(x.add(whole), n);
+            }
+        }
+    }
+}
+
+/// `x · σ(g)`.
 #[inline(always)]
-unsafe fn silu<L: Lanes>(g: L) -> L {
+unsafe fn times_sigmoid<L: Lanes>(x: L, g: L) -> L {
     // SAFETY: the caller's.
-    unsafe { g.div(L::splat(1.0).add(L::splat(0.0).sub(g).exp())) }
+    unsafe { x.div(L::splat(1.0).add(L::splat(0.0).sub(g).exp())) }
 }

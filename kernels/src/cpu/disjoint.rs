@@ -32,6 +32,17 @@ impl<'a, T> Disjoint<'a, T> {
         // SAFETY: within the slice, and nobody else holds it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), length) }
     }
+
+    /// Row `index`, empty past the end, to be read.
+    ///
+    /// # Safety
+    /// Nobody has that row from [`row`](Disjoint::row).
+    pub(crate) unsafe fn read(&self, index: usize) -> &[T] {
+        let from = self.length.min(index * self.stride);
+        let length = self.stride.min(self.length - from);
+        // SAFETY: within the slice, and nobody writes it.
+        unsafe { std::slice::from_raw_parts(self.start.add(from), length) }
+    }
 }
 
 impl Pool {

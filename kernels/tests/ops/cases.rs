@@ -6,7 +6,7 @@ use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::{activation, logits, moe, norm, rope};
 
 use super::random::Random;
-use super::{attention, gates, latent as latents, products};
+use super::{attention, gates, latent as latents, lightning, products};
 
 /// Runs an op on a pool and returns what it wrote.
 pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
@@ -58,7 +58,7 @@ pub fn all() -> Vec<Case> {
         cases.extend([rms_norm(rows, dim), softmax(rows, dim)]);
     }
     for n in [1, 15, 16, 33, 40_000] {
-        cases.extend([silu_mul(n), clamped_swiglu(n), add(n)]);
+        cases.extend([silu_mul(n), silu(n), sigmoid_mul(n), clamped_swiglu(n), add(n), blend(n)]);
     }
     for (rows, dim) in [(1, 1), (7, 33), (300, 70)] {
         cases.extend([add_to_rows(rows, dim), gate_rows(rows, dim)]);
@@ -77,6 +77,9 @@ pub fn all() -> Vec<Case> {
             let shape = Shape { window: Some(window), ..shape };
             cases.push(attention::paged(shape, window % 3 == 1));
         }
+    }
+    for (heads, head_dim) in [(1, 1), (3, 5), (2, 16), (5, 24), (1, 40), (3, 80), (2, 128)] {
+        cases.push(lightning::attend(heads, head_dim));
     }
     let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 20, block_size: 16, scale: 0.11, window: None };
     cases.push(attention::paged(shape, true));
@@ -168,6 +171,41 @@ fn silu_mul(n: usize) -> Case {
     }
 }
 
+fn silu(n: usize) -> Case {
+    let x: Vec<f32> = Random::new(n as u64).values(n).iter().map(|x| x * 9.0).collect();
+    let mut specified = x.clone();
+    activation::silu_reference(&mut specified);
+    Case {
+        name: format!("silu {n}"),
+        specified,
+        exact: widen(&x).iter().map(|x| x / (1.0 + (-x).exp())).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::silu(pool, &mut out);
+            out
+        }),
+    }
+}
+
+fn sigmoid_mul(n: usize) -> Case {
+    let mut random = Random::new(n as u64);
+    let (x, gate) = (random.values(n), random.values(n));
+    let mut specified = x.clone();
+    activation::sigmoid_mul_reference(&mut specified, &gate);
+    Case {
+        name: format!("sigmoid_mul {n}"),
+        specified,
+        exact: widen(&x).iter().zip(widen(&gate)).map(|(x, g)| x / (1.0 + (-g).exp())).collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::sigmoid_mul(pool, &mut out, &gate);
+            out
+        }),
+    }
+}
+
 fn add(n: usize) -> Case {
     let mut random = Random::new(n as u64);
     let (a, b) = (random.values(n), random.values(n));
@@ -179,6 +217,23 @@ fn add(n: usize) -> Case {
         run: Box::new(move |pool| {
             let mut out = a.clone();
             activation::add(pool, &mut out, &b);
+            out
+        }),
+    }
+}
+
+fn blend(n: usize) -> Case {
+    let mut random = Random::new(n as u64);
+    let (x, y) = (random.values(n), random.values(n));
+    let exact = widen(&x).into_iter().zip(widen(&y)).map(|(x, y)| 3.5 * x + 0.75 * y);
+    Case {
+        name: format!("blend {n}"),
+        specified: x.iter().zip(&y).map(|(x, y)| 3.5 * x + 0.75 * y).collect(),
+        exact: exact.collect(),
+        bound: 1e-6,
+        run: Box::new(move |pool| {
+            let mut out = x.clone();
+            activation::blend(pool, &mut out, &y, 3.5, 0.75);
             out
         }),
     }

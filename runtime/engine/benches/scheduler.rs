@@ -55,6 +55,7 @@ fn measure(running: usize, context: usize, mixed: bool) -> (Vec<Duration>, u64) 
         max_waiting: running,
         max_waiting_tokens: usize::MAX,
         prefix_cache: true,
+        states: None,
     };
     let mut engine = Engine::new(Box::new(Free::default()), limits, Vec::new());
     for number in 0..running {

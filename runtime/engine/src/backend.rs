@@ -11,8 +11,9 @@ pub mod cpu;
 
 use crate::batch::Batch;
 use crate::load_error::LoadError;
-use crate::model::config::plan::Activation;
+use crate::model::config::plan::{Activation, Blend, LightningPlan};
 use crate::model::config::rope::RopePlan;
+use crate::state::StateRoom;
 use crate::weights::Storage;
 use coterie_api::launch::Activations;
 use coterie_kernels::gate::Rule;
@@ -78,6 +79,8 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     type KvBlocks;
     /// One layer's cached latents and rotated keys, in blocks.
     type LatentBlocks;
+    /// One layer's running states: a slot for each running sequence, and snapshots.
+    type States;
     /// The angles of a rotary embedding.
     type Rope;
     /// A batch whose arrays lie where the operations read them.
@@ -89,6 +92,8 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
     /// The same for one layer's latents and rotated keys.
     fn latent_blocks(&self, shape: &LatentShape, blocks: usize) -> Result<Self::LatentBlocks, LoadError>;
+    /// The same for one layer's running states.
+    fn states(&self, plan: &LightningPlan, room: StateRoom) -> Result<Self::States, LoadError>;
     /// A rotary embedding of heads of `head_dim` values.
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Self::Rope;
 
@@ -127,8 +132,23 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
         batch: &Self::Batch<'_>,
         shape: &LatentShape,
     ) -> Self::Tensor;
+    /// Of `qkv`, `[rows, heads · 3 · head_dim]`: brings every sequence's state from its origin up to its rows, makes the
+    /// snapshots that the batch asks for, and gives each row what its query finds in the state up to itself,
+    /// `[rows, heads · head_dim]`.
+    fn lightning(
+        &self,
+        qkv: &Self::Tensor,
+        states: &mut Self::States,
+        batch: &Self::Batch<'_>,
+    ) -> Self::Tensor;
     /// `x += y`.
     fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor);
+    /// `x = α · x + β · y`.
+    fn blend(&self, x: &mut Self::Tensor, y: &Self::Tensor, weights: Blend);
+    /// `x = silu(x)`.
+    fn silu(&self, x: &mut Self::Tensor);
+    /// `x = x ⊙ σ(gate)`.
+    fn sigmoid_mul(&self, x: &mut Self::Tensor, gate: &Self::Tensor);
     /// `x[row] += bias`.
     fn add_to_rows(&self, x: &mut Self::Tensor, bias: &Self::Vector);
     /// `x[row] *= sigmoid(gates[row])`; `gates` is `[rows, 1]`.
@@ -163,6 +183,8 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     /// Memory of a matrix, bytes.
     fn bytes(matrix: &Self::Matrix) -> usize;
 
+    /// Makes every value of a row from column `first` on -∞.
+    fn forbid(&self, x: &mut Self::Tensor, first: usize);
     /// Column and value of a row's largest value; the lowest on a tie; a NaN only if all are.
     fn argmax(&self, x: &Self::Tensor, row: usize) -> (u32, f32);
     /// log_softmax of a row at `token`, and the `n` best columns with theirs, best first, ties lowest first.

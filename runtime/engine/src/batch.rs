@@ -1,5 +1,6 @@
 //! One step's work as plain arrays: a row is one token of one sequence.
 
+use crate::state::{RunningState, Save, StateRows};
 use std::ops::Range;
 
 /// The rows of one sequence in a [`Batch`], and the cache that they see.
@@ -11,6 +12,8 @@ pub struct SequenceRows {
     pub table: Range<usize>,
     /// Tokens in the cache once these rows are in it.
     pub context: usize,
+    /// Its running state, if the model's layers have any.
+    pub state: Option<StateRows>,
 }
 
 /// What one forward pass computes. Cleared and filled again each step, so it allocates only while it grows.
@@ -28,14 +31,17 @@ pub struct Batch {
     pub tables: Vec<u32>,
     /// Rows whose logits are wanted, ascending.
     pub logit_rows: Vec<u32>,
+    /// The snapshots that all sequences make, those of one behind the other's.
+    pub saves: Vec<Save>,
 }
 
 impl Batch {
     /// Takes everything out.
     pub fn clear(&mut self) {
-        let Batch { tokens, positions, slots, sequences, tables, logit_rows } = self;
+        let Batch { tokens, positions, slots, sequences, tables, logit_rows, saves } = self;
         [tokens, positions, slots, tables, logit_rows].into_iter().for_each(Vec::clear);
         sequences.clear();
+        saves.clear();
     }
 
     /// How many tokens the batch computes.
@@ -58,8 +64,18 @@ impl Batch {
             rows: first..self.rows(),
             table: first_block..self.tables.len(),
             context: computed + tokens.len(),
+            state: None,
         });
         first
+    }
+
+    /// Tells the layers about the running state of the sequence that was pushed last, which also makes the snapshots
+    /// in [`saves`](Batch::saves) from `first_save` on.
+    pub fn push_state(&mut self, state: RunningState, first_save: usize) {
+        let RunningState { slot, origin } = state;
+        let saves = first_save..self.saves.len();
+        self.sequences.last_mut().expect("rows are pushed before their state").state =
+            Some(StateRows { slot, origin, saves });
     }
 }
 
@@ -74,8 +90,8 @@ mod tests {
         assert_eq!(batch.push(&[1], 0, &[3], 4), 3);
         assert_eq!(batch.positions, [3, 4, 5, 0]);
         assert_eq!(batch.slots, [5 * 4 + 3, 2 * 4, 2 * 4 + 1, 3 * 4]);
-        assert_eq!(batch.sequences[0], SequenceRows { rows: 0..3, table: 0..2, context: 6 });
-        assert_eq!(batch.sequences[1], SequenceRows { rows: 3..4, table: 2..3, context: 1 });
+        assert_eq!(batch.sequences[0], SequenceRows { rows: 0..3, table: 0..2, context: 6, state: None });
+        assert_eq!(batch.sequences[1], SequenceRows { rows: 3..4, table: 2..3, context: 1, state: None });
         batch.clear();
         assert_eq!(batch.rows(), 0);
         assert!(batch.sequences.is_empty() && batch.tables.is_empty());

@@ -4,11 +4,16 @@
 //! A block is *held* by the sequences whose tables list it. A full one can be *published* under the tokens that it and
 //! those before it stand for; whoever has the same tokens may hold it too, and nobody writes to it any more. When its
 //! last holder leaves, a published block is *kept* until the room is needed, the longest unused first.
+//!
+//! For a model with running states (see [`state`](crate::state)) a block alone is not enough to go on behind it: there
+//! must be a snapshot, too.
 
 mod recency;
+mod snapshots;
 
 use crate::prefix::{BlockTokens, Prefix, Published};
 use recency::Recency;
+use snapshots::Snapshots;
 
 /// Tokens in a block.
 pub const BLOCK_SIZE: usize = 16;
@@ -29,16 +34,19 @@ pub struct BlockPool {
     published: Published,
     /// Published blocks that nobody holds.
     kept: Recency,
+    /// None where blocks are all there is.
+    snapshots: Option<Snapshots>,
 }
 
 impl BlockPool {
-    /// A pool of `blocks` blank blocks.
-    pub fn new(blocks: usize) -> BlockPool {
+    /// A pool of `blocks` blank blocks; with as many snapshots, if the model has running states.
+    pub fn new(blocks: usize, snapshots: Option<usize>) -> BlockPool {
         BlockPool {
             blank: (0..blocks as u32).rev().collect(),
             holders: vec![0; blocks],
             published: Published::default(),
             kept: Recency::new(blocks),
+            snapshots: snapshots.map(Snapshots::new),
         }
     }
 
@@ -61,7 +69,9 @@ impl BlockPool {
         for _ in 0..more {
             let block = self.blank.pop().unwrap_or_else(|| {
                 let block = self.kept.pop_oldest().expect("so many blocks are free");
-                self.published.withdraw(block);
+                if let (Some(name), Some(snapshots)) = (self.published.withdraw(block), &mut self.snapshots) {
+                    snapshots.withdraw(name);
+                }
                 block
             });
             self.holders[block as usize] = 1;
@@ -110,6 +120,26 @@ impl BlockPool {
         let (block, prefix) = self.published.find(before, tokens)?;
         (self.holders[block as usize] > 0).then_some(prefix)
     }
+
+    /// The longer beginning, if a block stands for `tokens` behind `before`.
+    pub fn find(&self, before: Prefix, tokens: &BlockTokens) -> Option<Prefix> {
+        self.published.find(before, tokens).map(|(_, prefix)| prefix)
+    }
+
+    /// Can a sequence that has the blocks of a beginning go on behind them?
+    pub fn is_whole(&self, beginning: Prefix) -> bool {
+        self.snapshots.as_ref().is_none_or(|snapshots| snapshots.find(beginning).is_some())
+    }
+
+    /// The snapshot of a beginning, which is then the last that makes room for another.
+    pub fn take_snapshot(&mut self, beginning: Prefix) -> Option<u32> {
+        self.snapshots.as_mut()?.take(beginning)
+    }
+
+    /// The snapshot that is to be made for a beginning; none if there is one, or no room for any.
+    pub fn make_snapshot(&mut self, beginning: Prefix) -> Option<u32> {
+        self.snapshots.as_mut()?.make(beginning)
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_table_grows_whole_or_not_at_all() {
-        let mut pool = BlockPool::new(3);
+        let mut pool = BlockPool::new(3, None);
         let (mut one, mut two) = (Vec::new(), Vec::new());
         assert!(pool.extend(&mut one, 2));
         assert_eq!(one, [0, 1]);
@@ -139,7 +169,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "given back once")]
     fn a_block_is_not_given_back_twice() {
-        let mut pool = BlockPool::new(1);
+        let mut pool = BlockPool::new(1, None);
         let mut table = Vec::new();
         assert!(pool.extend(&mut table, 1));
         pool.take_back(&mut table.clone());
@@ -148,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_published_block_is_shared_and_kept_until_the_room_is_needed() {
-        let mut pool = BlockPool::new(3);
+        let mut pool = BlockPool::new(3, None);
         let (mut one, mut two) = (Vec::new(), Vec::new());
         pool.extend(&mut one, 2);
         let a = pool.publish(one[0], ROOT, &A);
@@ -175,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_second_block_of_the_same_tokens_stays_its_holders_own() {
-        let mut pool = BlockPool::new(2);
+        let mut pool = BlockPool::new(2, None);
         let (mut one, mut two) = (Vec::new(), Vec::new());
         pool.extend(&mut one, 1);
         pool.extend(&mut two, 1);
@@ -185,6 +215,25 @@ mod tests {
         assert_eq!(pool.blank, [1]);
         pool.take_back(&mut one);
         assert_eq!(pool.free(), 2);
+    }
+
+    #[test]
+    fn a_snapshot_goes_with_its_block_and_a_block_stays_without_its_snapshot() {
+        let mut pool = BlockPool::new(2, Some(1));
+        let mut table = Vec::new();
+        pool.extend(&mut table, 2);
+        let a = pool.publish(table[0], ROOT, &A);
+        let b = pool.publish(table[1], a, &B);
+        assert!(!pool.is_whole(a));
+        assert_eq!((pool.make_snapshot(a), pool.make_snapshot(a)), (Some(0), None));
+        assert!(pool.is_whole(a));
+        assert_eq!(pool.make_snapshot(b), Some(0));
+        assert_eq!((pool.find(ROOT, &A), pool.is_whole(a), pool.take_snapshot(b)), (Some(a), false, Some(0)));
+
+        pool.take_back(&mut table);
+        assert!(pool.is_whole(b), "a kept block keeps it");
+        pool.extend(&mut table, 1);
+        assert_eq!((pool.take_snapshot(b), pool.make_snapshot(a)), (None, Some(0)));
     }
 
     #[derive(Clone, Debug)]
@@ -208,7 +257,7 @@ mod tests {
         /// Whatever is done: a block is free or held, and what is found stands for the tokens that it was found by.
         #[test]
         fn blocks_are_never_lost_nor_mistaken(acts in prop::collection::vec(act(), 0..80)) {
-            let mut pool = BlockPool::new(6);
+            let mut pool = BlockPool::new(6, None);
             let mut tables: Vec<Vec<u32>> = vec![Vec::new(); 4];
             // What was last published of each block.
             let mut content: Vec<Option<u32>> = vec![None; 6];

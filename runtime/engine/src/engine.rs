@@ -6,12 +6,13 @@ use crate::block_pool::{BLOCK_SIZE, blocks_for};
 use crate::emit;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
-use crate::model::{self, Model, Source};
+use crate::model::{self, Model, Room, Source};
 use crate::moe::share::Share;
 use crate::request::{Event, Rejected, Request, RequestId};
 use crate::sampler::Sampler;
 use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
 use crate::sequence::Sequence;
+use crate::state::{StateLimits, StateRoom};
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization};
 use std::path::Path;
@@ -26,6 +27,13 @@ pub const MIXED_PROMPT_TOKENS: usize = 128;
 pub const LOGIT_ROWS: usize = 32;
 /// Tokens that the cache holds beside one whole context, so that a long request does not keep all others out.
 pub const SPARE_TOKENS: usize = 2048;
+
+/// Requests in one batch unless told otherwise.
+pub const MAX_RUNNING: usize = 16;
+/// Snapshots of running states, for a model that has such.
+pub const SNAPSHOTS: usize = 16;
+/// Blocks from one of a sequence to the next, at first: see [`StateLimits`].
+pub const SNAPSHOT_BLOCKS: usize = 64;
 
 /// How a model is loaded and how much runs at once.
 #[derive(Clone, Debug)]
@@ -69,7 +77,7 @@ impl Default for EngineOptions {
             device: Device::Cpu,
             context_length: None,
             threads: 0,
-            max_running: 16,
+            max_running: MAX_RUNNING,
             max_waiting: 256,
             max_waiting_tokens: 1 << 18,
             step_tokens: STEP_TOKENS,
@@ -134,7 +142,12 @@ impl Engine {
         let stop_tokens = config.stop_tokens.clone();
         let checkpoint = Checkpoint::open(dir)?;
         let source = Arc::new(Source { checkpoint, config, quantization: options.quantization });
-        let model = model::load(&source, Cpu::new, options.threads, limits.blocks, share, progress)?;
+        let states = match limits.states {
+            Some(StateLimits { snapshots, .. }) => StateRoom { slots: limits.max_running, snapshots },
+            None => StateRoom::default(),
+        };
+        let room = Room { blocks: limits.blocks, states };
+        let model = model::load(&source, Cpu::new, options.threads, room, share, progress)?;
         progress(1.0);
         Ok(Engine::new(model, limits, stop_tokens))
     }
@@ -296,5 +309,7 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
         max_waiting: options.max_waiting,
         max_waiting_tokens: options.max_waiting_tokens,
         prefix_cache: options.prefix_cache,
+        states: (model::running_state_bytes(config) > 0)
+            .then_some(StateLimits { snapshots: SNAPSHOTS, every: SNAPSHOT_BLOCKS }),
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::backend::LatentShape;
 use crate::digest;
-use crate::engine::{LOGIT_ROWS, SPARE_TOKENS, STEP_TOKENS};
+use crate::engine::{LOGIT_ROWS, MAX_RUNNING, SNAPSHOTS, SPARE_TOKENS, STEP_TOKENS};
 use crate::load_error::LoadError;
 use crate::model;
 use crate::model::config::Config;
@@ -35,7 +35,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
             int8: tally.expert_int8_bytes.get(),
         }),
         kv_bytes_per_token: model::state_bytes_per_token(&config) as u64,
-        state_bytes: 0,
+        state_bytes: model::running_state_bytes(&config) as u64,
         working_bytes: working_bytes(&config),
         digest: digest::text(&digest::digest(dir)?),
         devices: vec![Device::Cpu],
@@ -58,7 +58,10 @@ fn working_bytes(config: &Config) -> u64 {
     let rotary = config.layers.iter().map(|layer| rotary_dim(&layer.mixer)).max().unwrap_or(0);
     let rope = config.context_length.next_power_of_two() * rotary;
     let values = size_of::<f32>() * (step + logits + rope);
-    let spare = SPARE_TOKENS * model::state_bytes_per_token(config);
+    // Cache and running states for requests beside the longest, and snapshots.
+    let spare = SPARE_TOKENS * model::state_bytes_per_token(config)
+        + (MAX_RUNNING - 1) * model::running_state_bytes(config)
+        + SNAPSHOTS * model::snapshot_bytes(config);
     (PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + values + spare) as u64
 }
 
@@ -73,6 +76,8 @@ fn mixer_width(mixer: &Mixer) -> usize {
             let of_head = 3 * (nope + rope + latent) + 2 * value;
             heads * of_head + 2 * q_latent.unwrap_or(0) + 3 * latent + 2 * rope
         }
+        // q, k, v, the gate, what was attended and its norm.
+        Mixer::Lightning(lightning) => 6 * lightning.heads() * lightning.head_dim,
     }
 }
 
@@ -91,6 +96,7 @@ fn rotary_dim(mixer: &Mixer) -> usize {
     match mixer {
         Mixer::Attention(attention) => attention.rope.rotary_dim,
         Mixer::Latent(latent) => latent.rope.rotary_dim,
+        Mixer::Lightning(_) => 0,
     }
 }
 

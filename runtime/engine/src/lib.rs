@@ -27,6 +27,7 @@ pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
 pub mod simple;
+pub mod state;
 pub mod weights;
 
 pub use constraint::{Constraint, TokenMask};

@@ -203,6 +203,16 @@ pub enum LoadError {
         /// Blocks of cache.
         blocks: usize,
     },
+    /// A number of running states that no machine has memory for.
+    #[error(
+        "the states of {slots} running requests and {snapshots} snapshots are more than can be addressed; let fewer requests run"
+    )]
+    StatesTooLarge {
+        /// Requests that may run.
+        slots: usize,
+        /// Snapshots that are kept.
+        snapshots: usize,
+    },
     /// The system gives no room for the cache.
     #[error(
         "the system gives no {bytes} bytes for one layer's cache: {source}; ask for a shorter context or use a larger machine"
@@ -253,6 +263,7 @@ impl LoadError {
             | LoadError::ZeroOption { .. }
             | LoadError::CacheTooSmall { .. }
             | LoadError::CacheTooLarge { .. }
+            | LoadError::StatesTooLarge { .. }
             | LoadError::ExpertMap { .. }
             | LoadError::NoGpu => TerminationReason::LaunchRejected,
             LoadError::Read { .. } | LoadError::NoMemory { .. } | LoadError::Exchange { .. } => {

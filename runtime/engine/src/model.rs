@@ -9,16 +9,19 @@ pub mod experts;
 pub mod family;
 pub mod latent;
 pub mod layer;
+pub mod lightning;
 
 use crate::backend::Backend;
 use crate::batch::Batch;
+use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
-use crate::model::config::plan::{LayerPlan, Mixer, MoePlan};
+use crate::model::config::plan::{LayerPlan, LightningPlan, Mixer, MoePlan};
 use crate::model::decoder::{Decoder, DecoderWeights};
 use crate::model::experts::load_expert;
 use crate::moe::host::{Host, LoadExpert};
 use crate::moe::share::Share;
+use crate::state::StateRoom;
 use crate::weights::Loader;
 use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
@@ -59,13 +62,22 @@ pub struct Source {
     pub quantization: Quantization,
 }
 
-/// Loads a model onto a backend of `threads` threads, with a cache of `blocks` blocks; of its experts, one rank's
-/// share if there are several. Every call of `backend` makes one for a thread of its own.
+/// What the layers of a model have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Blocks of the cache.
+    pub blocks: usize,
+    /// Running states, where a layer has such.
+    pub states: StateRoom,
+}
+
+/// Loads a model onto a backend of `threads` threads, with `room` for sequences; of its experts, one rank's share if
+/// there are several. Every call of `backend` makes one for a thread of its own.
 pub fn load<B>(
     source: &Arc<Source>,
     backend: fn(usize) -> B,
     threads: usize,
-    blocks: usize,
+    room: Room,
     share: Option<Share<'_>>,
     progress: &dyn Fn(f32),
 ) -> Result<Box<dyn Model>, LoadError>
@@ -89,7 +101,7 @@ where
         }
         None => None,
     };
-    Ok(Box::new(Decoder::new(device, config, weights, blocks, ranks)?))
+    Ok(Box::new(Decoder::new(device, config, weights, room, ranks)?))
 }
 
 /// Reads single experts later, by their layer's number among those with experts.
@@ -117,6 +129,27 @@ pub fn state_bytes_per_token(config: &Config) -> usize {
     let of_layer = |layer: &LayerPlan| match &layer.mixer {
         Mixer::Attention(attention) => attention.shape.bytes_per_token(),
         Mixer::Latent(latent) => latent.shape.bytes_per_token(),
+        Mixer::Lightning(_) => 0,
     };
     config.layers.iter().map(of_layer).sum()
+}
+
+/// Bytes of running state that one sequence has, all layers together, however long it is: the sums, and the keys and
+/// values of the last block.
+pub fn running_state_bytes(config: &Config) -> usize {
+    snapshot_bytes(config)
+        + lightning_layers(config).map(|l| l.heads() * l.head_dim * 2 * BLOCK_SIZE).sum::<usize>()
+            * size_of::<f32>()
+}
+
+/// Bytes of one snapshot of it: the sums alone.
+pub fn snapshot_bytes(config: &Config) -> usize {
+    lightning_layers(config).map(|l| l.heads() * l.head_dim * l.head_dim).sum::<usize>() * size_of::<f32>()
+}
+
+fn lightning_layers(config: &Config) -> impl Iterator<Item = &LightningPlan> {
+    config.layers.iter().filter_map(|layer| match &layer.mixer {
+        Mixer::Lightning(lightning) => Some(lightning),
+        Mixer::Attention(_) | Mixer::Latent(_) => None,
+    })
 }

@@ -64,11 +64,11 @@ impl Published {
         name
     }
 
-    /// The block stands for nothing any more.
-    pub fn withdraw(&mut self, block: u32) {
-        if let Some(entry) = self.entries.get_mut(block as usize).and_then(Option::take) {
-            self.blocks.remove(&entry.key);
-        }
+    /// The block stands for nothing any more. Returns the name that it had.
+    pub fn withdraw(&mut self, block: u32) -> Option<Prefix> {
+        let entry = self.entries.get_mut(block as usize).and_then(Option::take)?;
+        self.blocks.remove(&entry.key);
+        Some(entry.name)
     }
 
     /// Does the block stand for something?

@@ -10,12 +10,18 @@
 //!
 //! A full block is published when it is placed in a batch, so a sequence may take over blocks that one before it in
 //! the very same batch computes.
+//!
+//! Where the model has running states ([`state`](crate::state)), a running sequence has a slot for its own, and what it
+//! takes over ends where there is a snapshot of the state, too. A snapshot is numbered when the rows up to its place are
+//! put in a batch, so that it, too, is there for those behind in the same batch. Chunks are not cut where one is made:
+//! layers pass each end of a block one by one anyway, and another cut would make every short prompt take two steps.
 
 use crate::batch::Batch;
 use crate::block_pool::{BLOCK_SIZE, BlockPool, blocks_for};
 use crate::queue::Queue;
 use crate::request::RequestId;
 use crate::sequence::{Sequence, Start};
+use crate::state::{Origin, RunningState, Save, StateLimits};
 
 /// How much runs at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub struct Limits {
     pub max_waiting_tokens: usize,
     /// May sequences take over what others computed?
     pub prefix_cache: bool,
+    /// For a model with running states.
+    pub states: Option<StateLimits>,
 }
 
 impl Limits {
@@ -78,6 +86,8 @@ pub struct Scheduler {
     /// By rank.
     running: Vec<Sequence>,
     pool: BlockPool,
+    /// State slots that nobody has; none where there are no running states.
+    free_slots: Vec<u32>,
     limits: Limits,
     counts: Counts,
 }
@@ -87,8 +97,15 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Scheduler {
         assert!(blocks_for(limits.context) <= limits.blocks, "the cache holds at least one whole context");
         assert!(limits.step_tokens > 0 && limits.max_running > 0, "a step does something");
-        let (waiting, running) = (Queue::default(), Vec::new());
-        Scheduler { waiting, running, pool: BlockPool::new(limits.blocks), limits, counts: Counts::default() }
+        let slots = limits.states.map_or(0, |_| limits.max_running as u32);
+        Scheduler {
+            waiting: Queue::default(),
+            running: Vec::new(),
+            pool: BlockPool::new(limits.blocks, limits.states.map(|states| states.snapshots)),
+            free_slots: (0..slots).rev().collect(),
+            limits,
+            counts: Counts::default(),
+        }
     }
 
     /// How much runs at once.
@@ -135,11 +152,12 @@ impl Scheduler {
 
     /// Takes out the running sequences that `done` names, and frees their blocks.
     pub fn retire(&mut self, done: impl Fn(&Sequence) -> bool) {
-        let pool = &mut self.pool;
+        let (pool, free_slots) = (&mut self.pool, &mut self.free_slots);
         self.running.retain_mut(|sequence| {
             let done = done(sequence);
             if done {
                 pool.take_back(&mut sequence.table);
+                free_slots.extend(sequence.state.map(|state| state.slot));
             }
             !done
         });
@@ -155,7 +173,8 @@ impl Scheduler {
         let mut next = 0;
         while next < self.running.len() {
             let was_decoding = self.running[next].remaining() == 1;
-            if self.limits.prefix_cache {
+            // A snapshot may be gone in the next step: who begins from one must have rows in this.
+            if self.limits.prefix_cache && (self.limits.states.is_none() || prompt_rows > 0) {
                 self.running[next].share(&mut self.pool);
             }
             let remaining = self.running[next].remaining();
@@ -183,7 +202,8 @@ impl Scheduler {
             }
             if self.running.len() < self.limits.max_running && needed <= free {
                 free -= needed;
-                let first = self.waiting.pop_first().expect("it was just looked at");
+                let mut first = self.waiting.pop_first().expect("it was just looked at");
+                first.state = self.free_slots.pop().map(|slot| RunningState { slot, origin: Origin::Zero });
                 let place = self.running.partition_point(|sequence| sequence.rank() < rank);
                 self.running.insert(place, first);
             } else if self.running.last().is_some_and(|last| last.rank().priority > rank.priority) {
@@ -218,6 +238,7 @@ impl Scheduler {
 
     fn preempt_last(&mut self) {
         if let Some(mut last) = self.running.pop() {
+            self.free_slots.extend(last.state.map(|state| state.slot));
             last.restart(&mut self.pool);
             self.waiting.push(last);
             self.counts.preemptions += 1;
@@ -245,8 +266,19 @@ impl Scheduler {
         }
         sequence.computed = to;
         self.counts.prompt_tokens += prompt.clamp(from, to).abs_diff(from) as u64;
+        let first_save = batch.saves.len();
         if self.limits.prefix_cache {
-            sequence.publish(&mut self.pool);
+            while let Some((tokens, name)) = sequence.publish_next(&mut self.pool) {
+                if self.limits.states.is_some_and(|states| states.is_due(tokens, sequence.tokens.len()))
+                    && let Some(snapshot) = self.pool.make_snapshot(name)
+                {
+                    batch.saves.push(Save { tokens, snapshot });
+                }
+            }
+        }
+        if let Some(state) = &mut sequence.state {
+            batch.push_state(*state, first_save);
+            state.origin = Origin::Slot;
         }
     }
 }
@@ -269,6 +301,7 @@ mod tests {
         max_waiting: 9,
         max_waiting_tokens: 900,
         prefix_cache: false,
+        states: None,
     };
     const CACHED: Limits = Limits { prefix_cache: true, ..LIMITS };
 

@@ -4,6 +4,7 @@ use crate::block_pool::{BLOCK_SIZE, BlockPool, blocks_for};
 use crate::penalties::Seen;
 use crate::prefix::{BlockTokens, Prefix};
 use crate::request::{Finish, Request, RequestId, TokenLogprobs};
+use crate::state::{Origin, RunningState};
 
 /// A request that waits or runs.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Sequence {
     pub start: Start,
     /// Its last event is out; the step's end takes it away.
     pub ended: bool,
+    /// Its running state while it runs, if the model has such.
+    pub state: Option<RunningState>,
     /// Blocks of `table` that are full and have a name.
     named: usize,
     /// The name of the tokens in them.
@@ -68,6 +71,7 @@ impl Sequence {
             seen: Seen::of(&request),
             start: Start::Ahead,
             ended: false,
+            state: None,
             named: 0,
             prefix: Prefix::Empty { scope: request.cache_scope },
             request,
@@ -96,39 +100,69 @@ impl Sequence {
 
     /// Takes over what others computed for the same beginning, as far as there is any. At least one token is left
     /// for it to compute: its logits are in no block.
+    ///
+    /// One with a running state goes on from a snapshot of it, which stays what it is only until the batch is
+    /// computed: its next rows must be in this one.
     pub fn share(&mut self, pool: &mut BlockPool) {
-        while let Some(tokens) = self.next_shareable() {
-            let Some(longer) = pool.share(&mut self.table, self.prefix, &tokens) else { return };
+        let most = match self.state {
+            Some(_) => self.shareable(pool, BlockPool::find),
+            None => usize::MAX,
+        };
+        for _ in 0..most {
+            let Some(tokens) = self.next_shareable() else { break };
+            let Some(longer) = pool.share(&mut self.table, self.prefix, &tokens) else { break };
             self.prefix = longer;
             self.named += 1;
             self.computed += BLOCK_SIZE;
+        }
+        if most > 0
+            && let Some(state) = &mut self.state
+        {
+            let snapshot = pool.take_snapshot(self.prefix);
+            state.origin = Origin::Snapshot(snapshot.expect("what is shareable ends with a snapshot"));
         }
     }
 
     /// Blocks that it could take over and that somebody else holds: those need no room of its own.
     pub fn held_by_others(&self, pool: &BlockPool) -> usize {
-        let (mut prefix, mut count) = (self.prefix, 0);
-        while let Some(tokens) = self.shareable_at(self.computed + count * BLOCK_SIZE)
-            && let Some(longer) = pool.held_by_others(prefix, &tokens)
+        self.shareable(pool, BlockPool::held_by_others)
+    }
+
+    /// How many of the next blocks it could take over: as many as `find` finds, up to the last behind which it could
+    /// go on.
+    fn shareable(
+        &self,
+        pool: &BlockPool,
+        find: impl Fn(&BlockPool, Prefix, &BlockTokens) -> Option<Prefix>,
+    ) -> usize {
+        let (mut prefix, mut found, mut whole) = (self.prefix, 0, 0);
+        while let Some(tokens) = self.shareable_at(self.computed + found * BLOCK_SIZE)
+            && let Some(longer) = find(pool, prefix, &tokens)
         {
-            (prefix, count) = (longer, count + 1);
+            (prefix, found) = (longer, found + 1);
+            if pool.is_whole(prefix) {
+                whole = found;
+            }
         }
-        count
+        whole
     }
 
-    /// Publishes the blocks that have become full.
-    pub fn publish(&mut self, pool: &mut BlockPool) {
-        while let Some(tokens) = block_at(&self.tokens[..self.computed], self.named * BLOCK_SIZE) {
-            self.prefix = pool.publish(self.table[self.named], self.prefix, &tokens);
-            self.named += 1;
-        }
+    /// Publishes the next block that has become full, and says how many tokens there are up to its end, and their
+    /// name.
+    pub fn publish_next(&mut self, pool: &mut BlockPool) -> Option<(usize, Prefix)> {
+        let tokens = block_at(&self.tokens[..self.computed], self.named * BLOCK_SIZE)?;
+        self.prefix = pool.publish(self.table[self.named], self.prefix, &tokens);
+        self.named += 1;
+        Some((self.named * BLOCK_SIZE, self.prefix))
     }
 
-    /// Gives all blocks up and forgets what was computed, to compute it again from the first token.
+    /// Gives all blocks up and forgets what was computed, to compute it again from the first token. Its state slot, if
+    /// it has one, is somebody else's from then on.
     pub fn restart(&mut self, pool: &mut BlockPool) {
         pool.take_back(&mut self.table);
         self.computed = 0;
         self.named = 0;
+        self.state = None;
         self.prefix = Prefix::Empty { scope: self.request.cache_scope };
         if let Some(scores) = &mut self.prompt_scores {
             scores.truncate(1);

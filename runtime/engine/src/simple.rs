@@ -5,13 +5,14 @@
 mod attention;
 mod experts;
 mod latent;
+mod lightning;
 mod math;
 mod widened;
 
 use crate::load_error::LoadError;
 use crate::model::Logits;
 use crate::model::config::Config;
-use crate::model::config::plan::Mixer;
+use crate::model::config::plan::{Blend, Mixer};
 use crate::model::decoder::DecoderWeights;
 use crate::model::layer::{MixerWeights, MlpWeights};
 use crate::penalties::Seen;
@@ -23,6 +24,7 @@ use attention::attention;
 use coterie_api::launch::Quantization;
 use experts::{feed_forward, moe};
 use latent::latent_attention;
+use lightning::lightning;
 use math::{add, matvec, rms_norm};
 use std::path::Path;
 use widened::Widened;
@@ -108,7 +110,7 @@ impl Simple {
     /// Logits at every position of `tokens`.
     pub fn logits(&self, tokens: &[u32]) -> Rows {
         let Config { hidden, rms_norm_eps: eps, .. } = self.config;
-        let DecoderWeights { embedding, layers, norm, head } = &self.weights;
+        let DecoderWeights { embedding, layers, norm, head, tokens: known } = &self.weights;
         let after = |y: Vec<f32>, norm: &Option<Vec<f32>>| match norm {
             Some(norm) => rms_norm(&y, norm, eps),
             None => y,
@@ -123,22 +125,40 @@ impl Simple {
                     attention(plan, weights, eps, &h)
                 }
                 (Mixer::Latent(plan), MixerWeights::Latent(weights)) => latent_attention(plan, weights, &h),
+                (Mixer::Lightning(plan), MixerWeights::Lightning(weights)) => {
+                    lightning(plan, weights, &h, eps)
+                }
                 _ => unreachable!("weights follow the plan"),
             };
-            x.iter_mut().zip(mixed).for_each(|(x, y)| add(x, &after(y, &weights.mixed_norm), 1.0));
+            for ((x, h), y) in x.iter_mut().zip(&h).zip(mixed) {
+                go_on(x, h, &after(y, &weights.mixed_norm), plan.residual.mixer());
+            }
 
             let h: Vec<Vec<f32>> = normed(&x, &weights.mlp_norm);
-            for (x, h) in x.iter_mut().zip(h) {
+            for (x, h) in x.iter_mut().zip(&h) {
                 let answer = match &weights.mlp {
-                    MlpWeights::Moe(weights) => moe(weights, &h),
-                    MlpWeights::Dense(weights) => feed_forward(weights, &h),
+                    MlpWeights::Moe(weights) => moe(weights, h),
+                    MlpWeights::Dense(weights) => feed_forward(weights, h),
                 };
-                add(x, &after(answer, &weights.answer_norm), 1.0);
+                go_on(x, h, &after(answer, &weights.answer_norm), plan.residual.mlp());
             }
         }
         let head = head.as_ref().unwrap_or(embedding);
-        Rows(x.iter().map(|x| matvec(head, &rms_norm(x, norm, eps))).collect())
+        let logits = |x: &Vec<f32>| {
+            let mut logits = matvec(head, &rms_norm(x, norm, eps));
+            logits[*known..].fill(f32::NEG_INFINITY);
+            logits
+        };
+        Rows(x.iter().map(logits).collect())
     }
+}
+
+/// The residual stream behind a part that made `y` of `h`, the normalised `x`.
+fn go_on(x: &mut [f32], h: &[f32], y: &[f32], blend: Option<Blend>) {
+    if let Some(Blend { alpha, .. }) = blend {
+        x.iter_mut().zip(h).for_each(|(x, h)| *x = alpha * h);
+    }
+    add(x, y, blend.map_or(1.0, |blend| blend.beta));
 }
 
 /// Logits, one row a position.

@@ -60,6 +60,7 @@ fn engine() -> Engine {
         max_waiting: 3,
         max_waiting_tokens: 100,
         prefix_cache: true,
+        states: None,
     };
     Engine::new(Box::new(Counting::default()), limits, vec![2])
 }

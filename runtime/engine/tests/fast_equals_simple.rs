@@ -8,6 +8,7 @@ mod tiny_mixtral;
 
 use coterie_api::launch::Quantization;
 use coterie_engine::simple::{Answer, Simple};
+use coterie_engine::state::StateLimits;
 use coterie_engine::{
     Constraint, Engine, EngineOptions, Event, Finish, NotTaken, Rejected, Request, RequestId, Sampling,
     TokenLogprobs, TokenMask,
@@ -15,32 +16,50 @@ use coterie_engine::{
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 
-static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
-    let (dir, config) = (tempfile::tempdir().unwrap(), tiny_mixtral::config());
-    tiny_mixtral::write(dir.path(), &config, &tiny_mixtral::tensors(&config, 3));
-    dir
+/// A tiny model, and what the test has seen of it in all scenes: it must have seen some.
+struct Tiny {
+    name: &'static str,
+    dir: TempDir,
+    simple: Simple,
+    preemptions: AtomicU64,
+    /// Tokens from the prefix cache.
+    cached: AtomicU64,
+}
+
+impl Tiny {
+    fn new(name: &'static str, config: &serde_json::Value, tensors: &[tiny_mixtral::Tensor]) -> Tiny {
+        let dir = tempfile::tempdir().unwrap();
+        tiny_mixtral::write(dir.path(), config, tensors);
+        let simple = Simple::load(dir.path()).unwrap();
+        Tiny { name, dir, simple, preemptions: AtomicU64::new(0), cached: AtomicU64::new(0) }
+    }
+}
+
+static MIXTRAL: LazyLock<Tiny> = LazyLock::new(|| {
+    let config = tiny_mixtral::config();
+    Tiny::new("Mixtral", &config, &tiny_mixtral::tensors(&config, 3))
 });
-static SIMPLE: LazyLock<Simple> = LazyLock::new(|| Simple::load(MODEL.path()).unwrap());
 
 /// A model of each family.
-static FAMILIES: LazyLock<Vec<(&str, TempDir, Simple)>> = LazyLock::new(|| {
+static FAMILIES: LazyLock<Vec<Tiny>> = LazyLock::new(|| {
     let model = |(name, config): (_, serde_json::Value)| {
-        let dir = tempfile::tempdir().unwrap();
-        tiny_families::write_random(dir.path(), &config, 8);
-        let simple = Simple::load(dir.path()).unwrap();
-        (name, dir, simple)
+        Tiny::new(name, &config, &tiny_families::tensors(&config, 8))
     };
     tiny_families::configs().into_iter().map(model).collect()
 });
 
-/// Preemptions and tokens from the prefix cache in all scenes: the test must have seen some.
-static PREEMPTIONS: AtomicU64 = AtomicU64::new(0);
-static CACHED: AtomicU64 = AtomicU64::new(0);
+/// A model with keys and values alone, or one that has running states, too.
+fn tiny() -> impl Strategy<Value = &'static Tiny> {
+    prop_oneof![Just(()).prop_map(|()| &*MIXTRAL), Just(()).prop_map(|()| hybrid())]
+}
+
+fn hybrid() -> &'static Tiny {
+    FAMILIES.iter().find(|tiny| tiny.name == "MiniMax-Text-01").unwrap()
+}
 
 const CONTEXT: usize = 80;
 /// The two sum in different orders.
@@ -62,6 +81,13 @@ struct Scene {
     step_tokens: usize,
     mixed_prompt_tokens: usize,
     max_running: usize,
+    states: StateLimits,
+}
+
+impl std::fmt::Debug for Tiny {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// A grammar of two rules: no token may follow one of the same remainder by 3, and only the last third may end.
@@ -148,18 +174,24 @@ fn scene() -> impl Strategy<Value = Scene> {
     let cancel = prop_oneof![3 => Just(None), 1 => (0usize..20).prop_map(Some)];
     let arrival =
         (request(), 0usize..25, cancel).prop_map(|(request, step, cancel)| Arrival { request, step, cancel });
-    (prop::collection::vec(arrival, 1..8), 0usize..6, (1usize..40, 1usize..40), 1usize..6).prop_map(
-        |(arrivals, extra_blocks, (step_tokens, mixed_prompt_tokens), max_running)| Scene {
+    // Mostly enough snapshots that some are found again.
+    let snapshots = prop_oneof![1 => 0usize..3, 3 => 3usize..12];
+    let every = prop_oneof![2 => Just(1usize), 1 => 2usize..4];
+    let states = (snapshots, every).prop_map(|(snapshots, every)| StateLimits { snapshots, every });
+    let room = (0usize..6, states);
+    (prop::collection::vec(arrival, 1..8), room, (1usize..40, 1usize..40), 1usize..6).prop_map(
+        |(arrivals, (extra_blocks, states), (step_tokens, mixed_prompt_tokens), max_running)| Scene {
             arrivals,
             extra_blocks,
             step_tokens,
             mixed_prompt_tokens,
             max_running,
+            states,
         },
     )
 }
 
-fn engine(dir: &Path, quantization: Quantization, scene: &Scene, threads: usize) -> Engine {
+fn engine(tiny: &Tiny, quantization: Quantization, scene: &Scene, threads: usize) -> Engine {
     let options = EngineOptions {
         quantization,
         context_length: Some(CONTEXT),
@@ -171,12 +203,13 @@ fn engine(dir: &Path, quantization: Quantization, scene: &Scene, threads: usize)
         limits.blocks = CONTEXT / 16 + scene.extra_blocks;
         limits.step_tokens = scene.step_tokens;
         limits.mixed_prompt_tokens = scene.mixed_prompt_tokens;
+        limits.states = limits.states.map(|_| scene.states);
     };
-    Engine::load_with(dir, &options, None, adjust, &|_| {}).unwrap()
+    Engine::load_with(tiny.dir.path(), &options, None, adjust, &|_| {}).unwrap()
 }
 
 /// Plays a scene; the answers by arrival, and whether each came to its end.
-fn play(engine: &mut Engine, scene: &Scene) -> Vec<(Answer, bool)> {
+fn play(tiny: &Tiny, engine: &mut Engine, scene: &Scene) -> Vec<(Answer, bool)> {
     let mut answers = vec![(Answer::default(), false); scene.arrivals.len()];
     let (mut ids, mut events) = (BTreeMap::<RequestId, usize>::new(), Vec::new());
     for step in 0.. {
@@ -202,8 +235,8 @@ fn play(engine: &mut Engine, scene: &Scene) -> Vec<(Answer, bool)> {
         assert!(step < 5000, "the engine never comes to rest");
     }
     let load = engine.load_now();
-    PREEMPTIONS.fetch_add(load.scheduled.preemptions, Ordering::Relaxed);
-    CACHED.fetch_add(load.scheduled.cached_tokens, Ordering::Relaxed);
+    tiny.preemptions.fetch_add(load.scheduled.preemptions, Ordering::Relaxed);
+    tiny.cached.fetch_add(load.scheduled.cached_tokens, Ordering::Relaxed);
     assert_eq!((load.waiting, load.running, load.kv_usage), (0, 0, 0.0), "a block leaked");
     answers
 }
@@ -265,20 +298,26 @@ fn assert_equal(fast: &(Answer, bool), simple: &Answer) {
 #[test]
 fn the_engine_equals_its_specification() {
     every_token_equals_the_simple_loops();
-    assert!(PREEMPTIONS.load(Ordering::Relaxed) > 20, "the scenes are too easy");
-    assert!(CACHED.load(Ordering::Relaxed) > 500, "the prompts have too little in common");
+    for tiny in [&*MIXTRAL, hybrid()] {
+        let (preemptions, cached) = (&tiny.preemptions, &tiny.cached);
+        assert!(preemptions.load(Ordering::Relaxed) > 20, "{tiny:?}: the scenes are too easy");
+        let cached = cached.load(Ordering::Relaxed);
+        println!("{tiny:?}: {cached} tokens of prompts were in the cache");
+        assert!(cached > 300, "{tiny:?}: only {cached} tokens of prompts were in the cache");
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     fn every_token_equals_the_simple_loops(scene in scene()) {
-        assert_plays_like_the_simple_loop(MODEL.path(), &SIMPLE, &scene);
+        assert_plays_like_the_simple_loop(&MIXTRAL, &scene);
+        assert_plays_like_the_simple_loop(hybrid(), &scene);
     }
 
     #[test]
-    fn a_request_alone_equals_the_same_in_company(scene in scene(), int8 in any::<bool>()) {
-        assert_alone_as_in_company(MODEL.path(), if int8 { Quantization::Int8 } else { Quantization::None }, &scene);
+    fn a_request_alone_equals_the_same_in_company(tiny in tiny(), scene in scene(), int8 in any::<bool>()) {
+        assert_alone_as_in_company(tiny, if int8 { Quantization::Int8 } else { Quantization::None }, &scene);
     }
 }
 
@@ -287,11 +326,11 @@ proptest! {
 
     /// Cut after any token, the answers go on elsewhere, in other company and budgets: the very same bits.
     #[test]
-    fn an_answer_goes_on_on_another_engine(scene in scene(), other in scene(), cuts in cuts()) {
-        let mut first = engine(MODEL.path(), Quantization::None, &scene, 2);
-        let whole = play(&mut first, &Scene { arrivals: undisturbed(&scene), ..scene.clone() });
+    fn an_answer_goes_on_on_another_engine(tiny in tiny(), scene in scene(), other in scene(), cuts in cuts()) {
+        let mut first = engine(tiny, Quantization::None, &scene, 2);
+        let whole = play(tiny, &mut first, &Scene { arrivals: undisturbed(&scene), ..scene.clone() });
         let (mut arrivals, mut rests) = (Vec::new(), Vec::new());
-        let mut second = engine(MODEL.path(), Quantization::None, &other, 1);
+        let mut second = engine(tiny, Quantization::None, &other, 1);
         for ((arrival, (answer, _)), cut) in scene.arrivals.iter().zip(&whole).zip(&cuts) {
             let kept = cut.index(answer.tokens.len() + 1);
             let mut request = arrival.request.clone();
@@ -302,7 +341,7 @@ proptest! {
             let over = kept > 0 && kept == answer.tokens.len();
             prop_assert_eq!(ended, answer.finish.filter(|_| over));
             let rest = rest_of(answer, kept);
-            let simple = SIMPLE.run_beside(&request, &rest.tokens, LOGPROB_TOLERANCE).unwrap();
+            let simple = tiny.simple.run_beside(&request, &rest.tokens, LOGPROB_TOLERANCE).unwrap();
             assert_equal(&(rest.clone(), true), &simple);
             if over {
                 prop_assert_eq!(second.submit(request.clone()), Err(Rejected::Over { generated: kept }));
@@ -312,7 +351,7 @@ proptest! {
                 rests.push(rest);
             }
         }
-        let gone_on = play(&mut second, &Scene { arrivals, ..other.clone() });
+        let gone_on = play(tiny, &mut second, &Scene { arrivals, ..other.clone() });
         prop_assert_eq!(gone_on, rests.into_iter().map(|rest| (rest, true)).collect::<Vec<_>>());
     }
 }
@@ -325,27 +364,27 @@ proptest! {
 
     #[test]
     fn every_family_equals_the_simple_loop_and_itself_in_company(scene in scene(), int8 in any::<bool>()) {
-        for (name, dir, simple) in FAMILIES.iter() {
-            println!("{name}");
-            assert_plays_like_the_simple_loop(dir.path(), simple, &scene);
-            assert_alone_as_in_company(dir.path(), if int8 { Quantization::Int8 } else { Quantization::None }, &scene);
+        for tiny in FAMILIES.iter() {
+            println!("{tiny:?}");
+            assert_plays_like_the_simple_loop(tiny, &scene);
+            assert_alone_as_in_company(tiny, if int8 { Quantization::Int8 } else { Quantization::None }, &scene);
         }
     }
 }
 
-fn assert_plays_like_the_simple_loop(dir: &Path, simple: &Simple, scene: &Scene) {
-    let mut engine = engine(dir, Quantization::None, scene, 2);
-    for ((answer, done), arrival) in play(&mut engine, scene).iter().zip(&scene.arrivals) {
+fn assert_plays_like_the_simple_loop(tiny: &Tiny, scene: &Scene) {
+    let mut engine = engine(tiny, Quantization::None, scene, 2);
+    for ((answer, done), arrival) in play(tiny, &mut engine, scene).iter().zip(&scene.arrivals) {
         assert!(*done || arrival.cancel.is_some());
         // Two tokens that nearly tie are both right.
-        let simple = simple.run_beside(&arrival.request, &answer.tokens, LOGPROB_TOLERANCE).unwrap();
+        let simple = tiny.simple.run_beside(&arrival.request, &answer.tokens, LOGPROB_TOLERANCE).unwrap();
         assert_equal(&(answer.clone(), *done), &simple);
     }
 }
 
 /// In whatever company, budget and number of threads: the very same bits.
-fn assert_alone_as_in_company(dir: &Path, quantization: Quantization, scene: &Scene) {
-    let together = play(&mut engine(dir, quantization, scene, 2), scene);
+fn assert_alone_as_in_company(tiny: &Tiny, quantization: Quantization, scene: &Scene) {
+    let together = play(tiny, &mut engine(tiny, quantization, scene, 2), scene);
     for (answer, arrival) in together.iter().zip(&scene.arrivals) {
         let alone = Scene {
             arrivals: vec![Arrival { step: 0, cancel: None, ..arrival.clone() }],
@@ -353,8 +392,9 @@ fn assert_alone_as_in_company(dir: &Path, quantization: Quantization, scene: &Sc
             step_tokens: 512,
             mixed_prompt_tokens: 512,
             max_running: 1,
+            ..scene.clone()
         };
-        let (alone, _) = play(&mut engine(dir, quantization, &alone, 1), &alone).remove(0);
+        let (alone, _) = play(tiny, &mut engine(tiny, quantization, &alone, 1), &alone).remove(0);
         if answer.1 {
             assert_eq!(answer.0, alone);
         } else {
@@ -408,8 +448,9 @@ fn only_a_tie_is_taken_from_the_other() {
         53, 9, 18, 12,
     ];
     let request = Request::new(prompt, 4);
-    let beside = |other: &[u32], tolerance| SIMPLE.run_beside(&request, other, tolerance).unwrap().tokens;
-    assert_eq!(SIMPLE.run(&request).unwrap().tokens, [0, 23, 14, 52]);
+    let beside =
+        |other: &[u32], tolerance| MIXTRAL.simple.run_beside(&request, other, tolerance).unwrap().tokens;
+    assert_eq!(MIXTRAL.simple.run(&request).unwrap().tokens, [0, 23, 14, 52]);
     assert_eq!(beside(&[0, 23, 14, 24], LOGPROB_TOLERANCE), [0, 23, 14, 24]);
     assert_eq!(beside(&[0, 23, 14, 24], 1e-7), [0, 23, 14, 52]);
     assert_eq!(beside(&[42, 58, 52, 38], LOGPROB_TOLERANCE), [0, 23, 14, 52]);
@@ -423,10 +464,11 @@ fn the_tiny_model_is_not_trivial() {
         top_logprobs: Some(3),
         ..Request::new(vec![5, 6, 7], 40)
     };
-    let answer = SIMPLE.run(&request).unwrap();
+    let answer = MIXTRAL.simple.run(&request).unwrap();
     let distinct: std::collections::BTreeSet<u32> = answer.tokens.iter().copied().collect();
     assert!(distinct.len() > 5, "{:?}", answer.tokens);
-    let other =
-        SIMPLE.run(&Request { sampling: Sampling { seed: 5, ..request.sampling.clone() }, ..request });
+    let other = MIXTRAL
+        .simple
+        .run(&Request { sampling: Sampling { seed: 5, ..request.sampling.clone() }, ..request });
     assert_ne!(other.unwrap().tokens, answer.tokens);
 }

@@ -57,7 +57,7 @@ fn cases() -> Vec<PathBuf> {
         folders
     };
     let cases: Vec<PathBuf> = folders(&root).iter().flat_map(|family| folders(family)).collect();
-    assert!(cases.len() >= 23, "golden cases are missing: {cases:?}");
+    assert!(cases.len() >= 27, "golden cases are missing: {cases:?}");
     cases
 }
 

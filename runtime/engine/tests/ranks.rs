@@ -177,6 +177,17 @@ fn model_with_more() -> tempfile::TempDir {
     dir
 }
 
+/// With lightning attention, whose states are every rank's own.
+fn hybrid_model() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut families = tiny_families::configs().into_iter();
+    let (_, mut config) = families.find(|(name, _)| *name == "MiniMax-Text-01").unwrap();
+    (config["num_hidden_layers"], config["attn_type_list"]) = (LAYERS.into(), serde_json::json!([0, 1]));
+    config["num_local_experts"] = EXPERTS.into();
+    tiny_families::write_random(dir.path(), &config, 7);
+    dir
+}
+
 fn alone(dir: &Path, quantization: Quantization, activations: Activations) -> Vec<String> {
     let map = ExpertMap::even(1, LAYERS, EXPERTS, 1).unwrap();
     let (mut engines, net) = replica(dir, &map, quantization, activations);
@@ -188,7 +199,7 @@ fn alone(dir: &Path, quantization: Quantization, activations: Activations) -> Ve
 
 #[test]
 fn where_an_expert_is_never_shows() {
-    for dir in [model(), model_with_more()] {
+    for dir in [model(), model_with_more(), hybrid_model()] {
         anywhere_is_as_alone(dir.path());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::fuzz::{Target, put, run};
 use coterie_engine::model::config::Config;
-use coterie_engine::model::config::plan::{AttentionPlan, Mixer};
+use coterie_engine::model::config::plan::{AttentionPlan, LatentPlan, LightningPlan, Mixer};
 use coterie_engine::weights::safetensors::Header;
 use coterie_engine::weights::shard::Checkpoint;
 use std::path::Path;
@@ -103,6 +103,12 @@ fn config() {
             "OlmoeForCausalLM",
             "Glm4MoeForCausalLM",
             "MiniMaxM2ForCausalLM",
+            "MiniMaxText01ForCausalLM",
+            "MiniMaxForCausalLM",
+            "attn_type_list",
+            "linear_attention",
+            "postnorm",
+            "layernorm_mlp_alpha",
             "GptOssForCausalLM",
             "vocab_size",
             "hidden_size",
@@ -151,9 +157,20 @@ fn config() {
             Err(error) => error.to_string(),
             Ok(config) => {
                 for layer in &config.layers {
-                    let Mixer::Attention(AttentionPlan { shape, rope, .. }) = &layer.mixer;
-                    assert!(shape.heads.is_multiple_of(shape.kv_heads) && rope.theta > 0.0);
-                    assert!(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= shape.head_dim);
+                    match &layer.mixer {
+                        Mixer::Attention(AttentionPlan { shape, rope, .. }) => {
+                            assert!(shape.heads.is_multiple_of(shape.kv_heads) && rope.theta > 0.0);
+                            assert!(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= shape.head_dim);
+                        }
+                        Mixer::Latent(LatentPlan { shape, rope, .. }) => {
+                            assert!(shape.heads > 0 && shape.latent > 0 && rope.theta > 0.0);
+                            assert!(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= shape.rope);
+                        }
+                        Mixer::Lightning(LightningPlan { slopes, head_dim }) => {
+                            assert!(*head_dim > 0 && !slopes.is_empty());
+                            assert!(slopes.iter().all(|slope| *slope > 0.0 && slope.is_finite()));
+                        }
+                    }
                 }
                 let [experts, per_token] = config.experts();
                 assert!(per_token <= experts && per_token > 0);

@@ -1,12 +1,13 @@
 //! The CPU: tensors in ordinary memory, matrices where the files are mapped, operations from `coterie-kernels`.
 
 use crate::backend::{AttentionShape, Backend, Choice, LatentShape};
-use crate::batch::Batch;
+use crate::batch::{Batch, SequenceRows};
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
-use crate::model::config::plan::Activation;
+use crate::model::config::plan::{Activation, Blend, LightningPlan};
 use crate::model::config::rope::{Pairs, RopePlan};
 use crate::moe::activations;
+use crate::state::{Origin, StateRoom, StateRows};
 use crate::weights::quantize::to_int8;
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
@@ -14,6 +15,7 @@ use crate::weights::written::{Packed, Written};
 use crate::weights::{Role, Storage};
 use coterie_api::launch::{Activations, Quantization};
 use coterie_kernels::cpu::attention::latent;
+use coterie_kernels::cpu::lightning::{self, Decays};
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::moe::Job;
 use coterie_kernels::cpu::pool::Pool;
@@ -182,11 +184,23 @@ pub struct CpuKvBlocks {
 /// One layer's `[blocks, block size, latent + rope]`.
 pub struct CpuLatentBlocks(MmapMut);
 
-/// Zeroed memory for `blocks` blocks of so many bytes a token.
+/// One layer's running states.
+pub struct CpuStates {
+    shape: lightning::Shape,
+    decays: Decays,
+    sums: MmapMut,
+    tails: MmapMut,
+    snapshots: MmapMut,
+}
+
+/// Memory for `blocks` blocks of so many bytes a token.
 fn block_memory(blocks: usize, bytes_per_token: usize) -> Result<MmapMut, LoadError> {
     let bytes = (blocks * BLOCK_SIZE).checked_mul(bytes_per_token).filter(|n| *n > 0);
-    let bytes = bytes.ok_or(LoadError::CacheTooLarge { blocks })?;
-    // Anonymous pages are zero and cost nothing until they are written.
+    untouched(bytes.ok_or(LoadError::CacheTooLarge { blocks })?)
+}
+
+/// `bytes` of anonymous memory: zero, and costing nothing until it is written.
+fn untouched(bytes: usize) -> Result<MmapMut, LoadError> {
     let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
     map.map_err(|source| LoadError::NoMemory { bytes, source })
 }
@@ -219,6 +233,7 @@ impl CpuRope {
 pub struct CpuBatch<'a> {
     batch: &'a Batch,
     sequences: Vec<attention::Sequence<'a>>,
+    states: lightning::Plan,
     /// One more than the largest position.
     positions: usize,
 }
@@ -228,10 +243,28 @@ fn kernel_shape(shape: &AttentionShape) -> attention::Shape {
     attention::Shape { q_heads: heads, kv_heads, head_dim, block_size: BLOCK_SIZE, scale, window }
 }
 
+/// The sequences' running states, as far as they have any.
+fn state_plan(batch: &Batch) -> lightning::Plan {
+    let mut plan = lightning::Plan::default();
+    for SequenceRows { rows, context, state, .. } in &batch.sequences {
+        let Some(StateRows { slot, origin, saves }) = state else { continue };
+        let origin = match origin {
+            Origin::Zero => lightning::Origin::Zero,
+            Origin::Snapshot(snapshot) => lightning::Origin::Snapshot(*snapshot as usize),
+            Origin::Slot => lightning::Origin::Slot,
+        };
+        let saves = batch.saves[saves.clone()].iter();
+        let saves = saves.map(|s| lightning::Save { tokens: s.tokens, snapshot: s.snapshot as usize });
+        plan.push(rows.clone(), context - rows.len(), *slot as usize, origin, saves);
+    }
+    plan
+}
+
 impl Backend for Cpu {
     type Tensor = CpuTensor;
     type KvBlocks = CpuKvBlocks;
     type LatentBlocks = CpuLatentBlocks;
+    type States = CpuStates;
     type Rope = Rc<CpuRope>;
     type Batch<'a> = CpuBatch<'a>;
 
@@ -242,7 +275,12 @@ impl Backend for Cpu {
             context: sequence.context,
         });
         let positions = batch.sequences.iter().map(|sequence| sequence.context).max();
-        CpuBatch { batch, sequences: sequences.collect(), positions: positions.unwrap_or_default() }
+        CpuBatch {
+            batch,
+            sequences: sequences.collect(),
+            states: state_plan(batch),
+            positions: positions.unwrap_or_default(),
+        }
     }
 
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<CpuKvBlocks, LoadError> {
@@ -252,6 +290,23 @@ impl Backend for Cpu {
 
     fn latent_blocks(&self, shape: &LatentShape, blocks: usize) -> Result<CpuLatentBlocks, LoadError> {
         Ok(CpuLatentBlocks(block_memory(blocks, shape.bytes_per_token())?))
+    }
+
+    fn states(&self, plan: &LightningPlan, room: StateRoom) -> Result<CpuStates, LoadError> {
+        let StateRoom { slots, snapshots } = room;
+        let shape = lightning::Shape { heads: plan.heads(), head_dim: plan.head_dim };
+        let memory = |states: usize, floats: usize| {
+            // A mapping of nothing is refused.
+            let bytes = states.max(1).checked_mul(floats * size_of::<f32>());
+            untouched(bytes.ok_or(LoadError::StatesTooLarge { slots, snapshots })?)
+        };
+        Ok(CpuStates {
+            shape,
+            decays: Decays::new(&plan.slopes),
+            sums: memory(slots, shape.sums_len())?,
+            tails: memory(slots, shape.tail_len())?,
+            snapshots: memory(snapshots, shape.sums_len())?,
+        })
     }
 
     fn rope(&self, plan: &RopePlan, head_dim: usize) -> Rc<CpuRope> {
@@ -359,8 +414,33 @@ impl Backend for Cpu {
         out
     }
 
+    fn lightning(&self, qkv: &CpuTensor, states: &mut CpuStates, batch: &CpuBatch<'_>) -> CpuTensor {
+        let mut out = self.tensor(qkv.rows, qkv.width / 3);
+        let CpuStates { shape, decays, sums, tails, snapshots } = states;
+        let memory = lightning::States {
+            sums: bytemuck::cast_slice_mut(sums),
+            tails: bytemuck::cast_slice_mut(tails),
+            snapshots: bytemuck::cast_slice_mut(snapshots),
+        };
+        let (pool, plan) = (&self.pool, &batch.states);
+        lightning::attend(pool, out.values_mut(), qkv.values(), memory, plan, shape, decays);
+        out
+    }
+
     fn add(&self, x: &mut CpuTensor, y: &CpuTensor) {
         activation::add(&self.pool, x.values_mut(), y.values());
+    }
+
+    fn blend(&self, x: &mut CpuTensor, y: &CpuTensor, weights: Blend) {
+        activation::blend(&self.pool, x.values_mut(), y.values(), weights.alpha, weights.beta);
+    }
+
+    fn silu(&self, x: &mut CpuTensor) {
+        activation::silu(&self.pool, x.values_mut());
+    }
+
+    fn sigmoid_mul(&self, x: &mut CpuTensor, gate: &CpuTensor) {
+        activation::sigmoid_mul(&self.pool, x.values_mut(), gate.values());
     }
 
     fn add_to_rows(&self, x: &mut CpuTensor, bias: &Vec<f32>) {
@@ -468,6 +548,11 @@ impl Backend for Cpu {
             Held::Int8(_) => Int8::bytes_for(matrix.outputs, matrix.inputs),
             Held::Packed(packed) => packed.bytes(),
         }
+    }
+
+    fn forbid(&self, x: &mut CpuTensor, first: usize) {
+        let width = x.width;
+        x.values_mut().chunks_exact_mut(width).for_each(|row| row[first..].fill(f32::NEG_INFINITY));
     }
 
     fn argmax(&self, x: &CpuTensor, row: usize) -> (u32, f32) {

@@ -6,7 +6,7 @@ use crate::load_error::LoadError;
 use crate::model::config::Config;
 use crate::model::config::rope::RopePlan;
 use crate::model::layer::{DecoderLayer, LayerWeights};
-use crate::model::{Logits, Model};
+use crate::model::{Logits, Model, Room};
 use crate::moe::expert::LayerExperts;
 use crate::moe::ranks::{LayerRanks, Ranks};
 use crate::weights::{Loader, Role, Storage};
@@ -24,6 +24,8 @@ pub struct DecoderWeights<S: Storage> {
     pub norm: S::Vector,
     /// `[vocabulary, hidden]`; none where the embedding is used again.
     pub head: Option<S::Matrix>,
+    /// Rows of the head that stand for tokens. Those behind them are zero: the vocabulary was rounded up.
+    pub tokens: usize,
 }
 
 impl<S: Storage> DecoderWeights<S> {
@@ -31,7 +33,7 @@ impl<S: Storage> DecoderWeights<S> {
     /// one that is the embedding is not.
     pub fn load(loader: &Loader<'_, S>, config: &Config) -> Result<Self, LoadError> {
         let table = [config.vocabulary, config.hidden];
-        let embedding = loader.matrix("model.embed_tokens.weight", table, Role::Kept)?;
+        let embedding = loader.matrix(EMBEDDING, table, Role::Kept)?;
         let mut layers: Vec<LayerWeights<S>> = Vec::new();
         let mut with_experts = 0;
         for (l, plan) in config.layers.iter().enumerate() {
@@ -45,7 +47,11 @@ impl<S: Storage> DecoderWeights<S> {
             norm: loader.vector("model.norm.weight", config.hidden)?,
             head: match config.tied_embeddings {
                 true => None,
-                false => Some(loader.matrix("lm_head.weight", table, Role::Dense)?),
+                false => Some(loader.matrix(HEAD, table, Role::Dense)?),
+            },
+            tokens: {
+                let head = if config.tied_embeddings { EMBEDDING } else { HEAD };
+                rows_before_zeros(loader.tensor(head, &table)?.bytes(), config.vocabulary)
             },
         })
     }
@@ -54,6 +60,16 @@ impl<S: Storage> DecoderWeights<S> {
     pub fn experts(&self) -> Vec<Arc<LayerExperts<S>>> {
         self.layers.iter().filter_map(|layer| layer.experts().cloned()).collect()
     }
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// How many of a matrix's rows there are up to the last that is not zero; all, if all are.
+fn rows_before_zeros(matrix: &[u8], rows: usize) -> usize {
+    let mut from_last = matrix.rchunks_exact(matrix.len() / rows);
+    let zeros = from_last.position(|row| row.iter().any(|byte| *byte != 0));
+    rows - zeros.unwrap_or(0)
 }
 
 /// The rotary embeddings of a model: layers of equal angles share a table.
@@ -89,6 +105,8 @@ pub struct Decoder<B: Backend> {
     head: Option<B::Matrix>,
     eps: f32,
     vocabulary: usize,
+    /// Columns of logits behind these stand for no token.
+    tokens: usize,
     /// Residual stream of the last batch's `logit_rows`.
     last: Option<B::Tensor>,
     logits: Option<B::Tensor>,
@@ -98,16 +116,16 @@ impl<B: Backend + 'static> Decoder<B>
 where
     B::Rope: Clone,
 {
-    /// Weights with a cache of `blocks` blocks a layer; `ranks` where the experts are spread over several.
+    /// Weights with `room` for sequences; `ranks` where the experts are spread over several.
     pub fn new(
         backend: B,
         config: &Config,
         weights: DecoderWeights<B>,
-        blocks: usize,
+        room: Room,
         ranks: Option<Rc<Ranks>>,
     ) -> Result<Self, LoadError> {
         let (eps, vocabulary) = (config.rms_norm_eps, config.vocabulary);
-        let DecoderWeights { embedding, layers: loaded, norm, head } = weights;
+        let DecoderWeights { embedding, layers: loaded, norm, head, tokens } = weights;
         let mut ropes = Ropes::default();
         let (mut layers, mut with_experts) = (Vec::with_capacity(loaded.len()), 0);
         for (plan, weights) in config.layers.iter().zip(loaded) {
@@ -116,10 +134,10 @@ where
                 None => None,
             };
             with_experts += u16::from(weights.experts().is_some());
-            layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, blocks, ranks, eps)?);
+            layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, room, ranks, eps)?);
         }
         let (last, logits) = (None, None);
-        Ok(Decoder { backend, embedding, layers, norm, head, eps, vocabulary, last, logits })
+        Ok(Decoder { backend, embedding, layers, norm, head, eps, vocabulary, tokens, last, logits })
     }
 }
 
@@ -143,7 +161,10 @@ impl<B: Backend> Decoder<B> {
 
     /// The logits of what a final norm gave, `[rows, vocabulary]`.
     pub fn head(&self, normed: &B::Tensor) -> B::Tensor {
-        let [logits] = self.backend.matmul(normed, [self.head.as_ref().unwrap_or(&self.embedding)]);
+        let [mut logits] = self.backend.matmul(normed, [self.head.as_ref().unwrap_or(&self.embedding)]);
+        if self.tokens < self.vocabulary {
+            self.backend.forbid(&mut logits, self.tokens);
+        }
         logits
     }
 

@@ -4,6 +4,7 @@ mod deepseek;
 mod glm;
 mod gpt_oss;
 mod minimax_m2;
+mod minimax_text;
 mod mixtral;
 mod olmoe;
 mod pangu;
@@ -25,13 +26,28 @@ pub struct Family {
     pub layers: fn(&Keys) -> Result<Vec<LayerPlan>, ConfigRule>,
 }
 
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 13] = [
     Family { architecture: "MixtralForCausalLM", names: mixtral::NAMES, layers: mixtral::layers },
     Family { architecture: "Qwen3MoeForCausalLM", names: qwen::NAMES, layers: qwen::layers_of_3 },
     Family { architecture: "Qwen2MoeForCausalLM", names: qwen::NAMES, layers: qwen::layers_of_2 },
     Family { architecture: "OlmoeForCausalLM", names: olmoe::NAMES, layers: olmoe::layers },
     Family { architecture: "Glm4MoeForCausalLM", names: glm::NAMES, layers: glm::layers },
     Family { architecture: "MiniMaxM2ForCausalLM", names: minimax_m2::NAMES, layers: minimax_m2::layers },
+    Family {
+        architecture: "MiniMaxText01ForCausalLM",
+        names: minimax_text::NAMES,
+        layers: minimax_text::released,
+    },
+    Family {
+        architecture: "MiniMaxM1ForCausalLM",
+        names: minimax_text::NAMES,
+        layers: minimax_text::released,
+    },
+    Family {
+        architecture: "MiniMaxForCausalLM",
+        names: minimax_text::NAMES,
+        layers: minimax_text::transformers,
+    },
     Family { architecture: "GptOssForCausalLM", names: gpt_oss::NAMES, layers: gpt_oss::layers },
     Family { architecture: "DeepseekV3ForCausalLM", names: deepseek::NAMES, layers: deepseek::layers_of_3 },
     Family { architecture: "DeepseekV2ForCausalLM", names: deepseek::NAMES, layers: deepseek::layers_of_2 },

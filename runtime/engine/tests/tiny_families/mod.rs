@@ -77,6 +77,17 @@ pub fn configs() -> Vec<(&'static str, Value)> {
             ),
         ),
         (
+            "MiniMax-Text-01",
+            with(
+                "MiniMaxText01ForCausalLM",
+                json!({"intermediate_size": 14, "num_local_experts": 4, "num_attention_heads": 3,
+                    "num_key_value_heads": 1, "head_dim": 10, "rotary_dim": 4, "num_hidden_layers": 4,
+                    "attn_type_list": [0, 0, 1, 0], "postnorm": true, "layernorm_full_attention_alpha": 3.5,
+                    "layernorm_linear_attention_alpha": 3.6, "layernorm_mlp_alpha": 3.7,
+                    "layernorm_mlp_beta": 0.9}),
+            ),
+        ),
+        (
             "GPT-OSS",
             with(
                 "GptOssForCausalLM",
@@ -139,7 +150,15 @@ fn layer(config: &Value, l: usize) -> Vec<(String, Vec<usize>)> {
 
     add("input_layernorm.weight", &[hidden]);
     add("post_attention_layernorm.weight", &[hidden]);
-    for (name, shape) in [("q", [q, hidden]), ("k", [kv, hidden]), ("v", [kv, hidden]), ("o", [hidden, q])] {
+    let lightning = config["attn_type_list"][l] == 0;
+    if lightning {
+        add("self_attn.qkv_proj.weight", &[3 * q, hidden]);
+        add("self_attn.output_gate.weight", &[q, hidden]);
+        add("self_attn.norm.weight", &[q]);
+        add("self_attn.out_proj.weight", &[hidden, q]);
+    }
+    let projections = [("q", [q, hidden]), ("k", [kv, hidden]), ("v", [kv, hidden]), ("o", [hidden, q])];
+    for (name, shape) in projections.into_iter().filter(|_| !lightning) {
         add(&format!("self_attn.{name}_proj.weight"), &shape);
         let biased = match family {
             "Qwen2MoeForCausalLM" => name != "o",
@@ -182,7 +201,7 @@ fn layer(config: &Value, l: usize) -> Vec<(String, Vec<usize>)> {
         return shapes;
     }
     let (block, names, experts, width) = match family {
-        "MixtralForCausalLM" | "MiniMaxM2ForCausalLM" => {
+        "MixtralForCausalLM" | "MiniMaxM2ForCausalLM" | "MiniMaxText01ForCausalLM" => {
             ("block_sparse_moe", old, n("num_local_experts"), inter)
         }
         "OlmoeForCausalLM" => ("mlp", new, n("num_experts"), inter),

@@ -3,6 +3,7 @@
 
 mod attention;
 mod experts;
+mod hybrid;
 mod latent;
 
 use crate::model::config::rule::ConfigRule;
@@ -85,6 +86,20 @@ pub struct Keys {
     pub(in crate::model) router_enable_expert_bias: Option<bool>,
     pub(in crate::model) swiglu_alpha: Option<f64>,
     pub(in crate::model) swiglu_limit: Option<f64>,
+
+    pub(in crate::model) postnorm: Option<bool>,
+    #[serde(alias = "full_attn_alpha_factor")]
+    layernorm_full_attention_alpha: Option<f64>,
+    #[serde(alias = "full_attn_beta_factor")]
+    layernorm_full_attention_beta: Option<f64>,
+    #[serde(alias = "linear_attn_alpha_factor")]
+    layernorm_linear_attention_alpha: Option<f64>,
+    #[serde(alias = "linear_attn_beta_factor")]
+    layernorm_linear_attention_beta: Option<f64>,
+    #[serde(alias = "mlp_alpha_factor")]
+    layernorm_mlp_alpha: Option<f64>,
+    #[serde(alias = "mlp_beta_factor")]
+    layernorm_mlp_beta: Option<f64>,
 }
 
 #[derive(Deserialize)]

@@ -22,15 +22,8 @@ pub enum Mixer {
     Attention(AttentionPlan),
     /// One compressed latent of every token, shared by all heads.
     Latent(LatentPlan),
-}
-
-/// How a part of a layer, f, comes back to the residual stream x.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Residual {
-    /// `x + f(norm(x))`
-    Plain,
-    /// `x + norm(f(norm(x)))`
-    Sandwich,
+    /// A decaying sum over all tokens.
+    Lightning(LightningPlan),
 }
 
 /// Attention with grouped query heads.
@@ -76,6 +69,65 @@ pub enum QkNorm {
     Heads,
     /// All heads of a token as one vector.
     Whole,
+}
+
+/// Lightning attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LightningPlan {
+    /// Of each head: e^-slope is what a token leaves of the state before.
+    pub slopes: Vec<f64>,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+impl LightningPlan {
+    /// Heads; each has its own queries, keys and values.
+    pub fn heads(&self) -> usize {
+        self.slopes.len()
+    }
+}
+
+/// How a part of a layer, f, comes back to the residual stream x.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Residual {
+    /// `x + f(norm(x))`
+    Plain,
+    /// `x + norm(f(norm(x)))`
+    Sandwich,
+    /// `α · norm(x) + β · f(norm(x))`
+    Normalised {
+        /// Of the mixer.
+        mixer: Blend,
+        /// Of what each token does by itself.
+        mlp: Blend,
+    },
+}
+
+impl Residual {
+    /// How the mixer comes back, if blended.
+    pub fn mixer(&self) -> Option<Blend> {
+        match self {
+            Residual::Plain | Residual::Sandwich => None,
+            Residual::Normalised { mixer, .. } => Some(*mixer),
+        }
+    }
+
+    /// How what each token does by itself comes back, if blended.
+    pub fn mlp(&self) -> Option<Blend> {
+        match self {
+            Residual::Plain | Residual::Sandwich => None,
+            Residual::Normalised { mlp, .. } => Some(*mlp),
+        }
+    }
+}
+
+/// The weights of a part's input and of its answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Blend {
+    /// Of its normalised input.
+    pub alpha: f32,
+    /// Of its answer.
+    pub beta: f32,
 }
 
 /// What each token does by itself.

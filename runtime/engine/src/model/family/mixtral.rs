@@ -14,7 +14,7 @@ pub fn layers(keys: &Keys) -> Result<Vec<LayerPlan>, ConfigRule> {
     let mut attention = keys.attention()?;
     attention.shape.window = keys.sliding_window()?;
     let moe = keys.moe(keys.intermediate()?, Scores::Softmax, true)?;
-    let layer =
-        LayerPlan { mixer: Mixer::Attention(attention), mlp: Mlp::Moe(moe), residual: Residual::Plain };
+    let mixer = Mixer::Attention(attention);
+    let layer = LayerPlan { mixer, mlp: Mlp::Moe(moe), residual: Residual::Plain };
     Ok(vec![layer; keys.layers()?])
 }
