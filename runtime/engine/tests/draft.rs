@@ -6,10 +6,11 @@ use coterie_api::launch::Quantization;
 use coterie_engine::backend::Backend;
 use coterie_engine::backend::cpu::Cpu;
 use coterie_engine::batch::Batch;
-use coterie_engine::model::Model;
 use coterie_engine::model::config::Config;
 use coterie_engine::model::decoder::{Decoder, DecoderWeights};
 use coterie_engine::model::draft::{Draft, DraftWeights};
+use coterie_engine::model::{Model, Room};
+use coterie_engine::state::StateRoom;
 use coterie_engine::weights::Loader;
 use coterie_engine::weights::safetensors::Header;
 use coterie_engine::weights::shard::Checkpoint;
@@ -27,8 +28,9 @@ fn load() -> (Config, Decoder<Cpu>, Draft<Cpu>) {
     let cpu = Cpu::new(2);
     let loader = Loader::new(&checkpoint, &cpu, Quantization::None, &|_| {});
     let weights = DecoderWeights::load(&loader, &config).unwrap();
-    let draft = Draft::new(&cpu, &config, DraftWeights::load(&loader, &config).unwrap(), BLOCKS).unwrap();
-    let decoder = Decoder::new(cpu, &config, weights, BLOCKS, None).unwrap();
+    let room = Room { blocks: BLOCKS, states: StateRoom::default() };
+    let draft = Draft::new(&cpu, &config, DraftWeights::load(&loader, &config).unwrap(), room).unwrap();
+    let decoder = Decoder::new(cpu, &config, weights, room, None).unwrap();
     (config, decoder, draft)
 }
 

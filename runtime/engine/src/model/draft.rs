@@ -5,6 +5,7 @@
 use crate::backend::Backend;
 use crate::batch::Batch;
 use crate::load_error::LoadError;
+use crate::model::Room;
 use crate::model::config::Config;
 use crate::model::decoder::{Decoder, Ropes};
 use crate::model::layer::{DecoderLayer, LayerWeights};
@@ -59,16 +60,16 @@ impl<B: Backend + 'static> Draft<B>
 where
     B::Rope: Clone,
 {
-    /// Weights with a cache of `blocks` blocks.
+    /// Weights with `room` for sequences.
     pub fn new(
         backend: &B,
         config: &Config,
         weights: DraftWeights<B>,
-        blocks: usize,
+        room: Room,
     ) -> Result<Self, LoadError> {
         let DraftWeights { token_norm, hidden_norm, project, layer, norm } = weights;
         let (plan, eps) = (&config.layers[config.layers.len() - 1], config.rms_norm_eps);
-        let layer = DecoderLayer::new(backend, &mut Ropes::default(), plan, layer, blocks, None, eps)?;
+        let layer = DecoderLayer::new(backend, &mut Ropes::default(), plan, layer, room, None, eps)?;
         Ok(Draft { token_norm, hidden_norm, project, layer, norm, eps })
     }
 }
