@@ -293,9 +293,13 @@ fn files_that_are_not_there() {
         matches!(refused(dir.path()), LoadError::MissingFile { path } if path.ends_with("model.safetensors"))
     );
     std::fs::create_dir(dir.path().join("model.safetensors")).unwrap();
-    assert!(matches!(refused(dir.path()), LoadError::NotAFile { .. }));
+    assert!(
+        matches!(refused(dir.path()), LoadError::NotAFile { path } if path.ends_with("model.safetensors"))
+    );
     std::fs::remove_file(dir.path().join("config.json")).unwrap();
     assert!(matches!(refused(dir.path()), LoadError::MissingFile { path } if path.ends_with("config.json")));
+    std::os::unix::fs::symlink("config.json", dir.path().join("config.json")).unwrap();
+    assert!(matches!(refused(dir.path()), LoadError::NotAFile { path } if path.ends_with("config.json")));
     assert!(matches!(refused(&dir.path().join("nowhere")), LoadError::Folder { .. }));
 }
 
