@@ -4,7 +4,11 @@
 use crate::load_error::LoadError;
 use crate::model::config::ConfigRule;
 use crate::weights::json::read_json;
-use coterie_kernels::cpu::fp8::Fp8View;
+use crate::weights::quantize::to_f32;
+use crate::weights::shard::TensorView;
+use coterie_kernels::cpu::fp8::{self, Fp8View};
+use coterie_kernels::cpu::pool::Pool;
+use half::bf16;
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,11 +40,12 @@ pub(super) fn block_size(dir: &Path) -> Result<Option<[usize; 2]>, LoadError> {
     Ok(Some(sizes.map(|size| size as usize)))
 }
 
-/// The scales of a matrix, and which of its rows are meant.
+/// The scales of a matrix, and which of its rows are meant. They are read when they are needed: who only looks at
+/// headers reads none.
 #[derive(Clone, Debug)]
 pub(super) struct BlockScales {
     /// `[ceil(rows / block rows), ceil(columns / block columns)]` of the whole matrix.
-    values: Arc<[f32]>,
+    view: Arc<TensorView>,
     block: [usize; 2],
     columns: usize,
     first_row: usize,
@@ -48,8 +53,8 @@ pub(super) struct BlockScales {
 
 impl BlockScales {
     /// Of all rows.
-    pub(super) fn new(values: Vec<f32>, block: [usize; 2], columns: usize) -> Self {
-        BlockScales { values: values.into(), block, columns, first_row: 0 }
+    pub(super) fn new(view: TensorView, block: [usize; 2], columns: usize) -> Self {
+        BlockScales { view: Arc::new(view), block, columns, first_row: 0 }
     }
 
     /// Of these rows from `row` on.
@@ -57,9 +62,9 @@ impl BlockScales {
         BlockScales { first_row: self.first_row + row, ..self }
     }
 
-    /// With the codes of these rows.
-    pub(super) fn view<'a>(&'a self, codes: &'a [u8]) -> Fp8View<'a> {
-        let BlockScales { ref values, block, columns, first_row } = *self;
-        Fp8View { codes, columns, scales: values, block, first_row }
+    /// The values of these rows, whose codes are given.
+    pub(super) fn to_bf16(&self, pool: &Pool, codes: &[u8]) -> Vec<bf16> {
+        let BlockScales { ref view, block, columns, first_row } = *self;
+        fp8::to_bf16(pool, Fp8View { codes, columns, scales: &to_f32(view), block, first_row })
     }
 }

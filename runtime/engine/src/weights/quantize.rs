@@ -8,7 +8,6 @@
 use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use crate::weights::written::Written;
-use coterie_kernels::cpu::fp8;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
 use half::{bf16, f16};
@@ -39,8 +38,8 @@ pub fn to_f32(view: &TensorView) -> Vec<f32> {
 
 /// The values in bf16, rounded to nearest even unless they are bf16 already.
 pub fn to_bf16<'a>(pool: &Pool, view: &'a TensorView) -> Cow<'a, [bf16]> {
-    if let Some(view) = view.fp8() {
-        return Cow::Owned(fp8::to_bf16(pool, view));
+    if let Some(scales) = view.scales() {
+        return Cow::Owned(scales.to_bf16(pool, view.bytes()));
     }
     match view.dtype() {
         Dtype::Bf16 => values(view),

@@ -3,10 +3,8 @@
 use crate::load_error::LoadError;
 use crate::weights::fp8::{self, BlockScales};
 use crate::weights::json::read_json;
-use crate::weights::quantize::to_f32;
 use crate::weights::safetensors::{Dtype, Entry, Header};
 use crate::weights::unique::Pairs;
-use coterie_kernels::cpu::fp8::Fp8View;
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -100,9 +98,9 @@ impl TensorView {
         &self.shard.map[self.bytes.clone()]
     }
 
-    /// Its codes and their scales, if it is in fp8.
-    pub fn fp8(&self) -> Option<Fp8View<'_>> {
-        self.scales.as_ref().map(|scales| scales.view(self.bytes()))
+    /// The scales of its values, if it is in fp8.
+    pub(super) fn scales(&self) -> Option<&BlockScales> {
+        self.scales.as_ref()
     }
 
     /// Can the bytes be used in place as values of their format?
@@ -235,7 +233,7 @@ impl Checkpoint {
         let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
         let wide = |dtype| !matches!(dtype, Dtype::Other(..) | Dtype::Fp8);
         let scales = self.find(&format!("{name}_scale_inv"), &expected, wide, "BF16, F16 or F32")?;
-        let scales = BlockScales::new(to_f32(&scales), block, columns);
+        let scales = BlockScales::new(scales, block, columns);
         Ok(TensorView { scales: Some(scales), ..view })
     }
 
