@@ -75,6 +75,10 @@ pub mod reason {
     pub const LOADING: &str = "Loading";
     /// WeightsLoaded, Serving, RolledOut: a rank's process ends again and again.
     pub const CRASH_LOOP: &str = "CrashLoop";
+    /// WeightsLoaded, Serving, RolledOut: a rank's process ended and is started again.
+    pub const RESTARTING: &str = "Restarting";
+    /// WeightsLoaded, Serving, RolledOut: a rank that was ready runs and does not pass its probes any more.
+    pub const NOT_ANSWERING: &str = "NotAnswering";
     /// WeightsLoaded, Serving, RolledOut: `replicas` is 0.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
     /// Any part: an earlier condition has to come true first; the message names it.
@@ -103,6 +107,8 @@ pub mod reason {
     pub const EXPERTS_MOVED: &str = "ExpertsMoved";
     /// No condition, only an Event: no ready rank was given some experts; the others take them over.
     pub const EXPERTS_LOST: &str = "ExpertsLost";
+    /// No condition, only an Event: the certificates of the exchange were of no use and are replaced; the message says why.
+    pub const CERTIFICATES_REPLACED: &str = "CertificatesReplaced";
     /// No condition, only an Event: the scaler wants another number of replicas; the message says which and why.
     pub const SCALED: &str = "Scaled";
     /// No condition, only an Event: the API server refused the status; the message is its answer.

@@ -14,6 +14,9 @@ pub const EXPERTS_LIMIT: usize = 4096;
 pub const RANKS_LIMIT: usize = 1024;
 /// Most layers with experts.
 pub const LAYERS_LIMIT: usize = 1024;
+/// Highest version: every number up to it is exact in JSON, and one that counts changes never comes near it. No map can
+/// follow one of this version.
+pub const VERSION_LIMIT: u64 = 1 << 53;
 
 /// For every layer with experts and every rank, the experts that the rank holds. Total: each expert of each layer is
 /// on at least one rank, and on no rank twice.
@@ -30,6 +33,12 @@ pub struct ExpertMap {
 /// Why something is no expert map.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoMap {
+    /// A version that no count of changes reaches, and that hardly any could follow.
+    #[error("the expert map has version {version}; at most {VERSION_LIMIT} is allowed")]
+    Version {
+        /// Of the map.
+        version: u64,
+    },
     /// A number beyond what is allowed, or zero where something must be.
     #[error("the expert map has {count} {what}; 1 to {limit} are allowed")]
     Count {
@@ -86,6 +95,7 @@ impl ExpertMap {
     /// A map of `experts` experts a layer; `layers[l][r]` lists, in any order, what rank r holds of layer l.
     pub fn new(version: u64, experts: usize, mut layers: Vec<Vec<Vec<u16>>>) -> Result<ExpertMap, NoMap> {
         let ranks = layers.first().map_or(0, Vec::len);
+        check_version(version)?;
         check_counts(layers.len(), experts, ranks)?;
         for (layer, held) in layers.iter_mut().enumerate() {
             if held.len() != ranks {
@@ -189,8 +199,14 @@ impl ExpertMap {
     }
 
     /// The same places under another version.
-    pub fn with_version(self, version: u64) -> ExpertMap {
-        ExpertMap { version, ..self }
+    pub fn with_version(self, version: u64) -> Result<ExpertMap, NoMap> {
+        check_version(version)?;
+        Ok(ExpertMap { version, ..self })
+    }
+
+    /// Whether a map of a higher version can take its place.
+    pub fn can_be_followed(&self) -> bool {
+        self.version < VERSION_LIMIT
     }
 
     /// For people: a line a layer, a column a rank.
@@ -229,6 +245,10 @@ impl ExpertMap {
         }
         text
     }
+}
+
+fn check_version(version: u64) -> Result<(), NoMap> {
+    if version > VERSION_LIMIT { Err(NoMap::Version { version }) } else { Ok(()) }
 }
 
 /// Whether there may be so many; before anything of that size is made.
@@ -309,6 +329,21 @@ mod tests {
         assert_eq!(refused(2, vec![vec![vec![0], vec![1, 1]]]), twice);
         assert_eq!(refused(2, vec![vec![vec![0], vec![0]]]), NoMap::Lost { layer: 0, expert: 1 });
         assert!(serde_json::from_str::<ExpertMap>(r#"{"version":1,"experts":2,"layers":[[[0]]]}"#).is_err());
+    }
+
+    #[test]
+    fn a_version_beyond_all_counting_is_refused() {
+        let text = |version: &str| format!(r#"{{"version":{version},"experts":1,"layers":[[[0]]]}}"#);
+        let read = |version: &str| serde_json::from_str::<ExpertMap>(&text(version));
+        assert!(!read("9007199254740992").unwrap().can_be_followed());
+        assert!(read("9007199254740991").unwrap().can_be_followed());
+        for version in ["9007199254740993", "18446744073709551615"] {
+            let told = read(version).unwrap_err().to_string();
+            assert!(told.contains(version) && told.contains("9007199254740992 is allowed"), "{told}");
+        }
+        assert!(read("-1").is_err() && read("18446744073709551616").is_err());
+        assert_eq!(map().with_version(u64::MAX), Err(NoMap::Version { version: u64::MAX }));
+        assert_eq!(map().with_version(9).unwrap().version(), 9);
     }
 
     #[test]

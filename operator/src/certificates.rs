@@ -1,9 +1,10 @@
 //! The certificates of the exchange: made here, kept in a Secret, when is decided in the core.
 //!
 //! Secrets are not watched, so that the operator needs no right to list them: each is read by its name, and what was
-//! read counts for a while.
+//! read counts for a while. Of its contents only whether they are of use is kept.
 
 mod pem;
+mod usable;
 
 use crate::controller::Context;
 use crate::error::{Error, is_refusal, words};
@@ -15,6 +16,7 @@ use coterie_operator_core::Deployment;
 use coterie_operator_core::objects::exchange_tls_name;
 use coterie_operator_core::observed::{ObservedCertificates, Validity};
 use coterie_operator_core::plan::certificates::{CertificateChange, CertificateStep};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -25,6 +27,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+use usable::Contents;
 
 /// How long what was read counts. Nobody but the operator should write it.
 const FRESH: Duration = Duration::from_secs(60);
@@ -49,10 +52,13 @@ impl Certificates {
         }
         let name = exchange_tls_name(&deployment.name);
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &deployment.namespace);
-        // Metadata only: the keys are needed when the certificates change, and not before.
-        let found = secrets.get_metadata_opt(&name).await;
-        let found = found.map_err(|cause| Error::ReadSecret { name, cause: Box::new(cause) })?;
-        let seen = ObservedCertificates::of(found.as_ref().map(|found| &found.metadata), &deployment.uid);
+        let found = secrets.get_opt(&name).await;
+        let found =
+            found.map_err(|cause| Error::ReadSecret { name: name.clone(), cause: Box::new(cause) })?;
+        let seen = seen(found.as_ref(), &deployment.uid, Timestamp::now());
+        if let ObservedCertificates::Unusable(why) = &seen {
+            tracing::warn!(secret = name, why, "the exchange's certificates are of no use");
+        }
         if matches!(seen, ObservedCertificates::Ours { .. }) {
             self.remember(deployment, seen.clone());
         }
@@ -72,6 +78,28 @@ impl Certificates {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, ObservedCertificates)>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A Secret as the plan sees it: nothing of its contents but whether they are of use.
+fn seen(secret: Option<&Secret>, uid: &str, now: Timestamp) -> ObservedCertificates {
+    let seen = ObservedCertificates::of(secret.map(|secret| &secret.metadata), uid);
+    let has_ended = |valid: &Validity| valid.to <= now;
+    match (&seen, secret) {
+        // That they ended is known, and what is to be done then.
+        (ObservedCertificates::Ours { valid, .. }, Some(secret))
+            if !valid.as_ref().is_some_and(has_ended) =>
+        {
+            let part = |key| part(secret, key);
+            let (certificate, key) = (part(TLS_CERTIFICATE_FILE), part(TLS_KEY_FILE));
+            let contents = Contents { authorities: part(TLS_AUTHORITY_FILE), certificate, key };
+            contents.obstacle(now).map_or(seen, ObservedCertificates::Unusable)
+        }
+        _ => seen,
+    }
+}
+
+fn part<'a>(secret: &'a Secret, key: &str) -> &'a [u8] {
+    secret.data.as_ref().and_then(|all| all.get(key)).map_or(&[], |bytes| bytes.0.as_slice())
 }
 
 /// Does one step. Who was faster is no error: the next look tells.
@@ -168,6 +196,11 @@ fn patch(there: &Secret, step: CertificateStep) -> Result<Value, rcgen::Error> {
         let bytes = there.data.as_ref().and_then(|all| all.get(key));
         bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
     };
+    let next_is_usable = |validity: Validity| {
+        let (certificate, key) = (part(there, TLS_NEXT_CERTIFICATE), part(there, TLS_NEXT_KEY));
+        let contents = Contents { authorities: part(there, TLS_AUTHORITY_FILE), certificate, key };
+        contents.obstacle(validity.from).is_none()
+    };
     let authorities = pem::blocks(&text(TLS_AUTHORITY_FILE).unwrap_or_default());
     let anew = |validity: Validity| {
         let pair = Pair::make(validity)?;
@@ -199,7 +232,7 @@ fn patch(there: &Secret, step: CertificateStep) -> Result<Value, rcgen::Error> {
             )
         }
         CertificateStep::Switch(validity) => match (text(TLS_NEXT_CERTIFICATE), text(TLS_NEXT_KEY)) {
-            (Some(certificate), Some(key)) => (
+            (Some(certificate), Some(key)) if next_is_usable(validity) => (
                 [(ANNOTATION_VALID, Some(validity.to_string())), (ANNOTATION_NEXT_VALID, None)],
                 vec![
                     (TLS_AUTHORITY_FILE, Some(authorities.into_iter().rev().collect())),
@@ -209,7 +242,7 @@ fn patch(there: &Secret, step: CertificateStep) -> Result<Value, rcgen::Error> {
                     (TLS_NEXT_KEY, None),
                 ],
             ),
-            // Somebody took them away.
+            // Somebody took them away, or damaged them.
             _ => anew(validity)?,
         },
     };

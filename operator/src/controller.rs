@@ -7,7 +7,7 @@ use crate::certificates::Certificates;
 use crate::error::Error;
 use crate::observe::Observer;
 use crate::queue::Queue;
-use crate::report::{Reporter, report};
+use crate::report::{Reporter, report, report_unusable};
 use crate::written::Written;
 use coterie_api::deployment::ModelDeployment;
 use coterie_operator_core::plan::replicas::resolved;
@@ -79,6 +79,7 @@ async fn reconcile(object: &ModelDeployment, context: &Context) -> Result<Action
     let mut plan = plan(&deployment, &observed, now); //                       no client
     let actions = std::mem::take(&mut plan.actions);
     let applied = apply(context, &deployment, actions).await?; //              client: Services, ConfigMaps, Secrets, Pods
+    report_unusable(context, object, &observed.certificates).await; //         client: Event
     let status = status(&deployment, &observed, &plan, &applied, now); //      no client
     report(context, object, status).await?; //                                 client: status, Events
     if let Some(refusal) = applied.refusals.first() {

@@ -249,6 +249,15 @@ status: {allocatable: {cpu: '4', memory: 2Gi, pods: '110'}}
     }
 
     #[test]
+    fn where_every_node_is_cordoned_that_is_told() {
+        let nodes = named("nodes.yaml", &format!("{SMALL}spec: {{unschedulable: true}}"));
+        let planned = plan(&deployment(DEPLOYMENT), &inspection(INSPECTION), &nodes, String::new()).unwrap();
+        let message = planned.report().unwrap().message;
+        assert!(message.contains("no node that takes pods; add one, or make one schedulable"), "{message}");
+        assert!(!message.contains("toleration"), "{message}");
+    }
+
+    #[test]
     fn the_file_that_is_wrong_is_named() {
         let error = |spec: &str, found: &str, nodes: &str| {
             let result =

@@ -69,7 +69,7 @@ impl Loads {
         while let Some((namespace, own, answer)) = answers.next().await {
             match answer {
                 Ok(load) => {
-                    let is_emptied = own.pod.cordoned.is_some() && load.running + load.waiting == 0;
+                    let is_emptied = own.pod.cordoned.is_some() && load.running == 0 && load.waiting == 0;
                     if is_emptied || load.waiting > 0 {
                         queue.one(&namespace, &own.deployment);
                     }

@@ -6,6 +6,7 @@ use crate::error::{Error, is_refusal, words};
 use coterie_api::condition::reason;
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
 use coterie_api::name::FIELD_MANAGER;
+use coterie_operator_core::observed::ObservedCertificates;
 use coterie_operator_core::status::{EventNote, events};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -97,6 +98,18 @@ pub async fn report(
         tell(context, object, note).await;
     }
     Ok(())
+}
+
+/// Tells that certificates were of no use: no status does.
+pub async fn report_unusable(
+    context: &Context,
+    object: &ModelDeployment,
+    certificates: &ObservedCertificates,
+) {
+    let ObservedCertificates::Unusable(why) = certificates else { return };
+    let message = format!("the certificates of the exchange are made anew: of those in the Secret, {why}");
+    tell(context, object, EventNote::warning(reason::CERTIFICATES_REPLACED, "ChangeCertificates", message))
+        .await;
 }
 
 /// An Event that cannot be sent is no reason to do the reconcile again: the status says the same.

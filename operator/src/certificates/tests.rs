@@ -1,5 +1,6 @@
 use super::*;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 fn validity(day: i64) -> Validity {
     let at = |day: i64| Timestamp::from_second(1_800_000_000 + day * 86_400).unwrap();
@@ -77,4 +78,35 @@ fn a_next_certificate_that_somebody_took_away_is_made_anew() {
     assert_eq!(pem::blocks(&text(&anew, "ca.crt").unwrap()).len(), 1);
     assert_ne!(text(&anew, "tls.crt"), text(&announced, "tls.crt"));
     assert_eq!(text(&anew, "next.crt"), None);
+}
+
+#[test]
+fn a_damaged_next_certificate_takes_nobody_s_place() {
+    let mut announced = patched(&made(), CertificateStep::Announce(validity(15)));
+    announced.data.as_mut().unwrap().insert("next.crt".into(), ByteString(b"garbage".to_vec()));
+    let anew = patched(&announced, CertificateStep::Switch(validity(15)));
+    assert_eq!(pem::blocks(&text(&anew, "ca.crt").unwrap()).len(), 1);
+    assert_ne!(text(&anew, "tls.crt"), text(&announced, "tls.crt"));
+}
+
+#[test]
+fn a_secret_that_is_of_no_use_is_seen_as_such_and_mended() {
+    let mut secret = made();
+    let owner = OwnerReference { uid: "m".into(), controller: Some(true), ..Default::default() };
+    secret.metadata.owner_references = Some(vec![owner]);
+    let (now, later) = (validity(1).from, validity(40).from);
+    let ours = ObservedCertificates::Ours { valid: Some(validity(0)), next: None };
+    assert_eq!(seen(Some(&secret), "m", now), ours);
+    assert_eq!(seen(Some(&secret), "m", later), ours, "that they ended is in their times");
+    assert_eq!(seen(Some(&secret), "other", now), ObservedCertificates::Foreign);
+    assert_eq!(seen(None, "m", now), ObservedCertificates::Missing);
+    let mut damaged = secret.clone();
+    damaged.data.as_mut().unwrap().insert("tls.key".into(), made().data.unwrap()["tls.key"].clone());
+    assert!(
+        matches!(seen(Some(&damaged), "m", now), ObservedCertificates::Unusable(why) if why.starts_with("tls.key"))
+    );
+    let mended = patched(&damaged, CertificateStep::MakeAnew(validity(1)));
+    assert!(matches!(seen(Some(&mended), "m", now), ObservedCertificates::Ours { next: None, .. }));
+    secret.data = None;
+    assert!(matches!(seen(Some(&secret), "m", now), ObservedCertificates::Unusable(_)));
 }

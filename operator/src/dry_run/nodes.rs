@@ -6,6 +6,9 @@ use coterie_operator_core::observed::quantity::{thousandths, units};
 use k8s_openapi::api::core::v1::Node;
 use serde::Deserialize;
 
+/// What a node runs.
+const LABEL_OS: &str = "kubernetes.io/os";
+
 #[derive(Deserialize)]
 struct Kind {
     kind: String,
@@ -56,6 +59,10 @@ pub fn obstacle(node: &Node) -> Option<String> {
     if spec.unschedulable == Some(true) {
         return Some("cordoned".to_owned());
     }
+    let labels = node.metadata.labels.iter().flatten();
+    if let Some((_, os)) = labels.into_iter().find(|(key, os)| *key == LABEL_OS && *os != "linux") {
+        return Some(format!("a {os} node"));
+    }
     let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
     if conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status != "True") {
         return Some("not ready".to_owned());
@@ -81,6 +88,13 @@ mod tests {
     fn a_node_that_takes_no_pods_says_why() {
         assert_eq!(obstacle(&node("")), None);
         assert_eq!(obstacle(&node("spec: {unschedulable: true}")).as_deref(), Some("cordoned"));
+        let of = |os| {
+            obstacle(
+                &read(&format!("kind: Node\nmetadata: {{name: n, labels: {{kubernetes.io/os: {os}}}}}"))
+                    .unwrap()[0],
+            )
+        };
+        assert_eq!((of("linux"), of("windows").as_deref()), (None, Some("a windows node")));
         let ready = |status| node(&format!("status: {{conditions: [{{type: Ready, status: '{status}'}}]}}"));
         assert_eq!(obstacle(&ready("True")), None);
         assert_eq!(obstacle(&ready("Unknown")).as_deref(), Some("not ready"));

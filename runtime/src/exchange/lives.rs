@@ -17,9 +17,15 @@ pub struct Lives {
 #[derive(Debug)]
 struct Peer {
     life: Life,
+    /// Why it cannot be sent to: what was found last of one that was never reached, what came first of one that left.
     why: Option<String>,
+    /// What was found since it left.
+    since: Vec<String>,
     versions: Versions,
 }
+
+/// So many different reasons of one that left are told of; then they only go round.
+const REASONS: usize = 4;
 
 /// Whether it can be sent to, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +45,12 @@ impl Lives {
     pub fn know(&mut self, ranks: &[u16], now: Instant) {
         self.peers.retain(|rank, _| ranks.contains(rank));
         for &rank in ranks {
-            let new = || Peer { life: Life::Expected(now), why: None, versions: Versions::default() };
+            let new = || Peer {
+                life: Life::Expected(now),
+                why: None,
+                since: Vec::new(),
+                versions: Versions::default(),
+            };
             self.peers.entry(rank).or_insert_with(new);
         }
     }
@@ -47,7 +58,7 @@ impl Lives {
     /// `rank` was reached. `false` if nobody knows it any more.
     pub fn reached(&mut self, rank: u16, versions: Versions, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&rank) else { return false };
-        *peer = Peer { life: Life::Alive(now), why: None, versions };
+        *peer = Peer { life: Life::Alive(now), why: None, since: Vec::new(), versions };
         true
     }
 
@@ -58,15 +69,25 @@ impl Lives {
         }
     }
 
-    /// `rank` cannot be sent to. Says whether that is news: its state or the reason is another.
+    /// `rank` cannot be sent to. Says whether that is news: its state is another, or the reason is one that was not found
+    /// before. Of one that left, the first is the cause; each attempt to reach it again may find another.
     pub fn missed(&mut self, rank: u16, why: &str) -> bool {
         let Some(peer) = self.peers.get_mut(&rank) else { return false };
-        let news = matches!(peer.life, Life::Alive(_)) || peer.why.as_deref() != Some(why);
-        if matches!(peer.life, Life::Alive(_)) {
-            peer.life = Life::Left;
+        match peer.life {
+            Life::Alive(_) => {
+                (peer.life, peer.why) = (Life::Left, Some(why.to_owned()));
+                true
+            }
+            Life::Expected(_) => peer.why.replace(why.to_owned()).as_deref() != Some(why),
+            Life::Left => {
+                let known = peer.why.as_deref() == Some(why) || peer.since.iter().any(|told| told == why);
+                let news = !known && peer.since.len() < REASONS;
+                if news {
+                    peer.since.push(why.to_owned());
+                }
+                news
+            }
         }
-        peer.why = Some(why.to_owned());
-        news
     }
 
     /// Whether `rank` answers.
@@ -104,7 +125,9 @@ impl Lives {
                 Life::Alive(_) => PeerState::Alive,
                 Life::Left => PeerState::Left,
             };
-            PeerReport { rank: *rank, state, why: peer.why.clone() }
+            let since = peer.since.iter().map(String::as_str);
+            let all: Vec<&str> = peer.why.as_deref().into_iter().chain(since).collect();
+            PeerReport { rank: *rank, state, why: (!all.is_empty()).then(|| all.join("; then: ")) }
         };
         self.peers.iter().map(of).collect()
     }
@@ -131,6 +154,12 @@ mod tests {
         assert!(!lives.alive(1) && !lives.expected(1, at + WAIT));
         let report = &lives.report()[0];
         assert_eq!((report.rank, report.state, report.why.as_deref()), (1, PeerState::Left, Some("gone")));
+        assert!(lives.missed(1, "no route") && !lives.missed(1, "gone") && !lives.missed(1, "no route"));
+        assert_eq!(lives.report()[0].why.as_deref(), Some("gone; then: no route"), "the cause comes first");
+        for reason in 0..100 {
+            lives.missed(1, &format!("another {reason}"));
+        }
+        assert!(!lives.missed(1, "one more") && lives.report()[0].why.as_ref().unwrap().len() < 100);
         assert!(lives.reached(1, Versions::default(), at + WAIT * 4));
         assert_eq!(lives.living().map(|(rank, _)| rank).collect::<Vec<_>>(), [1]);
         assert_eq!(lives.report()[0].why, None);

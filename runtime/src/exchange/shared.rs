@@ -57,7 +57,7 @@ struct State {
     addresses: Peers,
     /// Experts taken over, and when somebody last asked for that.
     adopted: HashMap<(u16, u16), Instant>,
-    trouble: [Option<String>; 2],
+    trouble: [Option<String>; 3],
 }
 
 /// What may be wrong, each with a sentence of its own.
@@ -67,6 +67,8 @@ pub enum Trouble {
     Files,
     /// With loading experts.
     Loading,
+    /// With taking over experts of lost ranks.
+    Adopting,
 }
 
 impl Shared {
@@ -78,7 +80,7 @@ impl Shared {
             lacking: Lacking::default(),
             addresses: Peers::default(),
             adopted: HashMap::new(),
-            trouble: [None, None],
+            trouble: [None, None, None],
         };
         let (state, changed, loading) = (Mutex::new(state), Condvar::new(), Mutex::new(()));
         Shared { given, state, changed, loading, ended: AtomicBool::new(false) }
@@ -239,7 +241,11 @@ impl Shared {
         let before = &mut state.trouble[kind as usize];
         if *before != now {
             if let Some(trouble) = &now {
-                tracing::warn!(trouble, "the expert map is not followed");
+                match kind {
+                    Trouble::Files => tracing::warn!(trouble, "a file of the exchange is not followed"),
+                    Trouble::Loading => tracing::warn!(trouble, "the expert map is not followed"),
+                    Trouble::Adopting => tracing::warn!(trouble, "experts are not taken over"),
+                }
             }
             *before = now;
         }

@@ -129,7 +129,8 @@ impl Files {
     fn sides(&self, folder: &Path) -> Result<Sides, String> {
         let wrong = |file: &str, error: &dyn std::fmt::Display| {
             format!(
-                "{} is of no use: {error}; the operator makes it, look at its log",
+                "{} is of no use: {error}; the operator replaces such certificates within a minute and tells so in an \
+                 Event, and where it does not, delete the Secret that this folder is made from",
                 folder.join(file).display()
             )
         };

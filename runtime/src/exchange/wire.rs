@@ -40,7 +40,7 @@ pub enum Broken {
     #[error("refused: {0}")]
     Refused(String),
     /// Nothing came for too long.
-    #[error("nothing was heard for {} ms", .0.as_millis())]
+    #[error("nothing was heard for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
     /// An answer took longer than answers of its kind do, and others can give it.
     #[error("no answer for {} ms, and others can give it", .0.as_millis())]

@@ -54,5 +54,9 @@ fn softmax_layers(keys: &Keys, layers: u64) -> Result<u64, NoSizes> {
         return Err(NoSizes::Missing { key: "attn_type_list" });
     }
     let kinds = for_each_layer("attn_type_list", kinds, layers)?;
+    // Another number is another attention, which nobody knows here.
+    if let Some(value) = kinds.iter().copied().find(|kind| *kind > 1) {
+        return Err(NoSizes::OutOfRange { key: "attn_type_list", value, least: 0, limit: 1 });
+    }
     Ok(kinds.iter().filter(|kind| **kind == 1).count() as u64)
 }

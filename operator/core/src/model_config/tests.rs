@@ -303,6 +303,8 @@ fn absurd_values_are_refused_by_name() {
     let mut minimax = minimax();
     minimax["attn_type_list"] = json!([1, 0]);
     assert_eq!(refused(&minimax), "attn_type_list has 2 entries, and there are 80 layers");
+    minimax["attn_type_list"] = json!((0..80).map(|layer| layer % 3).collect::<Vec<_>>());
+    assert_eq!(refused(&minimax), "attn_type_list is 2; it must be from 0 to 1");
     for text in ["", "[]", "3", "{", "null"] {
         assert!(read(text).is_err(), "{text:?}");
     }

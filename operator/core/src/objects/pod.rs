@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 const UNLIST_SECONDS: u32 = 5;
 /// Beside the drain itself: unlisting, and leaving the process.
 const GRACE_SECONDS: u32 = UNLIST_SECONDS + 10;
+/// A process that answers no probe handles no SIGTERM either: it is not given the time of a drain.
+const HUNG_GRACE_SECONDS: i64 = 2;
 /// The user that images are made for.
 const USER: i64 = 65532;
 const MODEL_VOLUME: &str = "model";
@@ -82,8 +84,7 @@ pub fn rank_pod(rank: &RankPod) -> Pod {
         // Loading hundreds of gigabytes may take most of an hour; only then does liveness count.
         startup_probe: Some(probe("/health", 1, 5, 3600)),
         readiness_probe: Some(probe("/ready", 1, 3, 3)),
-        // A rank whose cores are all busy answers late; only one that is stuck for minutes is restarted.
-        liveness_probe: Some(probe("/health", 10, 10, 12)),
+        liveness_probe: Some(liveness()),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction { seconds: UNLIST_SECONDS.into() }),
@@ -282,6 +283,12 @@ fn probe(path: &str, period: i32, timeout: i32, failures: i32) -> Probe {
         failure_threshold: Some(failures),
         ..Default::default()
     }
+}
+
+/// Notices within 40 s that a process hangs. One that is only busy answers: the threads that do are not those that
+/// compute, and of seven questions in a row one answer within 5 s is enough.
+fn liveness() -> Probe {
+    Probe { termination_grace_period_seconds: Some(HUNG_GRACE_SECONDS), ..probe("/health", 5, 5, 7) }
 }
 
 fn none_if_empty<T>(list: Vec<T>) -> Option<Vec<T>> {

@@ -134,6 +134,9 @@ fn a_rank_has_a_name_in_dns_and_time_to_drain() {
     let path = |probe: &Option<k8s_openapi::api::core::v1::Probe>| json(probe)["httpGet"]["path"].clone();
     assert_eq!(path(&container.readiness_probe), "/ready");
     assert_eq!(path(&container.liveness_probe), "/health");
+    let liveness = json(&container.liveness_probe);
+    let figures = ["periodSeconds", "timeoutSeconds", "failureThreshold", "terminationGracePeriodSeconds"];
+    assert_eq!(figures.map(|key| liveness[key].clone()), [json!(5), json!(5), json!(7), json!(2)]);
     let seen = ObservedPod::from(&world.pods[0]);
     assert!(seen.is_owned_by("5e1f") && !seen.is_owned_by("other"));
     assert_eq!((seen.replica, seen.image.as_str()), (Some(0), "localhost/coterie:1"));

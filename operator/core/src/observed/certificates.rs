@@ -15,6 +15,8 @@ pub enum ObservedCertificates {
     Missing,
     /// Somebody else has the name.
     Foreign,
+    /// They are ours, and no rank could prove itself by them; why.
+    Unusable(String),
     /// There they are.
     Ours {
         /// When the certificate in use is valid, if that can be read.

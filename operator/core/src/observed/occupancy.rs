@@ -15,6 +15,6 @@ pub struct Occupancy {
 impl Occupancy {
     /// Of a load that was told `at` a time.
     pub fn of(load: &RankLoad, at: Timestamp) -> Self {
-        Self { at, requests: load.running + load.waiting }
+        Self { at, requests: load.running.saturating_add(load.waiting) }
     }
 }

@@ -3,7 +3,7 @@
 use crate::objects::Told;
 use coterie_api::name;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// One of our pods. A field that the API server has not filled yet is empty.
@@ -33,6 +33,8 @@ pub struct ObservedPod {
     pub cordoned: Option<Timestamp>,
     /// Passes its readiness probe.
     pub ready: bool,
+    /// Its process was ready, runs still, and is not ready now.
+    pub silent: bool,
     /// Where it is in its life.
     pub phase: Phase,
     /// When its grace period ends or ended, once it is being deleted.
@@ -96,6 +98,8 @@ pub struct TerminationSeen {
     pub reason: String,
     /// Its termination message, verbatim.
     pub message: String,
+    /// When it had begun.
+    pub started: Option<Timestamp>,
     /// When it ended.
     pub finished: Option<Timestamp>,
 }
@@ -159,6 +163,7 @@ impl From<&Pod> for ObservedPod {
             cordoned: (label(name::LABEL_SERVING) == Some("false"))
                 .then(|| annotation(name::ANNOTATION_CORDONED).parse().unwrap_or(Timestamp::UNIX_EPOCH)),
             ready: condition("Ready").is_some_and(|c| c.status == "True"),
+            silent: container.is_some_and(|container| is_silent(container, condition("Ready"))),
             phase,
             terminating: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -191,6 +196,15 @@ fn waiting(container: &ContainerStatus) -> Option<Waiting> {
     })
 }
 
+/// Whether it stopped being ready after its process had begun: before that it has been ready.
+fn is_silent(container: &ContainerStatus, ready: Option<&PodCondition>) -> bool {
+    let running = container.state.as_ref().and_then(|state| state.running.as_ref());
+    let since = running.and_then(|running| running.started_at.as_ref());
+    let lost = ready.filter(|ready| ready.status == "False");
+    let lost = lost.and_then(|ready| ready.last_transition_time.as_ref());
+    since.zip(lost).is_some_and(|(since, lost)| lost.0 > since.0)
+}
+
 /// The present end of the container if it has ended, else the one before its last start.
 fn last_termination(container: &ContainerStatus) -> Option<TerminationSeen> {
     let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
@@ -200,6 +214,7 @@ fn last_termination(container: &ContainerStatus) -> Option<TerminationSeen> {
         exit_code: terminated.exit_code,
         reason: terminated.reason.clone().unwrap_or_default(),
         message: terminated.message.clone().unwrap_or_default(),
+        started: terminated.started_at.as_ref().map(|time| time.0),
         finished: terminated.finished_at.as_ref().map(|time| time.0),
     })
 }

@@ -44,7 +44,7 @@ pub fn lost_pod(
         Some(previous) => previous.count.saturating_add(1),
         None => 1,
     };
-    failure(pod, reason, message, count, delay(count - 1), now)
+    failure(pod, reason, message, count, delay(count.saturating_sub(1)), now)
 }
 
 /// The failure of an inspect pod; there is always a delay before the next one.

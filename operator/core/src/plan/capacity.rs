@@ -142,7 +142,8 @@ impl CapacityPlan {
 pub(super) fn plan(deployment: &Deployment, weights: &WeightsStatus, observed: &Observed) -> CapacityPlan {
     let inspection = &weights.inspection;
     let nodes = Nodes::eligible(&deployment.template, &observed.nodes);
-    let situation = Situation { deployment, inspection, nodes };
+    let any_node = !observed.nodes.is_empty();
+    let situation = Situation { deployment, inspection, nodes, any_node };
     let basis = basis(deployment, weights);
     let kept = kept(&situation, observed, &basis);
     let device = kept.as_ref().map_or_else(
@@ -166,8 +167,8 @@ fn kept(situation: &Situation, observed: &Observed, basis: &str) -> Option<(Layo
     let deployment = situation.deployment;
     let capacity = observed.status.capacity.as_ref().filter(|capacity| capacity.basis == basis)?;
     let ranks = deployment.ranks.unwrap_or(capacity.ranks);
-    let most_copies = u64::from(situation.inspection.experts) * u64::from(ranks.saturating_sub(1));
-    if (ranks > 1) != (capacity.ranks > 1) || u64::from(deployment.experts.redundant) > most_copies {
+    let too_many_copies = u64::from(deployment.experts.redundant) > situation.most_copies(ranks);
+    if (ranks > 1) != (capacity.ranks > 1) || too_many_copies {
         return None;
     }
     let gpus = match capacity.device {

@@ -7,7 +7,7 @@
 
 use super::{Action, Steps};
 use crate::objects::exchange_tls_name;
-use crate::observed::{Observed, ObservedCertificates, Validity};
+use crate::observed::{Observed, ObservedCertificates, ObservedPod, Validity};
 use crate::validate::Deployment;
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,6 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 const LOOK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 /// Secrets are not watched: after a change, and before the first look, the next look is asked for.
 const SOON: SignedDuration = SignedDuration::from_secs(1);
+
+/// Secrets are not watched: where ranks are in trouble, certificates may be the cause.
+const IN_DOUBT: SignedDuration = SignedDuration::from_secs(60);
 
 /// Makes or changes the certificates of a ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub struct CertificateChange {
 pub enum CertificateStep {
     /// There are none: make them.
     Make(Validity),
-    /// They ended, so nobody trusts them any more: make others in their place.
+    /// They ended or are of no use, so nobody trusts them any more: make others in their place.
     MakeAnew(Validity),
     /// Make the next ones, and let ranks trust them beside the present ones.
     Announce(Validity),
@@ -52,10 +55,14 @@ pub(super) fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp,
             return true;
         }
         ObservedCertificates::Missing => Some(CertificateStep::Make(fresh)),
+        ObservedCertificates::Unusable(_) => Some(CertificateStep::MakeAnew(fresh)),
         ObservedCertificates::Ours { valid, next } => {
             let (step, at) = due(*valid, *next, fresh, life);
             if at > now {
                 steps.look_again(at.duration_since(now));
+                if are_in_doubt(observed) {
+                    steps.look_again(IN_DOUBT);
+                }
                 None
             } else {
                 Some(step)
@@ -68,6 +75,12 @@ pub(super) fn plan(deployment: &Deployment, observed: &Observed, now: Timestamp,
         steps.push(Action::ChangeCertificates(CertificateChange { name, step }));
     }
     false
+}
+
+/// Whether a rank tells of trouble, or ended and is not ready again.
+fn are_in_doubt(observed: &Observed) -> bool {
+    let ended = |pod: &ObservedPod| !pod.ready && pod.terminating.is_none() && pod.last_termination.is_some();
+    observed.reports.values().any(|report| report.trouble.is_some()) || observed.pods.iter().any(ended)
 }
 
 /// The next step and when it is due.

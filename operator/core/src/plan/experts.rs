@@ -14,6 +14,7 @@ mod load;
 mod next;
 mod places;
 mod report;
+mod stray;
 
 use super::certificates;
 use super::replica::{Replica, replicas};
@@ -23,7 +24,7 @@ use crate::objects::{Told, config_map_shows, experts_config_map, experts_name};
 use crate::observed::{Observed, ObservedCertificates, ObservedExperts, ObservedPod, Phase, Role};
 use crate::validate::Deployment;
 use coterie_api::deployment::status::ReplicaExpertsStatus;
-use coterie_api::expert_map::{EXPERTS_LIMIT, ExpertMap, LAYERS_LIMIT};
+use coterie_api::expert_map::{EXPERTS_LIMIT, ExpertMap, LAYERS_LIMIT, VERSION_LIMIT};
 use coterie_api::launch::Inspection;
 use jiff::Timestamp;
 use next::{Next, next};
@@ -74,9 +75,10 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The map that its ranks go by, if it is one of this model.
+    /// The map that its ranks go by, if it is one of this model and another can follow.
     fn map(&self) -> Option<&'a ExpertMap> {
-        self.there?.map.as_ref().filter(|map| is_of(map, self.target.shape))
+        let map = self.there?.map.as_ref();
+        map.filter(|map| is_of(map, self.target.shape) && map.can_be_followed())
     }
 
     fn pods(&self) -> &[&'a ObservedPod] {
@@ -147,7 +149,10 @@ fn replica(view: &View, steps: &mut Steps) -> Option<ReplicaExpertsStatus> {
     let wanted = experts_config_map(view.deployment, view.number, &config, &ranks);
     match view.there {
         None => steps.push(Action::CreateConfigMap(Box::new(wanted))),
-        Some(there) if config_map_shows(&there.object, &wanted) => tell(view, there, steps),
+        Some(there) if config_map_shows(&there.object, &wanted) => {
+            tell(view, there, steps);
+            stray::replace(view, &config.map, steps);
+        }
         Some(there) => {
             let mut wanted = wanted;
             // So that one that was made anew by somebody else meanwhile is left alone.
@@ -219,7 +224,7 @@ pub(super) fn handed_over<'a>(
 }
 
 fn routes_by(pod: &ObservedPod, version: u64, observed: &Observed) -> bool {
-    observed.reports.get(&pod.uid).is_some_and(|report| report.routing >= version)
+    observed.reports.get(&pod.uid).is_some_and(|report| (version..VERSION_LIMIT).contains(&report.routing))
 }
 
 fn is_of(map: &ExpertMap, shape: Shape) -> bool {

@@ -190,7 +190,7 @@ fn underway(pod: &ObservedPod) -> Finding {
             let reason = match trouble.kind {
                 Kind::Image => reason::IMAGE_NOT_PULLED,
                 Kind::Unplaced => reason::INSPECT_NOT_PLACED,
-                Kind::Process | Kind::Model => reason::INSPECT_FAILED,
+                Kind::Process | Kind::Restart | Kind::Silent | Kind::Model => reason::INSPECT_FAILED,
             };
             Finding::new(State::False, reason, trouble.message)
         }

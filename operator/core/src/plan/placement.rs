@@ -188,9 +188,9 @@ pub fn place(input: &Input) -> Result<Placement, Unplaceable> {
         None => (first(input, &terms), layers * experts),
     };
     let version = input.current.map_or(0, ExpertMap::version);
-    let next = ExpertMap::new(version + 1, experts, held)?;
-    let unchanged = input.current.filter(|current| next.clone().with_version(version) == **current);
-    let map = unchanged.cloned().unwrap_or(next);
+    let same = ExpertMap::new(version, experts, held)?;
+    let is_same = input.current == Some(&same);
+    let map = if is_same { same } else { same.with_version(version.saturating_add(1))? };
     Ok(Placement {
         before: input.current.map(|current| Figures::of(current, input)),
         after: Figures::of(&map, input),

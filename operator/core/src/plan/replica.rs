@@ -33,7 +33,7 @@ impl<'a> Replica<'a> {
     /// Requests that its ranks have, as far as they told.
     pub fn requests(&self, observed: &Observed) -> u64 {
         let told = self.pods.iter().filter_map(|pod| observed.occupancy.get(&pod.uid));
-        told.map(|told| told.requests).sum()
+        told.fold(0, |sum: u64, told| sum.saturating_add(told.requests))
     }
 
     /// Those of its `width` ranks that have no live pod.

@@ -231,7 +231,9 @@ pub(super) fn plan(
         for replica in &kept {
             let (handed_over, beyond): (Vec<_>, usize) =
                 experts::handed_over(replica, target.ranks, observed);
-            steps.delete_all(&handed_over, "its replica has fewer ranks now");
+            for pod in &handed_over {
+                retire::leave(pod, observed, "its replica has fewer ranks now", steps);
+            }
             freed += handed_over.len();
             surplus += beyond - handed_over.len();
         }

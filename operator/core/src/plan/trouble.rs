@@ -3,6 +3,10 @@
 use crate::observed::{ObservedPod, Phase, TerminationSeen, Waiting};
 use coterie_api::condition::reason;
 use coterie_api::launch::{Termination, TerminationReason};
+use jiff::SignedDuration;
+
+/// A process that lived for longer did not end because of how it was started.
+const SOON: SignedDuration = SignedDuration::from_mins(10);
 
 /// What keeps a pod from its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +26,12 @@ pub enum Kind {
     Unplaced,
     /// An image cannot be pulled.
     Image,
-    /// The container cannot be started, or its process ended.
+    /// The container cannot be started, or its process ends again and again.
     Process,
+    /// Its process ended once, and is started again.
+    Restart,
+    /// It was ready, and runs, and does not pass its probes.
+    Silent,
     /// The runtime says that the weights are unusable.
     Model,
 }
@@ -35,6 +43,8 @@ impl Kind {
             Kind::Unplaced => reason::UNSCHEDULABLE,
             Kind::Image => reason::IMAGE_NOT_PULLED,
             Kind::Process => reason::CRASH_LOOP,
+            Kind::Restart => reason::RESTARTING,
+            Kind::Silent => reason::NOT_ANSWERING,
             Kind::Model => reason::MODEL_REJECTED,
         }
     }
@@ -56,12 +66,35 @@ pub fn trouble(pod: &ObservedPod) -> Option<Trouble> {
         return Some(trouble);
     }
     let ended = matches!(pod.phase, Phase::Failed | Phase::Succeeded);
+    // However an earlier process of it ended: that is not what keeps this one from answering.
+    if pod.silent && !ended {
+        return Some(silent_trouble(&pod.name));
+    }
     match (&pod.last_termination, &pod.failed) {
-        (Some(termination), _) if ended || !pod.ready => Some(ended_trouble(pod, termination)),
+        (Some(termination), _) if ended => Some(ended_trouble(pod, termination)),
+        (Some(termination), _) if !pod.ready => Some(restarted_trouble(pod, termination)),
         (_, Some(failed)) => Some(lost_trouble(&pod.name, failed)),
         (None, None) if ended => Some(lost_trouble(&pod.name, &Waiting::default())),
         _ => None,
     }
+}
+
+fn silent_trouble(pod: &str) -> Trouble {
+    let message = format!(
+        "pod {pod} was ready and does not answer its probes any more; its process is started again if that goes on, see          kubectl describe pod {pod}"
+    );
+    Trouble { kind: Kind::Silent, reason: "Unhealthy".to_owned(), message }
+}
+
+/// One end is an accident; several, each soon after a start, are a loop.
+fn restarted_trouble(pod: &ObservedPod, termination: &TerminationSeen) -> Trouble {
+    let trouble = ended_trouble(pod, termination);
+    let lived = termination.started.zip(termination.finished);
+    let soon = lived.is_none_or(|(started, finished)| finished.duration_since(started) < SOON);
+    let waits = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
+    let again = waits || soon && pod.restarts > 1;
+    let kind = if trouble.kind == Kind::Process && !again { Kind::Restart } else { trouble.kind };
+    Trouble { kind, ..trouble }
 }
 
 /// Whether an image of this pod cannot be pulled.
@@ -161,4 +194,53 @@ fn sentence(text: &str) -> &str {
     let text = text.trim().trim_end_matches('.');
     let end = (0..=LIMIT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    /// A rank whose last process lived for so many seconds.
+    fn restarted(restarts: i32, lived: i64) -> ObservedPod {
+        let at = |second| Timestamp::from_second(1_800_000_000 + second).ok();
+        let last = TerminationSeen {
+            exit_code: 137,
+            reason: "Error".into(),
+            message: String::new(),
+            started: at(0),
+            finished: at(lived),
+        };
+        ObservedPod {
+            name: "smol-0".into(),
+            phase: Phase::Running,
+            restarts,
+            last_termination: Some(last),
+            ..Default::default()
+        }
+    }
+
+    fn kind(pod: &ObservedPod) -> Option<Kind> {
+        trouble(pod).map(|trouble| trouble.kind)
+    }
+
+    #[test]
+    fn one_end_is_a_restart_and_ends_in_a_row_are_a_loop() {
+        assert_eq!(kind(&restarted(1, 20)), Some(Kind::Restart));
+        assert_eq!(kind(&restarted(2, 20)), Some(Kind::Process));
+        assert_eq!(kind(&restarted(9, 86_400)), Some(Kind::Restart), "it lived for a day");
+        let waiting = Waiting { reason: "CrashLoopBackOff".into(), message: String::new() };
+        let waits = ObservedPod { waiting: Some(waiting), ..restarted(1, 20) };
+        assert_eq!(kind(&waits), Some(Kind::Process));
+        let ready = ObservedPod { ready: true, ..restarted(1, 20) };
+        assert_eq!(kind(&ready), None);
+    }
+
+    #[test]
+    fn one_that_hangs_is_told_of_as_such_whatever_ended_before() {
+        let silent = ObservedPod { silent: true, ..restarted(5, 20) };
+        let told = trouble(&silent).unwrap();
+        assert_eq!((told.kind, told.kind.reason()), (Kind::Silent, "NotAnswering"));
+        assert!(told.message.starts_with("pod smol-0 was ready and does not answer its probes"), "{told:?}");
+    }
 }

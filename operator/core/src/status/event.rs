@@ -98,11 +98,14 @@ fn of_experts(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> Vec<E
             }
         }
         if after.lost > 0 && before.is_none_or(|before| before.lost == 0) {
-            let message = format!(
-                "{} experts of replica {} are on no ready rank: the others load them from the weights source when they \
-                 are needed; set experts.redundant so that others hold them already",
-                after.lost, after.replica
-            );
+            let what = format!("{} experts of replica {} are on no ready rank", after.lost, after.replica);
+            let message = match &after.trouble {
+                Some(trouble) => format!("{what}; {trouble}"),
+                None => format!(
+                    "{what}: the others load them from the weights source when they are needed; set experts.redundant \
+                     so that others hold them already"
+                ),
+            };
             notes.push(note(true, reason::EXPERTS_LOST, message));
         }
     }

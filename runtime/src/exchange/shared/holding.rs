@@ -1,7 +1,8 @@
 //! What a rank holds: its own experts, and those that it took over for a while.
 
+use super::super::lives::Lives;
 use super::super::map_life::{Maps, SETTLED};
-use super::{Shared, State};
+use super::{Shared, State, Trouble};
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -77,6 +78,7 @@ impl Shared {
             .collect();
         adopted.retain(|key, _| !unneeded.contains(key));
         self.counts.adopted.set(adopted.len() as i64);
+        let refused = refused(self, maps, lives, adopted.len(), now);
         let versions = maps.versions();
         self.counts.peers_alive.set(lives.living().count() as i64);
         self.counts.map_read.set(versions.read as i64);
@@ -84,6 +86,7 @@ impl Shared {
         self.counts.map_routing.set(versions.routing as i64);
         // Without the lock: who loads just now is waited for.
         drop(state);
+        self.trouble(Trouble::Adopting, refused);
         for (layer, expert) in &unneeded {
             self.host.release((*layer).into(), (*expert).into());
         }
@@ -91,6 +94,21 @@ impl Shared {
             tracing::info!(experts = unneeded.len(), "let go experts that others hold");
         }
     }
+}
+
+/// What it means that this rank may take over no more experts, once some have no living holder.
+fn refused(shared: &Shared, maps: &Maps, lives: &Lives, adopted: usize, now: Instant) -> Option<String> {
+    if adopted < shared.adopt_limit {
+        return None;
+    }
+    let is_there = |rank| rank == shared.own || lives.alive(rank) || lives.expected(rank, now);
+    (!maps.routing.covered(is_there)).then(|| {
+        format!(
+            "experts of lost ranks are needed, and this rank took over {adopted} and may take over no more: requests for \
+             others wait until the lost rank is back; raise --adopt-limit (of a ModelDeployment: \
+             template.resources.limits.memory)"
+        )
+    })
 }
 
 /// The experts that are held and that no map in use gives this rank.

@@ -192,7 +192,13 @@ fn no_more_is_taken_over_than_allowed() {
     world.kill(1);
     world.forward(0, 0, &[1, 2], 3);
     // Both are full now; when the rank is back, what waited goes on.
-    world.forward_while(0, &[1, 2], |world| world.restart(1, &split()));
+    let limited =
+        |trouble: &Option<String>| trouble.as_ref().is_some_and(|it| it.contains("raise --adopt-limit"));
+    world.forward_while(0, &[1, 2], |world| {
+        world.until(0, |report| limited(&report.trouble));
+        world.restart(1, &split());
+    });
+    world.until(0, |report| report.trouble.is_none());
     let taken = |host: &FakeHost| host.loads();
     assert_eq!((taken(&world.rank(0).host), taken(&world.rank(2).host)), (1, 1));
 }

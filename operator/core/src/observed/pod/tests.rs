@@ -68,3 +68,24 @@ fn an_evicted_pod_and_one_that_no_node_takes() {
 fn an_empty_object_is_observed_too() {
     assert_eq!(observed(json!({"metadata": {}})), ObservedPod::default());
 }
+
+#[test]
+fn one_that_was_ready_and_runs_is_silent_and_one_that_starts_is_not() {
+    let silent = |state: serde_json::Value, ready: &str| {
+        let status = json!({
+            "phase": "Running",
+            "conditions": [
+                {"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-22T10:00:00Z"}
+            ],
+            "containerStatuses": [
+                {"name": "rank", "image": "", "imageID": "", "ready": false, "restartCount": 1, "state": state}
+            ]
+        });
+        observed(json!({"metadata": {"labels": {"coterie.dev/role": "rank"}}, "status": status})).silent
+    };
+    let since = |time: &str| json!({"running": {"startedAt": time}});
+    assert!(silent(since("2026-11-22T09:59:59Z"), "False"));
+    assert!(!silent(since("2026-11-22T09:59:59Z"), "True"), "it answers");
+    assert!(!silent(since("2026-11-22T10:00:00Z"), "False"), "it was another process that was ready");
+    assert!(!silent(json!({"waiting": {"reason": "CrashLoopBackOff"}}), "False"));
+}

@@ -48,7 +48,7 @@ fn width(situation: &Situation, layout: &Layout) -> Option<Finding> {
         );
         return no(reason::TOO_MANY_RANKS, message);
     }
-    let most = u64::from(experts) * u64::from(layout.ranks - 1);
+    let most = situation.most_copies(layout.ranks);
     if u64::from(layout.redundant) > most {
         let message = format!(
             "experts.redundant is {}, and {} ranks can hold {most} copies of {experts} experts beside one of each; set \
@@ -90,6 +90,10 @@ fn limit(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opt
 fn selection(situation: &Situation) -> Option<Finding> {
     if !situation.nodes.0.is_empty() {
         return None;
+    }
+    if !situation.any_node {
+        let message = "there is no node that takes pods; add one, or make one schedulable again".to_owned();
+        return no(reason::NO_ELIGIBLE_NODE, message);
     }
     let selector = &situation.deployment.template.node_selector;
     let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -6,6 +6,9 @@ use crate::validate::Template;
 use coterie_api::launch::Device;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
+/// What a node runs: images of the runtime are made for Linux.
+const OS: &str = "kubernetes.io/os";
+
 /// The nodes that a template lets its pods onto.
 pub(super) struct Nodes<'a>(pub(super) Vec<&'a ObservedNode>);
 
@@ -68,7 +71,8 @@ pub(super) fn may_use(template: &Template, node: &ObservedNode) -> bool {
             || taint.key.starts_with("node.kubernetes.io/")
             || template.tolerations.iter().any(|toleration| tolerates(toleration, taint))
     };
-    selected && node.taints.iter().all(tolerated)
+    let linux = node.labels.get(OS).is_none_or(|os| os == "linux");
+    selected && linux && node.taints.iter().all(tolerated)
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -107,5 +111,16 @@ mod tests {
         assert!(!tolerates(&toleration("team", "Exists", "", "NoSchedule"), &taint));
         assert!(!tolerates(&toleration("tea", "Exists", "", ""), &taint));
         assert!(!tolerates(&Toleration::default(), &taint));
+    }
+
+    #[test]
+    fn a_node_that_runs_windows_takes_no_rank() {
+        let deployment = crate::validate::validate(&crate::world::object(1)).unwrap();
+        let takes = |os: &str| {
+            let mut node = crate::world::node("n", 1 << 40);
+            node.labels.insert(OS.to_owned(), os.to_owned());
+            may_use(&deployment.template, &node)
+        };
+        assert!(takes("linux") && !takes("windows"));
     }
 }

@@ -49,6 +49,8 @@ fn nearest(situation: &Situation, layout: &Layout) -> Vec<Layout> {
     let both = || others.last().copied().filter(|_| smaller.is_none()).and_then(shortened);
     let mut found: Vec<Layout> = smaller.into_iter().chain(shorter.or_else(both)).collect();
 
+    let fewer_copies = (0..layout.redundant).rev();
+    found.extend(fewer_copies.map(|redundant| Layout { redundant, ..*layout }).find(fits));
     let more_ranks = situation.widths_from(layout.ranks + 1).into_iter();
     found.extend(more_ranks.map(|ranks| Layout { ranks, ..*layout }).find(fits));
     if layout.device == Device::Gpu {
@@ -81,6 +83,9 @@ fn change(situation: &Situation, from: &Layout, to: &Layout) -> String {
     }
     if to.context_length != from.context_length {
         settings.push(format!("model.contextLength: {}", to.context_length));
+    }
+    if to.redundant != from.redundant {
+        settings.push(format!("experts.redundant: {}", to.redundant));
     }
     if to.ranks != from.ranks {
         settings.push(format!("ranks: {}", to.ranks));
@@ -132,7 +137,7 @@ fn larger_node(situation: &Situation, layout: &Layout, nearest: &ObservedNode) -
     };
     let more = GPUS.into_iter().filter(|gpus| u64::from(*gpus) > nearest.allocatable.gpus);
     let to = more.map(whole).find(held)?;
-    Some(format!("a node with {} (then {})", gpus(to.gpus.into(), nearest.gpu_memory), shape(&to)))
+    Some(format!("a node with {} (then {})", gpus(to.gpus.into(), nearest.gpu_memory), shape(layout, &to)))
 }
 
 /// The fewest nodes like `nearest` beside those that there are, and how to use them.
@@ -147,15 +152,19 @@ fn more_nodes(situation: &Situation, layout: &Layout, nearest: &ObservedNode) ->
     let counted = alike.filter_map(|to| Some((missing(&to).filter(|count| *count > 0)?, to)));
     let (count, to) = counted.min_by_key(|(count, to)| (*count, to.ranks, to.gpus))?;
     let nodes = if count == 1 { "a node".to_owned() } else { format!("{count} nodes") };
-    Some(format!("{nodes} like {} (then {})", nearest.name, shape(&to)))
+    Some(format!("{nodes} like {} (then {})", nearest.name, shape(layout, &to)))
 }
 
-fn shape(layout: &Layout) -> String {
-    let ranks = format!("ranks: {}", layout.ranks);
-    match layout.gpus {
-        0 => ranks,
-        gpus => format!("{ranks} with accelerator.perRank: {gpus}"),
+/// How to use nodes that are added; `from` is what is asked for now.
+fn shape(from: &Layout, to: &Layout) -> String {
+    let mut settings = vec![format!("ranks: {}", to.ranks)];
+    if to.gpus > 0 {
+        settings.push(format!("accelerator.perRank: {}", to.gpus));
     }
+    if to.redundant != from.redundant {
+        settings.push(format!("experts.redundant: {}", to.redundant));
+    }
+    settings.join(" with ")
 }
 
 /// `8 GPUs of 79.6 GiB`.

@@ -16,6 +16,8 @@ pub(super) struct Situation<'a> {
     pub(super) deployment: &'a Deployment,
     pub(super) inspection: &'a Inspection,
     pub(super) nodes: Nodes<'a>,
+    /// Whether there is a node at all, eligible or not.
+    pub(super) any_node: bool,
 }
 
 impl Situation<'_> {
@@ -40,6 +42,11 @@ impl Situation<'_> {
 
     pub(super) fn fits(&self, layout: &Layout) -> bool {
         self.within_limit(layout) && self.nodes_hold(layout)
+    }
+
+    /// Slots beyond one for every expert that so many ranks can have in one layer: no rank holds an expert twice.
+    pub(super) fn most_copies(&self, ranks: u32) -> u64 {
+        u64::from(self.inspection.experts.max(1)) * u64::from(ranks.saturating_sub(1))
     }
 
     /// The longest context that the model was made for and that fits, in steps of 256 tokens.

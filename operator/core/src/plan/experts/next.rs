@@ -7,7 +7,7 @@ use crate::objects::ExpertsConfig;
 use crate::observed::{Moved, version_of};
 use crate::plan::Steps;
 use coterie_api::deployment::Rebalance;
-use coterie_api::expert_map::ExpertMap;
+use coterie_api::expert_map::{ExpertMap, VERSION_LIMIT};
 use jiff::SignedDuration;
 
 /// Between two moves that only the load calls for.
@@ -36,6 +36,9 @@ pub(super) fn next(view: &View, steps: &mut Steps) -> Option<Next> {
         moved: there.moved.clone(),
         redundant: there.redundant.unwrap_or(asked),
     };
+    if let Some(map) = overtaking(view, map) {
+        return Some(ExpertsConfig { map, ..unchanged }.into());
+    }
     let Some(live) = &view.live else {
         // Nobody goes by it yet.
         let fits = map.ranks() == width && unchanged.redundant == asked;
@@ -67,12 +70,32 @@ pub(super) fn next(view: &View, steps: &mut Steps) -> Option<Next> {
 
 /// A map for a replica that has none: its version is higher than any that one of its ranks may know.
 fn begun(view: &View, width: usize) -> Option<Next> {
-    let read = view.pods().iter().filter_map(|pod| view.observed.reports.get(&pod.uid));
     let told = view.pods().iter().map(|pod| version_of(&pod.told.experts));
     let there = view.there.map(|there| version_of(there.content()));
-    let known = read.map(|report| report.read).chain(told).chain(there).max().unwrap_or(0);
-    let map = first(view, width)?.with_version(known + 1);
+    let version = above(read(view).chain(told).chain(there));
+    let map = first(view, width)?.with_version(version).ok()?;
     Some(ExpertsConfig { map, moved: None, redundant: view.target.redundant }.into())
+}
+
+/// The same map under a version that every rank takes, where one has read a higher version than the ConfigMap has:
+/// somebody set that back, and ranks go by what is newer.
+fn overtaking(view: &View, map: &ExpertMap) -> Option<ExpertMap> {
+    let version = above(read(view).chain([map.version()]));
+    let is_behind = version > map.version().saturating_add(1);
+    is_behind.then(|| map.clone().with_version(version).ok()).flatten()
+}
+
+/// The versions that ranks have read.
+fn read<'a>(view: &'a View) -> impl Iterator<Item = u64> + 'a {
+    let reports = view.pods().iter().filter_map(|pod| view.observed.reports.get(&pod.uid));
+    reports.map(|report| report.read)
+}
+
+/// The version above all of `known` that can be followed itself. What is beyond counts as unknown: whoever goes by that is
+/// replaced. After the last of them it begins anew.
+fn above(known: impl Iterator<Item = u64>) -> u64 {
+    let highest = known.filter(|version| *version < VERSION_LIMIT).max().unwrap_or(0);
+    if highest + 1 < VERSION_LIMIT { highest + 1 } else { 1 }
 }
 
 /// The load calls for another map, and it is time for one.

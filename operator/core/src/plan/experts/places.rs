@@ -50,8 +50,9 @@ pub(super) fn rebalanced(
     // A load of another shape than the map's says nothing about it.
     let placement = asked(view, before.ranks(), Some(before), Some(budget)).ok()?;
     let target = view.target;
-    let counted: u64 = tokens.iter().map(|layer| layer.iter().sum()).max().unwrap_or(0);
-    let computed = counted as f64 / f64::from(target.experts_per_token.max(1));
+    let of_layer = |layer: &Vec<u64>| layer.iter().map(|&tokens| tokens as f64).sum::<f64>();
+    let computed =
+        tokens.iter().map(of_layer).fold(0.0, f64::max) / f64::from(target.experts_per_token.max(1));
     let stretch = view.observed.settings.load_window.as_secs_f64().max(1.0);
     let used = target.slot_bytes as f64 * f64::from(target.experts_per_token) * target.shape.layers as f64;
     let window = Window {

@@ -2,7 +2,7 @@
 
 use super::load::balance;
 use super::places::possible;
-use super::{Shape, View, all_ready, routes_by};
+use super::{Shape, View, all_ready, routes_by, stray};
 use crate::objects::ExpertsConfig;
 use crate::observed::{ObservedPod, RankReport};
 use coterie_api::deployment::status::{ExpertMove, MoveOutcome, ReplicaExpertsStatus};
@@ -23,6 +23,7 @@ pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String
     let in_map = |pod: &&&ObservedPod| (pod.rank_or_only() as usize) < map.ranks();
     let routing = view.pods().iter().filter(in_map);
     let routing = routing.filter(|pod| routes_by(pod, map.version(), view.observed)).count();
+    let trouble = trouble.or_else(|| stray::told(view, map));
     let trouble = trouble.or_else(|| reports.iter().find_map(|report| report.trouble.clone()));
     let outcome = match &trouble {
         _ if view.is_settled(map) => MoveOutcome::Done,
@@ -30,6 +31,8 @@ pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String
         None => MoveOutcome::Moving,
     };
     let started = all_ready(view, map) || before.is_some_and(|before| before.started);
+    let lost = if started { lost(view, map) } else { 0 };
+    let trouble = not_taken_over(view, lost).or(trouble);
     ReplicaExpertsStatus {
         replica: number,
         ranks: count(map.ranks()),
@@ -41,9 +44,11 @@ pub(super) fn status(view: &View, config: &ExpertsConfig, trouble: Option<String
         fewer_copies: fewer_copies(view, map),
         balance: load
             .and_then(|load| balance(map, &load.tokens))
-            .or_else(|| before.and_then(|before| before.balance.clone())),
-        lost: count(if started { lost(view, map) } else { 0 }),
-        adopted: count(reports.iter().map(|report| report.adopted as usize).sum()),
+            .or_else(|| before.filter(|it| it.version == version(map.version()))?.balance.clone()),
+        lost: count(lost),
+        adopted: count(
+            reports.iter().fold(0, |sum: usize, report| sum.saturating_add(report.adopted as usize)),
+        ),
         trouble,
         last_move: moved.as_ref().map(|moved| ExpertMove {
             time: Time(moved.time),
@@ -78,6 +83,20 @@ fn fewer_copies(view: &View, map: &ExpertMap) -> Option<String> {
         ),
     };
     Some(format!("{held} of {asked} copies are held: {why}"))
+}
+
+/// That requests wait, where memory is limited and the ready ranks may not take over all that is lost.
+fn not_taken_over(view: &View, lost: usize) -> Option<String> {
+    let limit = view.target.adopt_limit? as usize;
+    let ready = view.pods().iter().filter(|pod| pod.ready).count();
+    let room = limit.saturating_mul(ready);
+    (lost > room).then(|| {
+        format!(
+            "within template.resources.limits.memory ready ranks have room for {room} of the {lost} experts that are \
+             lost: requests that need others wait until the lost rank is back; raise that limit, or set \
+             experts.redundant"
+        )
+    })
 }
 
 /// Experts, all layers together, that no ready rank was given. A replica of which no rank is ready lost nothing: it

@@ -1,14 +1,16 @@
 //! Replicas of several ranks: exact sequences. What holds in every state is checked in the rollout's invariants.
 
+mod numbers;
+
 use crate::objects::experts_name;
-use crate::observed::{ExpertLoad, ObservedPod};
-use crate::plan::Plan;
+use crate::observed::{ExpertLoad, Observed, ObservedCertificates, ObservedPod};
 use crate::plan::rollout::Step;
+use crate::plan::{Action, Plan};
 use crate::world::{World, settled_with};
 use coterie_api::condition::{READY, ROLLED_OUT, SERVING};
 use coterie_api::deployment::Rebalance;
 use coterie_api::deployment::status::{MoveOutcome, ReplicaExpertsStatus};
-use coterie_api::expert_map::ExpertMap;
+use coterie_api::expert_map::{ExpertMap, VERSION_LIMIT};
 use coterie_api::launch::Quantization;
 use coterie_api::peers::Peers;
 use jiff::SignedDuration;
@@ -261,6 +263,117 @@ fn what_somebody_wrote_into_a_map_is_put_right_under_a_higher_version() {
     assert_eq!(map(&world, 0).version(), 3);
 }
 
+fn write_map(world: &mut World, text: &str) {
+    world.config_maps[0].data.as_mut().unwrap().insert("map.json".into(), text.into());
+}
+
+/// The map that there is, as somebody would write it under another version.
+fn under(world: &World, version: &str) -> String {
+    let text = serde_json::to_string(&map(world, 0)).unwrap();
+    let (before, after) = text.split_once(':').unwrap();
+    format!("{before}:{version},{}", after.split_once(',').unwrap().1)
+}
+
+#[test]
+fn a_map_with_a_version_beyond_all_counting_is_put_right() {
+    let mut world = settled_with(1, 2);
+    let text = under(&world, &u64::MAX.to_string());
+    write_map(&mut world, &text);
+    world.settle(none);
+    assert_eq!((map(&world, 0).version(), world.done().as_str()), (2, ""), "ranks refuse it as well");
+    assert_eq!(world.condition(READY).0, "True");
+}
+
+#[test]
+fn a_map_that_was_set_back_gets_a_version_that_ranks_take() {
+    let mut world = settled_with(1, 2);
+    let first = under(&world, "1");
+    for redundant in [8, 4] {
+        world.object.spec.experts.redundant = redundant;
+        world.settle(none);
+    }
+    assert_eq!(map(&world, 0).version(), 3);
+    write_map(&mut world, &first);
+    world.quiesce(none);
+    assert!(map(&world, 0).version() > 3);
+    world.settle(none);
+    assert_eq!(told(&world).routing, 2);
+}
+
+#[test]
+fn ranks_whose_map_can_be_followed_by_none_are_replaced_one_after_the_other() {
+    let mut world = settled_with(1, 2);
+    let uids = |world: &World| world.observed().pods.iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>();
+    let before = uids(&world);
+    for report in world.reports.values_mut() {
+        (report.read, report.loaded, report.routing) = (u64::MAX, u64::MAX, u64::MAX);
+    }
+    let plan = world.quiesce(none);
+    assert_eq!(world.done(), "", "they were made a moment ago");
+    assert!(plan.look_again_after <= Some(SignedDuration::from_mins(1)));
+    assert!(
+        told(&world).trouble.unwrap().starts_with("rank 0 says that it read expert map 1844674407370955161")
+    );
+    world.now += SignedDuration::from_mins(2);
+    world.quiesce(none);
+    assert_eq!(world.done(), "-smol-0-0", "the other one still answers");
+    world.settle(none);
+    assert_eq!(world.done(), "+smol-0-0 -smol-0-1 +smol-0-1");
+    assert!(uids(&world).iter().all(|uid| !before.contains(uid)));
+    assert_eq!((map(&world, 0).version(), told(&world).routing, told(&world).trouble), (1, 2, None));
+}
+
+#[test]
+fn after_the_highest_version_it_begins_anew() {
+    let world = settled_with(1, 2);
+    let mut observed = world.observed();
+    let last = map(&world, 0).with_version(VERSION_LIMIT).unwrap();
+    observed.experts[0].map = Some(last);
+    for report in observed.reports.values_mut() {
+        (report.read, report.routing) = (VERSION_LIMIT, VERSION_LIMIT);
+    }
+    let version = |observed: &Observed| {
+        let plan = crate::plan::plan(&world.deployment(), observed, world.now);
+        plan.experts.replicas[0].version
+    };
+    assert_eq!(version(&observed), 2, "pods were told of version 1");
+    for report in observed.reports.values_mut() {
+        report.read = VERSION_LIMIT - 1;
+    }
+    assert_eq!(version(&observed), 1);
+}
+
+#[test]
+fn a_rank_that_hangs_and_is_not_needed_any_more_gets_no_time_to_drain() {
+    let mut world = settled_with(1, 3);
+    world.object.spec.ranks = Some(2);
+    let hung = world.index("smol-0-2");
+    let uid = ObservedPod::from(&world.pods[hung]).uid;
+    world.set_ready(hung, false);
+    world.reports.remove(&uid);
+    world.quiesce(none);
+    ["smol-0-0", "smol-0-1"].iter().for_each(|pod| follow(&mut world, pod));
+    let deletes = world.plan().actions.into_iter().find_map(|action| match action {
+        Action::DeletePod(deletion) => Some((deletion.name, deletion.grace_seconds)),
+        _ => None,
+    });
+    assert_eq!(deletes, Some(("smol-0-2".to_owned(), Some(10))));
+}
+
+#[test]
+fn certificates_of_no_use_are_made_anew() {
+    let mut world = settled_with(1, 2);
+    world.certificates = ObservedCertificates::Unusable("tls.key does not belong to tls.crt".into());
+    let objects: Vec<String> = world.plan().actions.iter().map(Action::object).collect();
+    assert_eq!(objects, ["Secret smol-exchange-tls"]);
+    world.settle(none);
+    assert!(matches!(world.certificates, ObservedCertificates::Ours { valid: Some(_), next: None }));
+    assert_eq!(world.done(), "");
+    world.reports.values_mut().next().unwrap().trouble = Some("tls.crt is of no use".into());
+    let again = world.plan().look_again_after;
+    assert_eq!(again, Some(SignedDuration::from_mins(1)), "Secrets are not watched");
+}
+
 #[test]
 fn ranks_are_told_of_new_certificates_without_a_restart() {
     let mut world = settled_with(1, 2);
@@ -305,6 +418,9 @@ fn the_balance_is_told_with_two_digits_and_kept_when_nothing_is_asked() {
     assert_eq!(status.experts.unwrap().balance.as_deref(), Some("1.60"));
     world.loads.clear();
     assert!(!world.reconcile().1, "nothing is written");
+    world.object.spec.experts.redundant = 8;
+    world.quiesce(none);
+    assert_eq!((told(&world).version, told(&world).balance), (2, None), "of this map nothing was measured");
 }
 
 #[test]
@@ -325,6 +441,34 @@ fn a_limit_of_memory_bounds_what_a_rank_takes_over_from_lost_ones() {
     let limit = (capacity.needed + 10 * expert + expert / 2).to_string();
     let (limited, _) = args(Some(&limit));
     assert!(limited.contains("--adopt-limit 10"), "{limited}");
+}
+
+#[test]
+fn where_memory_forbids_to_take_over_what_is_lost_it_is_told_that_requests_wait() {
+    let lost = |limit: u64| {
+        let mut world = World::new(1);
+        world.object.spec.ranks = Some(2);
+        let limit = ("memory".to_owned(), Quantity(limit.to_string()));
+        world.object.spec.template.resources.limits = [limit].into();
+        world.settle(none);
+        world.remove(world.index("smol-0-1"));
+        let before = world.object.status.clone().unwrap();
+        world.quiesce(none);
+        let after = world.object.status.clone().unwrap();
+        let notes = crate::status::events(&before, &after);
+        let note = notes.into_iter().find(|note| note.reason == "ExpertsLost").unwrap();
+        (told(&world).trouble, note.message)
+    };
+    let (trouble, event) = lost(5200 << 20);
+    let trouble = trouble.unwrap();
+    assert!(
+        trouble.contains("have room for 5 of the 120 experts that are lost: requests that need"),
+        "{trouble}"
+    );
+    assert!(event.contains("wait until the lost rank is back; raise that limit"), "{event}");
+    let (trouble, event) = lost(16 << 30);
+    assert_eq!(trouble, None);
+    assert!(event.contains("the others load them"), "{event}");
 }
 
 #[test]

@@ -28,6 +28,16 @@ pub(super) fn retire(replica: &Replica, why: &'static str, now: Timestamp, steps
     }
 }
 
+/// Deletes a rank that is not needed any more. One that is not ready and does not report hangs: its own grace period, in
+/// which others end their requests, would pass for nothing.
+pub(super) fn leave(pod: &ObservedPod, observed: &Observed, why: &'static str, steps: &mut Steps) {
+    if pod.ready || observed.reports.contains_key(&pod.uid) {
+        steps.delete(pod, why);
+    } else {
+        steps.delete_within(pod, LAST_SECONDS, why);
+    }
+}
+
 /// Puts a cordoned replica back into service.
 pub(super) fn recall(replica: &Replica, steps: &mut Steps) {
     for pod in replica.pods.iter().filter(|pod| pod.cordoned.is_some()) {

@@ -141,6 +141,71 @@ fn more_ranks_are_suggested_where_they_help() {
     assert!(message.contains("set ranks: 2 (needs 1.9 GiB), or raise the limit"), "{message}");
 }
 
+#[test]
+fn fewer_copies_are_suggested_where_they_help() {
+    // 8 experts of 224 MiB; two ranks of 4 slots take 1.97 GiB each, of 6 slots 2.43 GiB.
+    let asked = |redundant| {
+        planned(&[23 * GIB / 10; 2], |object, _| {
+            object.spec.ranks = Some(2);
+            object.spec.experts.redundant = redundant;
+            object.spec.model.quantization = Some(Quantization::Int8);
+        })
+    };
+    assert_eq!(asked(2).unplaceable, None);
+    let message = refused(&asked(4), reason::NODE_TOO_SMALL);
+    assert!(
+        message.contains("set model.contextLength: ") && message.contains(" or experts.redundant: 2 (needs")
+    );
+}
+
+#[test]
+fn what_is_advised_can_be_asked_for_and_fits() {
+    let mut checked = 0;
+    for (memory, count) in [(GIB, 2), (19 * GIB / 10, 2), (2 * GIB, 4), (3 * GIB, 3)] {
+        for ranks in [None, Some(1), Some(2), Some(4)] {
+            for redundant in [0, 1, 4, 9].into_iter().filter(|copies| ranks != Some(1) || *copies == 0) {
+                let nodes = vec![memory; count];
+                let ask = |object: &mut ModelDeployment| {
+                    object.spec.ranks = ranks;
+                    object.spec.experts.redundant = redundant;
+                };
+                let first = planned(&nodes, |object, _| ask(object));
+                let Some(advice) = first.would_fit.filter(|advice| !advice.starts_with("add")) else {
+                    continue;
+                };
+                for way in advice.split(" or ") {
+                    let plan = planned(&nodes, |object, _| {
+                        ask(object);
+                        follow(object, way.split(" (needs").next().unwrap());
+                    });
+                    assert_eq!((&plan.invalid, &plan.unplaceable), (&None, &None), "{way}");
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 10, "{checked}");
+}
+
+/// Sets what an advice says.
+fn follow(object: &mut ModelDeployment, way: &str) {
+    for setting in way.split(" with ") {
+        let (key, value) = setting.split_once(": ").unwrap();
+        let number = || value.parse::<u32>().unwrap();
+        match key {
+            "model.quantization" => {
+                object.spec.model.quantization =
+                    Quantization::BEST_FIRST.into_iter().find(|it| it.to_string() == value)
+            }
+            "model.contextLength" => object.spec.model.context_length = Some(number()),
+            "ranks" => object.spec.ranks = Some(number()),
+            "experts.redundant" => object.spec.experts.redundant = number(),
+            "accelerator.perRank" => object.spec.accelerator.per_rank = Some(number()),
+            other => panic!("{other}"),
+        }
+    }
+}
+
 mod on_gpus {
     use super::*;
 
@@ -192,6 +257,17 @@ mod on_gpus {
         );
         assert!(plan.would_fit.unwrap().starts_with("add a node with 8 GPUs"));
         assert_eq!(planned(&[4, 4], |_| {}).ranks, 2);
+    }
+
+    #[test]
+    fn one_rank_for_copies_is_advised_without_them() {
+        let plan = planned(&[8], |object| {
+            object.spec.ranks = Some(2);
+            object.spec.experts.redundant = 4;
+        });
+        let message = refused(&plan, reason::NODE_TOO_SMALL);
+        let alone = "(then ranks: 1 with accelerator.perRank: 16 with experts.redundant: 0)";
+        assert!(message.contains(alone), "{message}");
     }
 
     #[test]
