@@ -16,6 +16,7 @@ mod minimax_m1;
 mod minimax_m2;
 mod mistral;
 mod parameter_types;
+mod parameter_value;
 mod qwen_coder;
 mod tagged;
 mod tagged_parameters;

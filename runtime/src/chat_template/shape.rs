@@ -80,7 +80,8 @@ impl Shape {
     /// One of them, which answers a call of the function `answers` where it is a tool's.
     fn message(&self, message: &Message, answers: Option<&str>) -> Value {
         let mut message = message.clone();
-        if let Some(calls) = self.calls_in_text.and_then(|format| format.in_text(&message.tool_calls)) {
+        let calls = self.calls_in_text.filter(|_| !message.tool_calls.is_empty());
+        if let Some(calls) = calls.and_then(|format| format.in_text(&message.tool_calls)) {
             let before = message.content.take().unwrap_or_default();
             message.content = Some(format!("{before}\n{calls}").trim_start().to_owned());
             message.tool_calls.clear();
@@ -96,8 +97,9 @@ impl Shape {
             shaped["thinking"] = thought;
         }
         if self.content_as_parts {
-            let part = |text: String| json!({"type": "text", "text": text, "name": answers});
-            shaped["content"] = message.content.map(part).into_iter().collect();
+            let name = answers.or(message.name.as_deref()).unwrap_or_default();
+            let part = |text: &String| json!({"type": "text", "text": text, "name": name});
+            shaped["content"] = message.content.iter().map(part).collect();
         }
         if self.arguments_as_text {
             let calls = shaped.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten();

@@ -16,6 +16,7 @@ pub(super) const MARKS: ParameterMarks = ParameterMarks {
     value: Some("<arg_value>"),
     value_end: "</arg_value>",
     on_lines: false,
+    several: false,
 };
 
 pub(super) const IN_TEMPLATE: Signs =

@@ -28,7 +28,7 @@ impl MarkReader {
 }
 
 /// Longest name of a function or a parameter, bytes; what has none by then is no call.
-const LONGEST_NAME: usize = 256;
+pub(super) const LONGEST_NAME: usize = 256;
 
 /// Reads a name up to a mark.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +76,8 @@ mod tests {
             text.chars().map(|c| reader.push(c, "\">")).collect::<Result<Vec<_>, Broken>>()
         };
         assert_eq!(read(" f\">").unwrap().pop().unwrap().as_deref(), Some("f"));
-        for text in [" \">".to_owned(), "f\n\">".to_owned(), "<f\">".to_owned(), "x".repeat(LONGEST_NAME + 3)]
+        for text in
+            [" \">".to_owned(), "f\ng\">".to_owned(), "<f\">".to_owned(), "x".repeat(LONGEST_NAME + 3)]
         {
             assert_eq!(read(&text), Err(Broken), "{text}");
         }

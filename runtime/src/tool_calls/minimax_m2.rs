@@ -16,6 +16,7 @@ pub(super) const MARKS: ParameterMarks = ParameterMarks {
     value: None,
     value_end: "</parameter>",
     on_lines: false,
+    several: true,
 };
 
 pub(super) const IN_TEMPLATE: Signs =

@@ -16,6 +16,7 @@ pub(super) const MARKS: ParameterMarks = ParameterMarks {
     value: None,
     value_end: "</parameter>",
     on_lines: true,
+    several: false,
 };
 
 pub(super) const IN_TEMPLATE: Signs =

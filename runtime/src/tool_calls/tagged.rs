@@ -127,7 +127,8 @@ impl<S: Section + Clone> Tagged<S> {
     fn give_up(&mut self) {
         let mut held = std::mem::take(&mut self.held);
         let first = self.open.chars().next().unwrap_or_default();
-        let begun = held.rfind(first).filter(|at| *at > 0 && self.open.starts_with(&held[*at..]));
+        let begins = |at: &usize| held.len() - at < self.open.len() && self.open.starts_with(&held[*at..]);
+        let begun = held.rfind(first).filter(begins);
         let begun = begun.map(|at| held.split_off(at)).unwrap_or_default();
         self.say_text(held, self.seen - begun.chars().count());
         self.finder.push(&begun);

@@ -2,11 +2,12 @@
 //! the way: a string's characters as they come, any other value once it is whole.
 
 use super::json_scanner::Broken;
-use super::marks::{MarkReader, NameReader};
+use super::marks::{LONGEST_NAME, MarkReader, NameReader};
 use super::parameter_types::ParameterTypes;
+use super::parameter_value::ValueReader;
 use super::tagged::{Place, Section, Told};
 use crate::conversation::Tool;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 /// How a family marks calls and their parameters.
@@ -30,6 +31,8 @@ pub(super) struct ParameterMarks {
     pub value_end: &'static str,
     /// A value stands on lines of its own.
     pub on_lines: bool,
+    /// Several calls may stand between `open` and `close`.
+    pub several: bool,
 }
 
 impl ParameterMarks {
@@ -144,7 +147,7 @@ impl Section for ParameterCalls {
             State::BareFunction(name) if name.is_empty() && c.is_ascii_whitespace() => {}
             State::BareFunction(name) if c.is_ascii_alphanumeric() || "_-.".contains(c) => {
                 name.push(c);
-                if name.len() > LONGEST_BARE_NAME {
+                if name.len() > LONGEST_NAME {
                     return Err(Broken);
                 }
             }
@@ -181,7 +184,7 @@ impl Section for ParameterCalls {
                 if let Some(arguments) = value.push(c) {
                     told = Told::Arguments(arguments);
                 }
-                if value.ended {
+                if value.is_ended() {
                     self.state = State::Parameter { reader: MarkReader::default(), begun: true };
                 }
             }
@@ -207,72 +210,4 @@ impl Section for ParameterCalls {
     fn rest(&mut self, cut: bool) -> String {
         if let State::Value(value) = &mut self.state { value.rest(cut) } else { String::new() }
     }
-}
-
-/// Longest name of a function that no mark ends, bytes.
-const LONGEST_BARE_NAME: usize = 256;
-
-/// Reads a parameter's value up to its mark.
-#[derive(Clone, Debug)]
-struct ValueReader {
-    marks: &'static ParameterMarks,
-    types: ParameterTypes,
-    /// A line's end that belongs to the opening mark may come.
-    first: bool,
-    /// What may become the mark, with the line's end that belongs to it.
-    held: String,
-    /// What is no string, as far as it came.
-    value: String,
-    ended: bool,
-}
-
-impl ValueReader {
-    fn new(marks: &'static ParameterMarks, types: ParameterTypes) -> ValueReader {
-        let (held, value) = (String::new(), String::new());
-        ValueReader { marks, types, first: marks.on_lines, held, value, ended: false }
-    }
-
-    /// Takes the next character, and gives what follows in the arguments.
-    fn push(&mut self, c: char) -> Option<String> {
-        if std::mem::take(&mut self.first) && c == '\n' {
-            return None;
-        }
-        self.held.push(c);
-        let mut passed = String::new();
-        while !self.may_end() {
-            passed.push(self.held.remove(0));
-        }
-        self.ended = self.mark_behind(self.held.as_str()) == Some("");
-        let text = if self.types.is_text() {
-            escaped(&passed) + if self.ended { "\"" } else { "" }
-        } else {
-            self.value += &passed;
-            if self.ended { self.types.json(&self.value) } else { String::new() }
-        };
-        (!text.is_empty()).then_some(text)
-    }
-
-    /// What is held is nothing, or the beginning of the mark.
-    fn may_end(&self) -> bool {
-        self.held.is_empty() || self.mark_behind(&self.held).is_some()
-    }
-
-    /// The rest of the mark behind `text`, if that is its beginning.
-    fn mark_behind(&self, text: &str) -> Option<&'static str> {
-        let text = text.strip_prefix('\n').filter(|_| self.marks.on_lines).unwrap_or(text);
-        self.marks.value_end.strip_prefix(text)
-    }
-
-    /// What came and was not passed on.
-    fn rest(&mut self, cut: bool) -> String {
-        let held = if cut { String::new() } else { std::mem::take(&mut self.held) };
-        let rest = std::mem::take(&mut self.value) + &held;
-        if self.types.is_text() { escaped(&rest) } else { rest }
-    }
-}
-
-/// As it stands inside the quotes of a JSON string.
-fn escaped(text: &str) -> String {
-    let quoted = Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
 }

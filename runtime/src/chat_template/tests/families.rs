@@ -43,7 +43,9 @@ const MINIMAX: &str = "{% set ns = namespace(system_prompt='') -%}{% for message
 fn minimax_m1_is_given_parts_and_the_calls_that_its_template_leaves_out() {
     let template = ChatTemplate::new(MINIMAX, tokens(), &Rendering::Within).unwrap();
     assert_eq!(template.tool_format(), ToolFormat::MiniMaxM1);
-    let prompt = template.render(&weather(MINIMAX)).unwrap();
+    let mut conversation = weather(MINIMAX);
+    conversation.messages[2].tool_call_id = Some("call_1".into());
+    let prompt = template.render(&conversation).unwrap();
     assert!(prompt.starts_with("<tools>{\"type\": "), "{prompt}");
     let end = "user How warm?\nai <tool_calls>\n{\"name\":\"weather\",\"arguments\":{\"city\":\"Köln\",\"days\":2}}\n</tool_calls>\n\
         tool name: weather\ntool result: 9\n";

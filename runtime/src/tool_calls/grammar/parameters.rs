@@ -35,12 +35,11 @@ impl CallGrammar<'_> {
     ) -> Result<Written, NotEnforced> {
         let close = spelling.mark(marks.close);
         let inside = marks.function_end != marks.close;
-        let (calls, between) = match marks.function {
-            // All calls between one pair of marks, a line each.
-            Some(_) if !marks.on_lines && self.parallel => (format!("\"\\n\" (call \"\\n\")+ {close}"), None),
-            Some(_) if !marks.on_lines => (format!("\"\\n\" call \"\\n\" {close}"), None),
-            Some(_) => (format!("\"\\n\" call \"\\n\" {close}"), Some("\"\\n\"")),
-            None => (format!("call {close}"), Some("\"\\n\"?")),
+        let (calls, between) = match (marks.several, inside) {
+            (true, _) if self.parallel => (format!("\"\\n\" (call \"\\n\")+ {close}"), None),
+            (true, _) => (format!("\"\\n\" call \"\\n\" {close}"), None),
+            (false, true) => (format!("\"\\n\" call \"\\n\" {close}"), Some("\"\\n\"")),
+            (false, false) => (format!("call {close}"), Some("\"\\n\"?")),
         };
         let mut rules = Vec::new();
         for (tool, rule) in self.tools.iter().zip(self.rule_names()) {

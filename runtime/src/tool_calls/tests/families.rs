@@ -80,7 +80,7 @@ fn qwen_coder_calls() {
             ("<tool_call><function=weather><parameter=days>12", heard("", &[("weather", "{\"days\": 12")])),
             (
                 "<tool_call><function=weather><parameter=city>a</parameter> b",
-                heard("b", &[("weather", "{\"city\": \"a\"")]),
+                heard(" b", &[("weather", "{\"city\": \"a\"")]),
             ),
             (
                 "<tool_call><function=weather><tool_call><function=now></function></tool_call>",
