@@ -267,6 +267,23 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_one_kind_are_lines_of_one_text() {
+        let answer = "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>\
+            <|start|>assistant<|channel|>commentary<|message|>c<|end|><|start|>assistant<|channel|>final<|message|>d\ne";
+        for size in 1..answer.len() {
+            let parser = CallReading { format: ToolFormat::Harmony, tools: [].into() }.parser();
+            let mut output = ChatOutput::new(ReasoningSplitter::off(), Some(parser), false);
+            let pieces =
+                answer.as_bytes().chunks(size).map(|piece| String::from_utf8_lossy(piece).into_owned());
+            let mut deltas: Vec<Delta> = pieces
+                .flat_map(|text| output.push(Piece { text, tokens: Vec::new(), count: 1, stopped: false }))
+                .collect();
+            deltas.extend(output.finish(false));
+            assert_eq!(joined(&deltas), ("a\nb".into(), "c\nd\ne".into(), Vec::new()), "pieces of {size}");
+        }
+    }
+
+    #[test]
     fn reasoning_tokens_are_those_between_the_tags_and_the_closing_one() {
         let (_, output) = run(false, 1);
         assert_eq!(output.reasoning_tokens(), "u?</think>".len());

@@ -97,6 +97,10 @@ impl DeepSeekCalls {
             }
             Head(reader) => reader.push(c, SEPARATOR)?.map(|head| Separated { head }),
             Separated { .. } if c.is_ascii_whitespace() => None,
+            // V3.1's name, and V3's fence behind it.
+            Separated { head } if FENCE.starts_with(c) => {
+                Some(Fence { name: std::mem::take(head), matched: c.len_utf8() })
+            }
             Separated { .. } => {
                 let mut reader = NameReader::default();
                 reader.push(c, "\n")?;

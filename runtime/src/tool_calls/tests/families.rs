@@ -33,7 +33,11 @@ fn deepseek_calls() {
             &[
                 (v3, heard("Look:", &both)),
                 (v31, heard("", &both)),
-                // The model forgot the end, or went on.
+                // The model mixed both, forgot the end, or went on.
+                (
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>\n```json\n{\"city\": \"Köln\"}\n```<｜tool▁call▁end｜>",
+                    heard("", &[("weather", CITY)]),
+                ),
                 (
                     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
                     heard("", &[("now", "{}")]),
