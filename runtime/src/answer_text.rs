@@ -3,7 +3,7 @@
 use crate::content_stops::ContentStops;
 use crate::detokenizer::Detokenizer;
 use crate::stop_strings::{Released, StopStrings};
-use crate::tool_calls::ToolFormat;
+use crate::tool_calls::CallReading;
 use coterie_engine::TokenLogprobs;
 use std::collections::VecDeque;
 
@@ -47,7 +47,7 @@ pub struct PlacedToken {
 impl AnswerText {
     /// An empty answer that ends before the first of `stops`, or with it if they are to be `shown`. Tool calls may come
     /// in the form `calls`; in them no stop string is looked for.
-    pub fn new(stops: Vec<String>, shown: bool, calls: Option<ToolFormat>) -> Self {
+    pub fn new(stops: Vec<String>, shown: bool, calls: Option<&CallReading>) -> Self {
         // Without stop strings there is nothing to tell calls from.
         let calls = calls.filter(|_| !stops.is_empty());
         AnswerText {

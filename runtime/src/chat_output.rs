@@ -16,6 +16,7 @@ pub struct ChatOutput {
     begun: usize,
     /// The answer ended in a call.
     broke_off: bool,
+    messages: Messages,
     /// The character at which the content begins, once it has.
     content_start: Option<usize>,
     reasoning_tokens: usize,
@@ -69,6 +70,7 @@ impl ChatOutput {
             only_one_call,
             begun: 0,
             broke_off: false,
+            messages: Messages::default(),
             content_start: None,
             reasoning_tokens: 0,
             waiting: VecDeque::new(),
@@ -77,7 +79,7 @@ impl ChatOutput {
 
     /// Adds a piece of the answer.
     pub fn push(&mut self, piece: Piece) -> Vec<Delta> {
-        if self.reasoning.is_inside() {
+        if self.reasoning.is_inside() || self.calls.as_ref().is_some_and(|calls| calls.is_reasoning()) {
             self.reasoning_tokens += piece.count;
         }
         self.waiting.extend(piece.tokens);
@@ -140,7 +142,12 @@ impl ChatOutput {
         let start = self.content_start.unwrap_or(0);
         for Step { said, end } in steps {
             let part = match said {
-                Said::Text(text) => Spoken::Content(text),
+                Said::Text(text) => Spoken::Content(self.messages.content(text)),
+                Said::Reasoning(text) => Spoken::Reasoning(self.messages.reasoning(text)),
+                Said::MessageBegins => {
+                    self.messages.begin();
+                    continue;
+                }
                 Said::CallBegins { name } => {
                     self.begun += 1;
                     Spoken::CallBegins { index: self.begun - 1, name }
@@ -161,10 +168,39 @@ impl ChatOutput {
     }
 }
 
+/// Several messages in one answer, which are one text of each kind: each message begins a new line of it.
+#[derive(Debug, Default)]
+struct Messages {
+    /// The message has said nothing yet.
+    begins: bool,
+    has_content: bool,
+    has_reasoning: bool,
+}
+
+impl Messages {
+    fn begin(&mut self) {
+        self.begins = true;
+    }
+
+    fn content(&mut self, text: String) -> String {
+        let before = std::mem::replace(&mut self.has_content, true);
+        self.next_line(text, before)
+    }
+
+    fn reasoning(&mut self, text: String) -> String {
+        let before = std::mem::replace(&mut self.has_reasoning, true);
+        self.next_line(text, before)
+    }
+
+    fn next_line(&mut self, text: String, before: bool) -> String {
+        if std::mem::take(&mut self.begins) && before { format!("\n{text}") } else { text }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tool_calls::ToolFormat;
+    use crate::tool_calls::{CallReading, ToolFormat};
     use coterie_engine::TokenLogprobs;
 
     const TEXT: &str = "<think>ü?</think>\nSo: \n<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>\
@@ -172,7 +208,7 @@ mod tests {
 
     /// A token a piece of `size` characters, with its number as its id.
     fn run(only_one_call: bool, size: usize) -> (Vec<Delta>, ChatOutput) {
-        let parser = ToolFormat::Hermes.parser();
+        let parser = CallReading { format: ToolFormat::Hermes, tools: [].into() }.parser();
         let mut output = ChatOutput::new(ReasoningSplitter::new(), Some(parser), only_one_call);
         let chars: Vec<char> = TEXT.chars().collect();
         let mut deltas = Vec::new();
@@ -228,6 +264,23 @@ mod tests {
         let starts: Vec<usize> = begins.tokens.iter().map(|token| token.start).collect();
         let tag = TEXT.chars().position(|c| c == '/').unwrap() - 1;
         assert_eq!(starts, (tag..=tag + "</think>\n".len()).collect::<Vec<usize>>());
+    }
+
+    #[test]
+    fn messages_of_one_kind_are_lines_of_one_text() {
+        let answer = "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>\
+            <|start|>assistant<|channel|>commentary<|message|>c<|end|><|start|>assistant<|channel|>final<|message|>d\ne";
+        for size in 1..answer.len() {
+            let parser = CallReading { format: ToolFormat::Harmony, tools: [].into() }.parser();
+            let mut output = ChatOutput::new(ReasoningSplitter::off(), Some(parser), false);
+            let pieces =
+                answer.as_bytes().chunks(size).map(|piece| String::from_utf8_lossy(piece).into_owned());
+            let mut deltas: Vec<Delta> = pieces
+                .flat_map(|text| output.push(Piece { text, tokens: Vec::new(), count: 1, stopped: false }))
+                .collect();
+            deltas.extend(output.finish(false));
+            assert_eq!(joined(&deltas), ("a\nb".into(), "c\nd\ne".into(), Vec::new()), "pieces of {size}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bounds;
 mod interpreter;
 mod python_json;
 mod renderer;
+mod shape;
 mod source;
 mod tools_as_text;
 mod wire;
@@ -21,11 +22,9 @@ pub use interpreter::{Interpreter, Variables};
 pub use renderer::run as run_renderer;
 use serde::Serialize;
 use serde_json::Value;
+use shape::Shape;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// What only a template that takes system messages prints.
-const PROBE: &str = "a system message";
 
 /// Where templates are compiled and rendered.
 #[derive(Clone, Debug)]
@@ -84,8 +83,10 @@ pub struct ChatTemplate {
     text: String,
     /// How the template writes tools; none if it knows none, or in a way that is not known here.
     tool_format: Option<ToolFormat>,
+    /// The template shows the model its tools.
+    tells_tools: bool,
     knows_developer: bool,
-    takes_system: bool,
+    shape: Shape,
 }
 
 impl ChatTemplate {
@@ -115,17 +116,16 @@ impl ChatTemplate {
             compiled: rendering.compile(text)?,
             special_tokens,
             text: text.to_owned(),
-            tool_format: ToolFormat::of_template(text).filter(|_| text.contains("tools")),
+            tool_format: ToolFormat::of_template(text)
+                .filter(|format| text.contains("tools") || format.instructions("").is_some()),
+            tells_tools: text.contains("tools"),
             knows_developer: text.contains("developer"),
-            takes_system: true,
+            shape: Shape::default(),
         };
-        let probe = [Message::new(Role::System, PROBE), Message::new(Role::User, "hello")];
-        let probe = Conversation { messages: probe.into(), ..Conversation::default() };
-        template.takes_system = match template.render(&probe) {
-            Ok(text) => text.contains(PROBE),
-            Err(NotRendered::Refused(_)) => false,
-            Err(broken) => return Err(broken),
-        };
+        template.shape = Shape::of(template.tool_format, |shape, messages| {
+            let variables = template.variables(shape.messages(messages), Value::Null, Variables::new());
+            template.compiled.render(&variables)
+        })?;
         Ok(template)
     }
 
@@ -142,22 +142,31 @@ impl ChatTemplate {
     /// The prompt for `conversation`, ready for the assistant's answer.
     pub fn render(&self, conversation: &Conversation) -> Result<String, NotRendered> {
         let Conversation { messages, tools, variables: more } = conversation;
+        let takes_system = self.shape.takes_system;
         let (messages, tools) = match self.tool_format {
-            Some(_) => (messages.clone(), tools.iter().map(Tool::definition).collect::<Vec<_>>()),
-            None => (tools_as_text::rewritten(messages, tools, self.takes_system), Vec::new()),
+            Some(_) if self.tells_tools => {
+                (messages.clone(), tools.iter().map(Tool::definition).collect::<Vec<_>>())
+            }
+            Some(format) => (tools_as_text::told(messages, tools, format, takes_system), Vec::new()),
+            None => (tools_as_text::rewritten(messages, tools, takes_system), Vec::new()),
         };
         let messages: Vec<Message> =
             messages.into_iter().map(|message| self.with_known_role(message)).collect();
-        let mut variables = more.clone();
-        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.clone(), json(token))));
         let tools = if tools.is_empty() { Value::Null } else { Value::from(tools) };
+        self.compiled.render(&self.variables(self.shape.messages(&messages), tools, more.clone()))
+    }
+
+    /// All that the template is given; `more` cannot take the place of anything else.
+    fn variables(&self, messages: Value, tools: Value, more: Variables) -> Variables {
+        let mut variables = more;
+        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.clone(), json(token))));
         variables.extend([
-            ("messages".to_owned(), json(&messages)),
+            ("messages".to_owned(), messages),
             ("add_generation_prompt".to_owned(), Value::from(true)),
             ("tools".to_owned(), tools),
             ("documents".to_owned(), Value::Null),
         ]);
-        self.compiled.render(&variables)
+        variables
     }
 
     fn with_known_role(&self, message: Message) -> Message {

@@ -2,7 +2,7 @@
 //! hold anything, and a call that ends in the middle is of no use.
 
 use crate::stop_strings::{Released, StopStrings};
-use crate::tool_calls::{CallParser, Said, Step, ToolFormat};
+use crate::tool_calls::{CallParser, CallReading, Said, Step};
 
 /// Looks for stop strings outside of tool calls, in text that comes in pieces. What comes out is the whole text, calls
 /// and their marks with it. A stop string does not reach over a call.
@@ -24,8 +24,8 @@ struct Calls {
 
 impl ContentStops {
     /// Looks for `stops`; calls may come in the form `calls`.
-    pub fn new(stops: StopStrings, calls: Option<ToolFormat>) -> ContentStops {
-        let calls = calls.map(|format| Calls { parser: format.parser(), held: String::new(), told: 0 });
+    pub fn new(stops: StopStrings, calls: Option<&CallReading>) -> ContentStops {
+        let calls = calls.map(|calls| Calls { parser: calls.parser(), held: String::new(), told: 0 });
         ContentStops { stops, calls }
     }
 
@@ -56,7 +56,7 @@ fn release(stops: &mut StopStrings, calls: &mut Calls, steps: Vec<Step>) -> Rele
     let mut released = Released { text: String::new(), stopped: false };
     for Step { said, end } in steps {
         let stretch = calls.up_to(end);
-        let text = if let Said::Text(text) = said { text } else { String::new() };
+        let text = if let Said::Text(text) | Said::Reasoning(text) = said { text } else { String::new() };
         // A closing mark may stand before the text.
         let call = stretch.strip_suffix(text.as_str()).unwrap_or_default();
         if !call.is_empty() {
@@ -87,13 +87,15 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tool_calls::ToolFormat;
 
     const CALL: &str = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"ü END\"}}\n</tool_call>";
 
     /// What comes out of `text` in pieces of `size` characters, and whether it was stopped.
     fn run(text: &str, size: usize, cut: bool) -> (String, bool) {
         let stops = StopStrings::new(vec!["END".into(), "\n\n".into()], false);
-        let mut looking = ContentStops::new(stops, Some(ToolFormat::Hermes));
+        let calls = CallReading { format: ToolFormat::Hermes, tools: [].into() };
+        let mut looking = ContentStops::new(stops, Some(&calls));
         let (chars, mut out): (Vec<char>, _) = (text.chars().collect(), String::new());
         for piece in chars.chunks(size) {
             let released = looking.push(&piece.iter().collect::<String>());

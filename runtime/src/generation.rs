@@ -9,7 +9,7 @@ use crate::engine_thread::{Cut, Timing, TokenStreams};
 use crate::metrics::{Metrics, Outcome};
 use crate::served_model::TextSide;
 use crate::tokenizer::Tokenizer;
-use crate::tool_calls::ToolFormat;
+use crate::tool_calls::CallReading;
 use choice::{Choice, outcome};
 use coterie_engine::{Event, Finish, NoToken, Request, TokenLogprobs};
 pub use draft::Draft;
@@ -25,7 +25,7 @@ pub struct Wanted {
     /// A choice ends before the first of these.
     pub stops: Vec<String>,
     /// The form in which tool calls may come; in them no stop string is looked for.
-    pub calls: Option<ToolFormat>,
+    pub calls: Option<CallReading>,
     /// What else is part of a choice's text.
     pub shown: Shown,
 }

@@ -1,7 +1,8 @@
 //! Reasoning: what a model writes between `<think>` and `</think>` before it answers.
 //!
-//! Qwen3, DeepSeek-R1 and MiniMax-M1 write it so, at the beginning of an answer and nowhere else: the tag further on
-//! is text, in an answer about the tag for instance.
+//! Qwen3, DeepSeek-R1, MiniMax-M1 and M2, and GLM-4.5 write it so, at the beginning of an answer and nowhere else: the
+//! tag further on is text, in an answer about the tag for instance. Where a template opens the tag at the prompt's end,
+//! the answer begins inside. GPT-OSS has channels for it (`tool_calls::harmony`).
 
 use crate::tag_finder::TagFinder;
 

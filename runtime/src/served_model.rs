@@ -21,7 +21,7 @@ pub struct TextSide {
     pub tokenizer: Tokenizer,
     /// Conversations to text; not every model has one.
     pub chat_template: Option<ChatTemplate>,
-    /// The model marks its reasoning: its template or its tokenizer knows the tags.
+    /// The model marks its reasoning: its template or its tokenizer knows the tags, or its format says so.
     pub reasons: bool,
 }
 
@@ -33,7 +33,9 @@ impl TextSide {
             let in_template = chat_template.as_ref().is_some_and(|template| template.mentions(tag));
             in_template || tokenizer.token(tag).is_some()
         };
-        let reasons = reasoning::TAGS.iter().all(knows);
+        let format = chat_template.as_ref().map(ChatTemplate::tool_format);
+        let reasons = reasoning::TAGS.iter().all(knows)
+            || format.is_some_and(|format| format.marks_reasoning() || format.thinks());
         Ok(TextSide { tokenizer, chat_template, reasons })
     }
 }

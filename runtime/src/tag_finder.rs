@@ -20,11 +20,9 @@ pub struct Sought<'a> {
 }
 
 impl TagFinder {
-    /// Looks for `tag`, which is ASCII.
+    /// Looks for `tag`.
     pub fn new(tag: &'static str) -> TagFinder {
-        debug_assert!(
-            tag.is_ascii() && tag.bytes().filter(|byte| tag.starts_with(*byte as char)).count() == 1
-        );
+        debug_assert!(tag.chars().filter(|c| tag.starts_with(*c)).count() == 1);
         TagFinder { tag, held: String::new(), matched: 0 }
     }
 
@@ -37,9 +35,9 @@ impl TagFinder {
             }
             if self.tag[self.matched..].starts_with(c) {
                 self.held.push(c);
-                self.matched += 1;
+                self.matched += c.len_utf8();
                 if self.matched == self.tag.len() {
-                    return Sought { before, found: Some((self.finish(), &piece[at + 1..])) };
+                    return Sought { before, found: Some((self.finish(), &piece[at + c.len_utf8()..])) };
                 }
             } else if c.is_ascii_whitespace() {
                 self.held.push(c);
@@ -53,7 +51,7 @@ impl TagFinder {
 
     /// Characters that are held back.
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() - self.matched + self.tag[..self.matched].chars().count()
     }
 
     /// The tag may have begun.
@@ -74,9 +72,15 @@ mod tests {
 
     #[test]
     fn a_tag_is_found_however_it_is_split() {
-        let text = "é <b \n <<end>rest";
+        for tag in ["<end>", "<｜end>"] {
+            a_tag_is_found(tag);
+        }
+    }
+
+    fn a_tag_is_found(tag: &'static str) {
+        let text = format!("é <b \n <{tag}rest");
         for size in 1..text.len() {
-            let mut finder = TagFinder::new("<end>");
+            let mut finder = TagFinder::new(tag);
             let (mut before, mut after, mut found) = (String::new(), String::new(), None);
             let chars: Vec<char> = text.chars().collect();
             for piece in chars.chunks(size).map(|piece| piece.iter().collect::<String>()) {
@@ -92,7 +96,7 @@ mod tests {
                 }
             }
             assert_eq!((before.as_str(), after.as_str()), ("é <b \n <", "rest"), "pieces of {size}");
-            assert_eq!(found.as_deref(), Some("<end>"));
+            assert_eq!(found.as_deref(), Some(tag));
         }
     }
 

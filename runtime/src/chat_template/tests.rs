@@ -1,3 +1,5 @@
+mod families;
+
 use super::bounds::LARGEST_TEMPLATE;
 use super::*;
 use crate::conversation::{CallKind, CalledFunction, ToolCall};

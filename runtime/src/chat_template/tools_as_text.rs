@@ -6,6 +6,7 @@
 
 use super::python_json::PythonJson;
 use crate::conversation::{Message, Role, Tool, ToolCall};
+use crate::tool_calls::ToolFormat;
 use serde_json::{Value, json};
 
 /// `messages` without anything but text in them, and with `tools` told. Where `takes_system` is false, the template
@@ -21,6 +22,20 @@ pub(super) fn rewritten(messages: &[Message], tools: &[Tool], takes_system: bool
     }
     if !tools.is_empty() {
         tell(&mut out, &instructions(tools), takes_system);
+    }
+    out
+}
+
+/// `messages` with `tools` told as `format` has it, for a template that knows calls and their answers, but no tools.
+pub(super) fn told(
+    messages: &[Message],
+    tools: &[Tool],
+    format: ToolFormat,
+    takes_system: bool,
+) -> Vec<Message> {
+    let mut out = messages.to_vec();
+    if let Some(instructions) = format.instructions(&signatures(tools)).filter(|_| !tools.is_empty()) {
+        tell(&mut out, &instructions, takes_system);
     }
     out
 }
@@ -41,14 +56,18 @@ fn tell(messages: &mut Vec<Message>, instructions: &str, takes_system: bool) {
     }
 }
 
+/// The tools' definitions, one a line.
+fn signatures(tools: &[Tool]) -> String {
+    tools.iter().map(|tool| line(&tool.definition())).collect::<Vec<_>>().join("\n")
+}
+
 fn instructions(tools: &[Tool]) -> String {
-    let signatures: Vec<String> = tools.iter().map(|tool| line(&tool.definition())).collect();
     format!(
         "# Tools\n\nYou may call one or more functions to help with the user's request. Their signatures are between \
         <tools></tools> tags:\n<tools>\n{}\n</tools>\n\nFor each call, write a JSON object with the function's name \
         and its arguments between <tool_call></tool_call> tags:\n<tool_call>\n\
         {{\"name\": <function-name>, \"arguments\": <arguments-object>}}\n</tool_call>",
-        signatures.join("\n")
+        signatures(tools)
     )
 }
 

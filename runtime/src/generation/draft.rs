@@ -25,7 +25,7 @@ impl Draft {
     /// Nothing of it is generated.
     pub fn new(text: Arc<TextSide>, wanted: Wanted) -> Draft {
         let choice = |request: &Request| {
-            let text = AnswerText::new(wanted.stops.clone(), wanted.shown.stops, wanted.calls);
+            let text = AnswerText::new(wanted.stops.clone(), wanted.shown.stops, wanted.calls.as_ref());
             Choice::new(text, request.prompt.len())
         };
         Draft {

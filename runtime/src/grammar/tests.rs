@@ -1,5 +1,6 @@
 //! Over two small vocabularies: bytes, and bytes with longer tokens that cross every border of a grammar.
 
+mod calls;
 mod forms;
 mod hostile;
 mod schemas;

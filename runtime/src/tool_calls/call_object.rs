@@ -1,10 +1,11 @@
 //! One call as a JSON object, `{"name": …, "arguments": {…}}`, while it comes.
 
 use super::json_scanner::{Broken, JsonScanner, Within};
+use super::tagged::Told;
 
 /// Reads one call. Its arguments are passed on as they come, in the characters that were generated; only arguments
 /// that come before the name have to wait for it. Fields of other names are skipped.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct CallObject {
     scanner: JsonScanner,
     field: Field,
@@ -23,19 +24,6 @@ enum Field {
     Other,
     Name,
     Arguments,
-}
-
-/// What a character told.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    Nothing,
-    /// This is a call; `arguments` is the beginning of them, or all.
-    Begins {
-        name: String,
-        arguments: String,
-    },
-    /// The character belongs to the arguments of a call that has begun.
-    Argument,
 }
 
 impl CallObject {
@@ -162,6 +150,7 @@ mod tests {
                 Told::Nothing => {}
                 Told::Begins { name, arguments } => assert!(found.replace((name, arguments)).is_none()),
                 Told::Argument => found.as_mut()?.1.push(c),
+                Told::Arguments(_) => panic!("its arguments come as they were generated"),
             }
         }
         found.filter(|_| call.is_ended())

@@ -2,7 +2,11 @@
 //!
 //! Source: llguidance's docs/syntax.md ("Tool calling", "Reasoning/thinking").
 
-use super::ToolFormat;
+mod channels;
+mod objects;
+mod parameters;
+
+use super::{ToolFormat, glm, minimax_m2, qwen_coder};
 use crate::conversation::Tool;
 use crate::grammar::with_json_options;
 use crate::reasoning;
@@ -34,22 +38,52 @@ pub enum Reasons {
     Inside,
 }
 
+/// A part of a strict tool's schema that nothing holds the model to, the way it writes calls.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the parameters of '{tool}' cannot be kept strict: this model writes them as text between tags, for which \
+    '{keyword}' in {place} cannot be enforced; leave that out, or 'strict'"
+)]
+pub struct NotEnforced {
+    tool: String,
+    keyword: &'static str,
+    /// The parameter, or the schema as a whole.
+    place: String,
+}
+
+/// How a family's calls are written, as rules.
+struct Written {
+    /// The rule `calls`, behind `open`; `call` is one call.
+    calls: String,
+    /// What stands before another `calls`; none where one holds all calls.
+    between: Option<&'static str>,
+    /// The rule of each tool's call, and others.
+    rules: Vec<String>,
+}
+
 impl CallGrammar<'_> {
     /// The grammar's text. `special` gives the id of a mark that is a special token of the tokenizer: to a grammar,
     /// such a token has no text.
-    pub fn lark(&self, special: impl Fn(&str) -> Option<u32>) -> String {
-        let marks = self.format.marks();
+    pub fn lark(&self, special: impl Fn(&str) -> Option<u32>) -> Result<String, NotEnforced> {
+        let spelling = Spelling { special: &special };
+        let written = match self.format {
+            ToolFormat::Harmony => return Ok(self.channels(&spelling)),
+            ToolFormat::QwenCoder => self.parameters(&qwen_coder::MARKS, &spelling)?,
+            ToolFormat::MiniMaxM2 => self.parameters(&minimax_m2::MARKS, &spelling)?,
+            ToolFormat::Glm => self.parameters(&glm::MARKS, &spelling)?,
+            _ => self.objects(&spelling),
+        };
         let reasoning = match self.reasons {
             Reasons::Never => "",
             Reasons::Maybe => "reasoning? ",
             Reasons::Inside => "reasoned ",
         };
-        let many = self.parallel && !marks.list;
-        let start = match (self.required, many) {
-            (true, true) => "calls (\"\\n\" calls)*",
-            (true, false) => "calls",
-            (false, true) => "calls* TEXT",
-            (false, false) => "calls? TEXT",
+        let again = written.between.filter(|_| self.parallel);
+        let start = match (self.required, again) {
+            (true, Some(between)) => format!("calls ({between} calls)*"),
+            (true, None) => "calls".to_owned(),
+            (false, Some(_)) => "calls* TEXT".to_owned(),
+            (false, None) => "calls? TEXT".to_owned(),
         };
         // Text that may begin with reasoning must not be taken for an answer: a call in it would be none.
         let ambiguous =
@@ -58,46 +92,55 @@ impl CallGrammar<'_> {
             if ambiguous { format!(" & ~/\\s*{}(?s:.*)/", reasoning::OPEN) } else { String::new() };
         let mut rules = vec![format!("start: {reasoning}{start}"), format!("TEXT: /(?s:.*)/{not_reasoning}")];
         if self.reasons != Reasons::Never {
-            rules.push(format!("reasoning: {} reasoned", spelled(reasoning::OPEN, &special)));
+            rules.push(format!("reasoning: {} reasoned", spelling.mark(reasoning::OPEN)));
             rules.push("reasoned: reasoned_text /[ \\n]{0,4}/".to_owned());
-            rules.push(text_up_to("reasoned_text", reasoning::CLOSE, &special));
+            rules.push(spelling.text_up_to("reasoned_text", "TEXT", reasoning::CLOSE));
         }
+        let open = self.format.spellings()[0];
         rules.push(if self.required {
-            format!("open: {}", spelled(marks.open, &special))
+            format!("open: {}", spelling.mark(open))
         } else {
-            text_up_to("open", marks.open, &special)
+            spelling.text_up_to("open", "TEXT", open)
         });
-        rules.push(match (marks.list, self.parallel) {
-            (true, true) => "calls: open \" [\" call (\", \" call)* \"]\"".to_owned(),
-            (true, false) => "calls: open \" [\" call \"]\"".to_owned(),
-            (false, _) => format!("calls: open \"\\n\" call \"\\n\" {}", spelled(marks.close, &special)),
-        });
-        let names: Vec<String> = (0..self.tools.len()).map(|at| format!("call_{at}")).collect();
-        rules.push(format!("call: {}", names.join(" | ")));
-        // The arguments' schema stands for itself, so that references in it lead to its own definitions.
-        rules.extend(self.tools.iter().zip(&names).map(|(tool, rule)| {
-            let before = json!(format!("{{\"name\": {}, \"arguments\": ", json!(tool.name)));
-            format!("{rule}: {before} %json {} \"}}\"", self.schema(tool))
-        }));
-        rules.join("\n")
+        rules.push(format!("calls: open {}", written.calls));
+        rules.push(format!("call: {}", self.rule_names().collect::<Vec<_>>().join(" | ")));
+        rules.extend(written.rules);
+        Ok(rules.join("\n"))
+    }
+
+    /// The name of the rule for each tool's call.
+    fn rule_names(&self) -> impl Iterator<Item = String> {
+        (0..self.tools.len()).map(|at| format!("call_{at}"))
+    }
+
+    /// The arguments' object. It stands for itself in a grammar, so that references in it lead to its own definitions.
+    fn arguments(&self, tool: &Tool) -> Value {
+        let any = || json!({"type": "object"});
+        with_json_options(if self.is_bound(tool) { tool.schema() } else { any() })
     }
 
     /// A tool that asks for nothing strict may be called with any object where the model is free to call or not.
-    fn schema(&self, tool: &Tool) -> Value {
-        let any = || json!({"type": "object"});
-        with_json_options(if self.required || tool.strict { tool.schema() } else { any() })
+    fn is_bound(&self, tool: &Tool) -> bool {
+        self.required || tool.strict
     }
 }
 
-/// A mark as a grammar matches it.
-fn spelled(mark: &str, special: &impl Fn(&str) -> Option<u32>) -> String {
-    special(mark).map_or_else(|| json!(mark).to_string(), |id| format!("<[{id}]>"))
+/// How a grammar spells marks.
+struct Spelling<'a> {
+    special: &'a dyn Fn(&str) -> Option<u32>,
 }
 
-/// A rule for any text up to the first `mark`, and the mark.
-fn text_up_to(rule: &str, mark: &str, special: &impl Fn(&str) -> Option<u32>) -> String {
-    let lazy = if special(mark).is_some() { "" } else { "[lazy]" };
-    format!("{rule}{lazy}: TEXT {}", spelled(mark, special))
+impl Spelling<'_> {
+    /// A mark as a grammar matches it.
+    fn mark(&self, mark: &str) -> String {
+        (self.special)(mark).map_or_else(|| json!(mark).to_string(), |id| format!("<[{id}]>"))
+    }
+
+    /// A rule for any text of a `terminal` up to the first `mark`, and the mark.
+    fn text_up_to(&self, rule: &str, terminal: &str, mark: &str) -> String {
+        let lazy = if (self.special)(mark).is_some() { "" } else { "[lazy]" };
+        format!("{rule}{lazy}: {terminal} {}", self.mark(mark))
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +169,7 @@ mod tests {
             call_0: \"{\\\"name\\\": \\\"get-weather\\\", \\\"arguments\\\": \" \
             %json SCHEMA \"}\"";
         let schema = with_json_options(tool.schema()).to_string();
-        assert_eq!(grammar.lark(|_| None), lark.replace("SCHEMA", &schema));
+        assert_eq!(grammar.lark(|_| None).unwrap(), lark.replace("SCHEMA", &schema));
     }
 
     #[test]
@@ -139,7 +182,7 @@ mod tests {
             required: true,
             reasons: Reasons::Maybe,
         };
-        let lark = grammar.lark(|mark| (mark == "[TOOL_CALLS]").then_some(5));
+        let lark = grammar.lark(|mark| (mark == "[TOOL_CALLS]").then_some(5)).unwrap();
         for rule in [
             "start: reasoning? calls\n",
             "reasoning: \"<think>\" reasoned\n",
@@ -151,8 +194,8 @@ mod tests {
             assert!(lark.contains(rule), "{rule} is not in\n{lark}");
         }
         let inside = CallGrammar { reasons: Reasons::Inside, ..grammar };
-        assert!(inside.lark(|_| Some(7)).contains("start: reasoned calls\n"));
-        assert!(inside.lark(|_| Some(7)).contains("reasoned_text: TEXT <[7]>\n"));
+        assert!(inside.lark(|_| Some(7)).unwrap().contains("start: reasoned calls\n"));
+        assert!(inside.lark(|_| Some(7)).unwrap().contains("reasoned_text: TEXT <[7]>\n"));
     }
 
     #[test]
@@ -166,9 +209,9 @@ mod tests {
             required: false,
             reasons: Reasons::Never,
         };
-        let lark = grammar.lark(|_| None);
+        let lark = grammar.lark(|_| None).unwrap();
         assert!(lark.starts_with("start: calls* TEXT\nTEXT: /(?s:.*)/\n"));
-        let thinking = CallGrammar { reasons: Reasons::Maybe, ..grammar }.lark(|_| None);
+        let thinking = CallGrammar { reasons: Reasons::Maybe, ..grammar }.lark(|_| None).unwrap();
         let start = "start: reasoning? calls* TEXT\nTEXT: /(?s:.*)/ & ~/\\s*<think>(?s:.*)/\n";
         assert!(thinking.starts_with(start), "{thinking}");
         assert!(lark.contains("open[lazy]: TEXT \"<tool_call>\"\n"));

@@ -3,10 +3,10 @@
 //! Source: NousResearch's Hermes-Function-Calling, taken over by Qwen2.5 and Qwen3.
 
 use super::Signs;
-use super::tagged_json::Marks;
 
-pub(super) const MARKS: Marks = Marks { open: "<tool_call>", close: "</tool_call>", list: false };
+pub(super) const OPEN: &str = "<tool_call>";
+pub(super) const CLOSE: &str = "</tool_call>";
 
 /// Qwen3-Coder and GLM-4.5 have XML between the same tags.
 pub(super) const IN_TEMPLATE: Signs =
-    Signs { present: &["<tool_call>", "arguments"], absent: &["<function=", "<arg_key>"] };
+    Signs { present: &[OPEN, "arguments"], absent: &["<function=", "<arg_key>"] };

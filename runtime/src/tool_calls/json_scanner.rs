@@ -26,7 +26,7 @@ pub(super) enum Within {
 
 /// Reads one object. Strings may hold raw control characters, line ends above all: JSON forbids them, models write
 /// them, and where the string ends is clear all the same.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct JsonScanner {
     open: Vec<Container>,
     expects: Expects,

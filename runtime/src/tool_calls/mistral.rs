@@ -4,11 +4,12 @@
 //! form is another: `[TOOL_CALLS]name[ARGS]{…}`.
 
 use super::Signs;
-use super::tagged_json::Marks;
 
-pub(super) const MARKS: Marks = Marks { open: "[TOOL_CALLS]", close: "]", list: true };
+pub(super) const OPEN: &str = "[TOOL_CALLS]";
+/// The list's own end.
+pub(super) const CLOSE: &str = "]";
 
-pub(super) const IN_TEMPLATE: Signs = Signs { present: &["[TOOL_CALLS]"], absent: &["[ARGS]"] };
+pub(super) const IN_TEMPLATE: Signs = Signs { present: &[OPEN], absent: &["[ARGS]"] };
 
 /// The templates refuse ids that are not nine letters or digits.
 pub(super) fn call_id(random: u64) -> String {

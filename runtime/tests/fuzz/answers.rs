@@ -1,8 +1,10 @@
 //! What a model writes: tool calls and reasoning, found alike however the text is split.
 
 use crate::fuzz::{Target, run};
+use coterie_runtime::conversation::Tool;
 use coterie_runtime::reasoning::ReasoningSplitter;
-use coterie_runtime::tool_calls::{Said, ToolFormat};
+use coterie_runtime::tool_calls::{CallReading, FORMATS, Said, ToolFormat};
+use serde_json::json;
 
 const WORDS: &[&str] = &[
     "<tool_call>",
@@ -23,6 +25,32 @@ const WORDS: &[&str] = &[
     "{}",
     "null",
     "<tool",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁calls▁end｜>",
+    "```json",
+    "<function=",
+    "</function>",
+    "<parameter=",
+    "</parameter>",
+    "<tool_calls>",
+    "</tool_calls>",
+    "<minimax:tool_call>",
+    "<invoke name=\"",
+    "</invoke>",
+    "<parameter name=\"",
+    "<arg_key>",
+    "</arg_key>",
+    "<arg_value>",
+    "</arg_value>",
+    "<|start|>assistant",
+    "<|channel|>",
+    "commentary to=functions.f",
+    "<|message|>",
+    "<|end|>",
+    "<|call|>",
     "</",
     "🦀",
     "\n",
@@ -40,23 +68,19 @@ fn tool_calls() {
     };
     run(&target, |input| {
         let text = String::from_utf8_lossy(input);
-        let found = [ToolFormat::Hermes, ToolFormat::Mistral].map(|format| {
+        let found = FORMATS.map(|format| {
             let whole = calls(format, [&*text].into_iter());
             assert_eq!(calls(format, pieces(&text)), whole, "{format:?} of {text:?}");
             whole.iter().filter(|said| matches!(said, Said::CallBegins { .. })).count()
         });
-        format!(
-            "{} calls, {} calls{}",
-            "x".repeat(found[0].min(3)),
-            "x".repeat(found[1].min(3)),
-            thoughts(&text)
-        )
+        let calls = found.map(|calls| format!("{} calls, ", "x".repeat(calls.min(3)))).concat();
+        format!("{calls}{}", thoughts(&text))
     });
 }
 
 /// What was said, neighbours of one kind together.
 fn calls<'a>(format: ToolFormat, pieces: impl Iterator<Item = &'a str>) -> Vec<Said> {
-    let mut parser = format.parser();
+    let mut parser = CallReading { format, tools: [tool()].into() }.parser();
     let mut steps: Vec<_> = pieces.flat_map(|piece| parser.push(piece)).collect();
     steps.extend(parser.finish(false));
     assert!(steps.is_sorted_by_key(|step| step.end));
@@ -64,11 +88,18 @@ fn calls<'a>(format: ToolFormat, pieces: impl Iterator<Item = &'a str>) -> Vec<S
     for step in steps {
         match (together.last_mut(), step.said) {
             (Some(Said::Text(before)), Said::Text(more)) => before.push_str(&more),
+            (Some(Said::Reasoning(before)), Said::Reasoning(more)) => before.push_str(&more),
             (Some(Said::Arguments(before)), Said::Arguments(more)) => before.push_str(&more),
             (_, said) => together.push(said),
         }
     }
     together
+}
+
+/// A tool of which the types of two parameters are known.
+fn tool() -> Tool {
+    let parameters = json!({"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
+    Tool { name: "weather".into(), description: None, parameters: Some(parameters), strict: false }
 }
 
 /// `text` in pieces of one to seven characters, always the same.

@@ -20,5 +20,6 @@ mod replay;
 mod script;
 mod server;
 mod streams;
+mod tool_formats;
 mod tools;
 mod traces;

@@ -120,9 +120,9 @@ impl Endpoint for Chat {
         let mut wanted = request.settings.wanted(&[engine_request], Self::PROMPT, model)?;
         wanted.shown.marks = reading.shown();
         wanted.calls = reading.calls();
-        let tool_form = reading
-            .grammar()
-            .map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });
+        let grammar = reading.grammar().map_err(|why| ApiError::invalid("tools", format!("{why}.")))?;
+        let tool_form =
+            grammar.map(|text| response_format::Form { param: "tools", format: Format::Lark(text) });
         Ok(Asked { wanted, answer, tool_form, streamed, seed, replay })
     }
 }

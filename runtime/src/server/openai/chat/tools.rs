@@ -4,7 +4,7 @@ use crate::conversation::Tool;
 use crate::server::openai::error::ApiError;
 use crate::server::openai::parameters::{Parameters, wrong_type};
 use crate::server::openai::settings::empty;
-use crate::tool_calls::{CallGrammar, Reasons, ToolFormat};
+use crate::tool_calls::{CallGrammar, NotEnforced, Reasons, ToolFormat};
 use serde_json::Value;
 
 /// Tools of one request at most, as OpenAI has it.
@@ -77,17 +77,17 @@ impl ToolUse {
         format: ToolFormat,
         reasons: Reasons,
         special: impl Fn(&str) -> Option<u32>,
-    ) -> Option<String> {
+    ) -> Result<Option<String>, NotEnforced> {
         let required = match &self.choice {
-            ToolChoice::None => return None,
-            ToolChoice::Auto if !self.tools.iter().any(|tool| tool.strict) => return None,
+            ToolChoice::None => return Ok(None),
+            ToolChoice::Auto if !self.tools.iter().any(|tool| tool.strict) => return Ok(None),
             ToolChoice::Auto => false,
             ToolChoice::Required | ToolChoice::Named(_) => true,
         };
         let callable = |tool: &&Tool| !matches!(&self.choice, ToolChoice::Named(name) if *name != tool.name);
         let tools: Vec<&Tool> = self.tools.iter().filter(callable).collect();
         let parallel = self.parallel && !self.is_named();
-        Some(CallGrammar { format, tools: &tools, parallel, required, reasons }.lark(special))
+        CallGrammar { format, tools: &tools, parallel, required, reasons }.lark(special).map(Some)
     }
 }
 
