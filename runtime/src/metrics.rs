@@ -109,8 +109,7 @@ impl Metrics {
         exports.both(load::WEIGHTS_LOADED, &self.weights_loaded);
 
         exports.ours(load::REQUESTS, &self.outcomes);
-        let meaning = "requests that ended, by vLLM's `finished_reason`: stop, length, abort, error";
-        exports.vllms(Metric { meaning, ..load::REQUESTS }, &FinishedReasons(self.outcomes.clone()));
+        exports.vllms(load::REQUESTS, &FinishedReasons(self.outcomes.clone()));
         exports.both(load::PROMPT_TOKENS, &engine.started_tokens);
         exports.both(load::PROMPT_TOKENS_CACHED, &engine.cached_tokens);
         exports.both(load::PROMPT_TOKENS_COMPUTED, &engine.computed_tokens);

@@ -120,9 +120,9 @@ mod tests {
         assert!(told(|pair| pair.certificate = "garbage".into()).starts_with("tls.crt is of no use"));
         assert!(told(|pair| pair.certificate.truncate(200)).starts_with("tls.crt is of no use"));
         assert!(told(|pair| pair.key = "garbage".into()).starts_with("tls.key is of no use"));
-        let other_key = told(|pair| pair.key = super::tests::pair().key);
+        let other_key = told(|changed| changed.key = pair().key);
         assert!(other_key.starts_with("tls.key is of no use"), "{other_key}");
-        let other_authority = told(|pair| pair.authority = super::tests::pair().authority);
+        let other_authority = told(|changed| changed.authority = pair().authority);
         assert!(other_authority.starts_with("tls.crt is of no use"), "{other_authority}");
         let other_name = told(|pair| {
             let key = rcgen::KeyPair::from_pem(&pair.key).unwrap();

@@ -194,8 +194,13 @@ fn no_more_is_taken_over_than_allowed() {
     // Both are full now; when the rank is back, what waited goes on.
     let limited =
         |trouble: &Option<String>| trouble.as_ref().is_some_and(|it| it.contains("raise --adopt-limit"));
+    let seen = world.rank(0).window.clone();
     world.forward_while(0, &[1, 2], |world| {
-        world.until(0, |report| limited(&report.trouble));
+        let deadline = Instant::now() + LIMIT;
+        while !limited(&seen.report().unwrap().trouble) {
+            assert!(Instant::now() < deadline, "{:?}", seen.report());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         world.restart(1, &split());
     });
     world.until(0, |report| report.trouble.is_none());
