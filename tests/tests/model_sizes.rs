@@ -13,8 +13,17 @@ fn an_estimate_from_the_config_is_what_inspect_finds() -> Result<()> {
         let found = coterie_engine::inspect(&dir).with_context(|| dir.display().to_string())?;
         let sizes = model_config::read(&std::fs::read_to_string(dir.join("config.json"))?)
             .with_context(|| dir.display().to_string())?;
-        assert_eq!(sizes.served_on, found.devices, "{}", dir.display());
         let mut estimated = sizes.inspection(Device::Cpu);
+        if sizes.served_on.is_empty() {
+            // Models with running states are planned for any device, and less exactly: of a state its sums alone.
+            let near = |estimated: u64, found: u64| estimated.abs_diff(found) * 20 <= found;
+            assert!(near(estimated.parameters, found.parameters), "{}", dir.display());
+            assert!(near(estimated.weight_bytes.none, found.weight_bytes.none), "{}", dir.display());
+            assert!(near(estimated.weight_bytes.int8, found.weight_bytes.int8), "{}", dir.display());
+            assert_eq!(estimated.kv_bytes_per_token, found.kv_bytes_per_token, "{}", dir.display());
+            compared += 1;
+            continue;
+        }
         estimated.digest.clone_from(&found.digest);
         assert_eq!(estimated, found, "{}", dir.display());
         compared += 1;

@@ -191,12 +191,6 @@ fn find(keys: &Keys) -> Result<&'static Family, NoSizes> {
     })
 }
 
-/// The architectures that this version of the runtime serves.
-pub fn served() -> impl Iterator<Item = (&'static str, &'static [Device])> {
-    let served = FAMILIES.iter().filter(|family| !family.served_on.is_empty());
-    served.map(|family| (family.architecture, family.served_on))
-}
-
 /// Bytes of one value in the KV cache. The engine holds f32 on the CPU. On a GPU bf16 is assumed, there is no such build
 /// yet; nor would it have a table of angles.
 pub fn kv_value_bytes(device: Device) -> u64 {

@@ -6,7 +6,7 @@ use coterie_api::deployment::status::CapacityStatus;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::{Device, Inspection, Quantization};
 use coterie_operator_core::Action;
-use coterie_operator_core::model_config::{ModelSizes, served};
+use coterie_operator_core::model_config::ModelSizes;
 use coterie_operator_core::observed::ObservedNode;
 use coterie_operator_core::observed::quantity::readable;
 use coterie_operator_core::plan::capacity::CapacityPlan;
@@ -167,19 +167,15 @@ impl Planned {
     }
 }
 
-/// Why the runtime cannot serve the model as planned, if it cannot.
+/// Of a family that is planned for any device, whatever the runtime can do today.
 fn unserved(sizes: &ModelSizes) -> Option<String> {
-    if !sizes.served_on.is_empty() {
-        return None;
-    }
-    let flags = |devices: &[Device]| devices.iter().map(|it| it.flag()).collect::<Vec<_>>().join(" and ");
-    let known: Vec<String> =
-        served().map(|(name, devices)| format!("{name} on {}", flags(devices))).collect();
-    Some(format!(
-        "this version of the runtime cannot serve {} (it serves {}): the figures are what it would take",
-        sizes.architecture,
-        known.join(", ")
-    ))
+    sizes.served_on.is_empty().then(|| {
+        format!(
+            "on which devices this version of the runtime serves {} is not looked at here (coterie inspect tells): the \
+             figures are what it would take",
+            sizes.architecture
+        )
+    })
 }
 
 fn verdict(plan: &CapacityPlan, replicas: usize) -> (bool, String) {

@@ -86,10 +86,17 @@ impl Simple {
                 sampler.sample(rows, last, sampling, &seen, constraint.as_deref_mut(), generated)
             };
             let mut token = sample(&rows)?;
-            if let Some(&other) = other.get(answer.tokens.len()).filter(|other| **other != token)
-                && sample(&rows.nudged(last, token, other, tolerance))? == other
-            {
-                token = other;
+            if let Some(&other) = other.get(answer.tokens.len()).filter(|other| **other != token) {
+                let pair = [(token, -tolerance / 2.0), (other, tolerance / 2.0)];
+                // A third token that comes or goes at a threshold (min_p, top_p, top_k) changes what is drawn, too.
+                let thirds = (0..self.config.vocabulary as u32)
+                    .flat_map(|third| [(third, -tolerance / 2.0), (third, tolerance / 2.0)]);
+                for third in std::iter::once(None).chain(thirds.map(Some)) {
+                    if sample(&rows.nudged(last, pair.into_iter().chain(third)))? == other {
+                        token = other;
+                        break;
+                    }
+                }
             }
             seen.push(token);
             answer.logprobs.extend(request.top_logprobs.map(|top| rows.score(last, token, top)));
@@ -165,11 +172,10 @@ fn go_on(x: &mut [f32], h: &[f32], y: &[f32], blend: Option<Blend>) {
 pub struct Rows(pub Vec<Vec<f32>>);
 
 impl Rows {
-    /// The same, but in one row a token lower and another higher, together by `tolerance`.
-    fn nudged(&self, row: usize, lower: u32, higher: u32, tolerance: f32) -> Rows {
+    /// The same, but in one row some tokens' logits higher by so much.
+    fn nudged(&self, row: usize, by: impl Iterator<Item = (u32, f32)>) -> Rows {
         let mut rows = self.0.clone();
-        rows[row][lower as usize] -= tolerance / 2.0;
-        rows[row][higher as usize] += tolerance / 2.0;
+        by.for_each(|(token, by)| rows[row][token as usize] += by);
         Rows(rows)
     }
 
