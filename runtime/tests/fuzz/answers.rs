@@ -60,7 +60,7 @@ const WORDS: &[&str] = &[
 fn tool_calls() {
     let target = Target {
         name: "tool_calls",
-        inputs: 4_000,
+        inputs: 2_000,
         json: false,
         words: WORDS,
         repair: |_| {},
