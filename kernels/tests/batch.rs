@@ -1,16 +1,19 @@
 //! The product promise that a request gives the same tokens whatever else is in the batch: a row's result has the
 //! same bits alone and among others, and at any point where a prefill is cut.
 
-#[path = "ops/random.rs"]
-mod random;
+mod ops {
+    pub mod parts;
+    pub mod random;
+}
 
-use coterie_kernels::cpu::attention::{self, Sequence, Shape};
+use coterie_kernels::cpu::attention::{self, Shape};
 use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::matmul::{self, Matrix};
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
 use coterie_kernels::cpu::{logits, norm};
-use random::Random;
+use ops::parts::{BLOCKS, TOKENS, equal_the_whole};
+use ops::random::Random;
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
@@ -70,43 +73,19 @@ fn attention_does_not_depend_on_chunks_or_neighbours() {
 
 fn whole_and_in_parts(window: Option<usize>, sinks: Option<&[f32]>) {
     let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 40, block_size: 16, scale: 0.2, window };
-    let (tokens, width, kv) = (530, 240, 80);
+    let (width, kv) = (240, 80);
     let mut random = Random::new(3);
-    let blocks = random.permutation(2 * 34);
-    let (q, k, v) = (random.values(tokens * width), random.values(tokens * kv), random.values(tokens * kv));
-    let (mut keys, mut values) = (vec![0.0; 68 * shape.block_len()], vec![0.0; 68 * shape.block_len()]);
-    let (mine, other) = blocks.split_at(34);
+    let blocks = random.permutation(2 * BLOCKS);
+    let (q, k, v) = (random.values(TOKENS * width), random.values(TOKENS * kv), random.values(TOKENS * kv));
+    let cache = || vec![0.0; 2 * BLOCKS * shape.block_len()];
+    let (mut keys, mut values) = (cache(), cache());
+    let (mine, other) = blocks.split_at(BLOCKS);
     let pool = Pool::new(2);
     for table in [mine, other] {
-        let slots: Vec<u32> = (0..tokens).map(|p| table[p / 16] * 16 + p as u32 % 16).collect();
+        let slots: Vec<u32> = (0..TOKENS).map(|p| table[p / 16] * 16 + p as u32 % 16).collect();
         attention::kv_store(&pool, &mut keys, &mut values, &k, &v, &slots, &shape);
     }
-    for &isa in Isa::available() {
-        let pools = [Pool::with_isa(1, isa), Pool::with_isa(3, isa)];
-        let run = |pool: &Pool, from: usize, to: usize| {
-            let mut out = vec![f32::NAN; (to - from) * width];
-            let sequence = Sequence { rows: 0..to - from, block_table: mine, context: to };
-            let q = &q[from * width..to * width];
-            attention::paged(pool, &mut out, q, [&keys, &values], sinks, &[sequence], &shape);
-            bits(&out)
-        };
-        let whole = run(&pools[0], 0, tokens);
-        for pool in &pools {
-            assert!(run(pool, 0, tokens) == whole, "{isa:?}: threads");
-            let by_token: Vec<u32> = (0..tokens).flat_map(|p| run(pool, p, p + 1)).collect();
-            assert!(by_token == whole, "{isa:?}: token by token");
-            let cuts = [0, 1, 100, 256, 257, 400, tokens];
-            let in_chunks: Vec<u32> = cuts.windows(2).flat_map(|cut| run(pool, cut[0], cut[1])).collect();
-            assert!(in_chunks == whole, "{isa:?}: chunks of a prefill");
-        }
-        let mut out = vec![f32::NAN; 31 * width];
-        let many: Vec<Sequence<'_>> = (0..30)
-            .map(|i| Sequence { rows: i..i + 1, block_table: other, context: 17 * (i + 1) })
-            .chain([Sequence { rows: 30..31, block_table: mine, context: tokens }])
-            .collect();
-        let mut qs = random.values(30 * width);
-        qs.extend(&q[(tokens - 1) * width..]);
-        attention::paged(&pools[1], &mut out, &qs, [&keys, &values], sinks, &many, &shape);
-        assert!(bits(&out[30 * width..]) == whole[(tokens - 1) * width..], "{isa:?}: beside others");
-    }
+    equal_the_whole(&mut random, &q, width, [mine, other], |pool, out, q, sequences| {
+        attention::paged(pool, out, q, [&keys, &values], sinks, sequences, &shape);
+    });
 }

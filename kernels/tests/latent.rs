@@ -1,15 +1,17 @@
 //! The absorbed form of latent attention comes to what the paper's equations say, and a row of it has the same bits
 //! wherever a prefill is cut and whatever runs beside it.
 
-#[path = "ops/random.rs"]
-mod random;
+mod ops {
+    pub mod parts;
+    pub mod random;
+}
 
 use coterie_kernels::cpu::attention::Sequence;
 use coterie_kernels::cpu::attention::latent::{self, Shape};
-use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::matmul;
 use coterie_kernels::cpu::pool::Pool;
-use random::Random;
+use ops::parts::{BLOCKS, TOKENS, equal_the_whole};
+use ops::random::Random;
 
 const SHAPE: Shape = Shape { heads: 5, latent: 40, rope: 6, block_size: 16, scale: 0.15 };
 
@@ -74,43 +76,18 @@ fn absorbing_the_matrices_changes_nothing() {
 
 #[test]
 fn a_row_does_not_depend_on_chunks_or_neighbours() {
-    let (tokens, width, out_width) = (530, 5 * SHAPE.width(), 5 * SHAPE.latent);
+    let (width, out_width) = (5 * SHAPE.width(), 5 * SHAPE.latent);
     let mut random = Random::new(3);
-    let blocks = random.permutation(2 * 34);
-    let (mine, other) = blocks.split_at(34);
-    let q = random.values(tokens * width);
-    let (latents, ropes) = (random.values(tokens * SHAPE.latent), random.values(tokens * SHAPE.rope));
-    let mut cache = vec![0.0; 68 * SHAPE.block_len()];
+    let blocks = random.permutation(2 * BLOCKS);
+    let (mine, other) = blocks.split_at(BLOCKS);
+    let q = random.values(TOKENS * width);
+    let (latents, ropes) = (random.values(TOKENS * SHAPE.latent), random.values(TOKENS * SHAPE.rope));
+    let mut cache = vec![0.0; 2 * BLOCKS * SHAPE.block_len()];
     for table in [mine, other] {
-        let slots: Vec<u32> = (0..tokens).map(|p| table[p / 16] * 16 + p as u32 % 16).collect();
+        let slots: Vec<u32> = (0..TOKENS).map(|p| table[p / 16] * 16 + p as u32 % 16).collect();
         latent::store(&mut cache, &latents, &ropes, &slots, &SHAPE);
     }
-    let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
-    for &isa in Isa::available() {
-        let pools = [Pool::with_isa(1, isa), Pool::with_isa(3, isa)];
-        let run = |pool: &Pool, from: usize, to: usize| {
-            let mut out = vec![f32::NAN; (to - from) * out_width];
-            let sequence = Sequence { rows: 0..to - from, block_table: mine, context: to };
-            latent::paged(pool, &mut out, &q[from * width..to * width], &cache, &[sequence], &SHAPE);
-            bits(&out)
-        };
-        let whole = run(&pools[0], 0, tokens);
-        for pool in &pools {
-            assert!(run(pool, 0, tokens) == whole, "{isa:?}: threads");
-            let by_token: Vec<u32> = (0..tokens).flat_map(|p| run(pool, p, p + 1)).collect();
-            assert!(by_token == whole, "{isa:?}: token by token");
-            let cuts = [0, 1, 100, 256, 257, 400, tokens];
-            let in_chunks: Vec<u32> = cuts.windows(2).flat_map(|cut| run(pool, cut[0], cut[1])).collect();
-            assert!(in_chunks == whole, "{isa:?}: chunks of a prefill");
-        }
-        let many: Vec<Sequence<'_>> = (0..30)
-            .map(|i| Sequence { rows: i..i + 1, block_table: other, context: 17 * (i + 1) })
-            .chain([Sequence { rows: 30..31, block_table: mine, context: tokens }])
-            .collect();
-        let mut qs = random.values(30 * width);
-        qs.extend(&q[(tokens - 1) * width..]);
-        let mut out = vec![f32::NAN; 31 * out_width];
-        latent::paged(&pools[1], &mut out, &qs, &cache, &many, &SHAPE);
-        assert!(bits(&out[30 * out_width..]) == whole[(tokens - 1) * out_width..], "{isa:?}: beside others");
-    }
+    equal_the_whole(&mut random, &q, out_width, [mine, other], |pool, out, q, sequences| {
+        latent::paged(pool, out, q, &cache, sequences, &SHAPE);
+    });
 }
