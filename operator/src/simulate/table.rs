@@ -68,8 +68,11 @@ fn line(row: &Row) -> Vec<String> {
     ]
 }
 
-/// To six digits, without the dust of binary fractions; `value` is positive.
+/// To six digits, without the dust of binary fractions.
 fn rounded(value: f64) -> f64 {
+    if !(1e-99..1e99).contains(&value) {
+        return value;
+    }
     let power = 10_f64.powi(5 - value.log10().floor() as i32);
     (value * power).round() / power
 }
@@ -80,9 +83,13 @@ mod tests {
 
     #[test]
     fn a_number_however_small_is_printed() {
-        for (value, expected) in
-            [(1.0 / (1.0 / 8000.0), "8000"), (1e-9, "0.000000001"), (0.1 + 0.2, "0.3"), (123_456.7, "123457")]
-        {
+        for (value, expected) in [
+            (1.0 / (1.0 / 8000.0), "8000"),
+            (1e-9, "0.000000001"),
+            (0.0, "0"),
+            (0.1 + 0.2, "0.3"),
+            (123_456.7, "123457"),
+        ] {
             assert_eq!(rounded(value).to_string(), expected);
         }
     }

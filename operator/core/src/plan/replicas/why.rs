@@ -36,6 +36,9 @@ pub(super) enum Bound {
     Most(usize),
 }
 
+const FIRST: &str = "the first replica of a new ModelDeployment, which shows whether the model can be served and how \
+                     long it takes to come";
+
 /// One sentence.
 pub(super) fn sentence(
     reason: Reason,
@@ -47,11 +50,7 @@ pub(super) fn sentence(
 ) -> String {
     let queue = requests(signals.queue_depth());
     let mut text = match reason {
-        Reason::First => {
-            "the first replica of a new ModelDeployment, which shows whether the model can be served and \
-                          how long it takes to come"
-                .to_owned()
-        }
+        Reason::First => FIRST.to_owned(),
         Reason::Wake if need.replicas() <= 1 => format!("{queue} and there is no replica"),
         Reason::Wake if signals.measured.is_none() => {
             format!("{queue} and there is no replica; {}", unmeasured(policy))
