@@ -8,6 +8,7 @@
 
 pub mod arrivals;
 pub mod demand;
+mod growth;
 mod held;
 pub mod need;
 pub mod rates;
@@ -26,12 +27,14 @@ use crate::validate::Scaling;
 use coterie_api::deployment::scaling::ScalingStatus;
 use held::Held;
 use jiff::{SignedDuration, Timestamp};
-use need::need;
+use need::{DEVIATIONS, START_SECONDS, need};
 use why::{Bound, Reason};
 
 /// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
 /// chance, makes no replica come and go.
 const DOWN_MARGIN: f64 = 1.1;
+/// Room for growth is held so much of the time that a replica takes to come.
+const RESERVE_SHARE: f64 = 0.5;
 /// While something waits, comes or comes up.
 const SOON: SignedDuration = SignedDuration::from_secs(1);
 /// While nothing does.
@@ -42,8 +45,10 @@ const LATER: SignedDuration = SignedDuration::from_secs(10);
 pub struct Scaler {
     /// What routers and ranks tell.
     pub demand: Demand,
-    /// What would have been needed, with the margin.
+    /// What would have been needed for what came, with the margin.
     quiet: Held,
+    /// The same, with growth.
+    reserve: Held,
 }
 
 /// How many replicas there should be.
@@ -65,7 +70,7 @@ impl Scaler {
     /// Goes on from what was last written.
     pub fn new(status: Option<&ScalingStatus>, now: Timestamp) -> Self {
         let kept = status.and_then(|status| status.measured.as_ref());
-        Self { demand: Demand::new(kept, now), quiet: Held::default() }
+        Self { demand: Demand::new(kept, now), quiet: Held::default(), reserve: Held::default() }
     }
 
     /// How many replicas there should be now. `before` is how many there should have been until now; `None` for a
@@ -78,9 +83,8 @@ impl Scaler {
         now: Timestamp,
     ) -> Decision {
         let signals = self.demand.signals(now);
-        let need_now = need(policy, &signals, fleet, 1.0);
-        let with_margin = need(policy, &signals, fleet, DOWN_MARGIN).replicas();
-        let quiet = self.quiet.take(with_margin, now, policy.quiet);
+        let need_now = need(policy, &signals, fleet, 1.0, DEVIATIONS);
+        let quiet = self.quiet(policy, &signals, fleet, now);
         // The first one comes up even if nobody asks: it shows whether the model can be served, and how long that takes.
         let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
         let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
@@ -105,6 +109,16 @@ impl Scaler {
             need: need_now,
             signals,
         }
+    }
+
+    /// The most that was needed: for what came, in the quiet window; for what that could have grown to, only as long as
+    /// bringing it back would pay, half the time that a replica takes to come.
+    fn quiet(&mut self, policy: &Scaling, signals: &Signals, fleet: &Fleet, now: Timestamp) -> usize {
+        let with = |deviations| need(policy, signals, fleet, DOWN_MARGIN, deviations).replicas();
+        let start = signals.start.unwrap_or(START_SECONDS).clamp(0.0, 1e9);
+        let window = policy.quiet.min(SignedDuration::from_secs_f64(start * RESERVE_SHARE));
+        let reserve = self.reserve.take(with(DEVIATIONS), now, window);
+        self.quiet.take(with(0.0), now, policy.quiet).max(reserve)
     }
 }
 

@@ -3,12 +3,11 @@
 //! Work is counted in seconds: what a rank would take for a request's prompt and answer if steps cost nothing by
 //! themselves. A rank does at most `share` of a second's work in a second, the rest goes to the steps: with load `l`
 //! a step takes `step / (1 - l)`, which is the time between two tokens, so the load that just keeps the ITL is
-//! `share = 1 - step / itl`; or less, if a rank that had more to do than it could was seen to do less. Planned for is less
-//! again, by a headroom for what the demand may grow to before a replica comes.
+//! `share = 1 - step / itl`; or less, if a rank that had more to do than it could was seen to do less.
 //!
-//! - **Steady:** the fewest replicas that meet the demand that lasts, and that would have
-//!   met the demand of the last minutes: with them no request of those seconds would have waited longer than the TTFT
-//!   leaves.
+//! - **Steady:** the fewest replicas that meet the demand that lasts, with what it may grow by before a replica comes
+//!   ([`super::growth`]), and that would have met the demand of the last minutes with some headroom: with them no request
+//!   of those seconds would have waited longer than the TTFT leaves.
 //! - **Backlog:** what waits now, less what the ready replicas and those on their way do until another one could be
 //!   ready. Only what is left then can be helped by more replicas.
 //!
@@ -16,6 +15,7 @@
 
 use super::arrivals::Arrived;
 use super::demand::{Measured, Signals};
+use super::growth::grown;
 use crate::validate::Scaling;
 use jiff::SignedDuration;
 
@@ -39,15 +39,20 @@ impl Fleet {
 
 /// What is assumed before a replica has come.
 pub const START_SECONDS: f64 = 60.0;
-/// Demand is steady if it lasts a quarter of what a replica takes to come; within these bounds.
-const STEADY_SHARE: f64 = 0.25;
-const STEADY_SECONDS: (f64, f64) = (5.0, 30.0);
+/// Demand is measured over as many seconds as so many requests took to come, within these bounds: by then their chance
+/// evens out to a twentieth.
+const STEADY_REQUESTS: f64 = 400.0;
+const STEADY_SECONDS: (usize, usize) = (5, 30);
+/// The last minutes, in seconds: replicas would have met all demand of these.
+pub const LATELY: usize = 600;
+/// What is planned for: deviations of the growth in the time that a replica takes to come.
+pub const DEVIATIONS: f64 = 1.5;
 /// A backlog is drained in the time that a replica takes to come, but not faster than so.
 const DRAIN_SECONDS: f64 = 10.0;
-/// Demand wanders, as far as the square root of the time that it has: by how much more is planned for each square root of
-/// a second that a replica takes to come, and the bounds of that. Docs: docs/design/020-scaler.md.
+/// What came in the last minutes may come again, and larger: by how much more is planned for each square root of a second
+/// that a replica takes to come, and the bounds of that. Docs: docs/design/020-scaler.md.
 const HEADROOM: f64 = 0.033;
-const HEADROOM_BOUNDS: (f64, f64) = (0.1, 0.6);
+const HEADROOM_BOUNDS: (f64, f64) = (0.1, 0.25);
 /// Share of its time that a rank can spend on work at most, before one was seen with more to do than it could: steps have
 /// only so many tokens. And the least that is believed of one that was.
 const FULL_SHARE: f64 = 0.8;
@@ -66,7 +71,7 @@ pub struct Need {
     pub backlog: f64,
     /// Seconds of work that come each second.
     pub work: f64,
-    /// Seconds of work of one replica in a second that are planned for.
+    /// Seconds of work that one replica can do in a second.
     pub capacity: f64,
     /// Seconds of work that wait.
     pub waiting: f64,
@@ -87,22 +92,25 @@ impl Need {
     }
 }
 
-/// What the demand takes; `margin` is how much more of it there might be, 1 for what there is.
-pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> Need {
+/// What the demand takes; `margin` is how much more of it there might be, 1 for what there is, and `deviations` for how
+/// much growth there is room, [`DEVIATIONS`] or 0.
+pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64, deviations: f64) -> Need {
     let width = fleet.width.max(1) as f64;
     let Some(measured) = &signals.measured else {
         return unmeasured(policy, signals, fleet);
     };
     let start = signals.start.unwrap_or(START_SECONDS).max(0.0);
-    let cost = Cost::of(policy, measured, width, start);
+    let cost = Cost::of(policy, measured, width);
     // The newest second is not over.
-    let over = signals.arrived.len().saturating_sub(1);
-    let demand: Vec<f64> = signals.arrived[..over].iter().map(|second| cost.work(second) * margin).collect();
-    let window = (STEADY_SHARE * start).clamp(STEADY_SECONDS.0, STEADY_SECONDS.1);
+    let over = &signals.arrived[..signals.arrived.len().saturating_sub(1)];
+    let demand: Vec<f64> = over.iter().map(|second| cost.work(second) * margin).collect();
+    let window = window(over);
     let work = lasting(&demand, window);
     let waiting = cost.waiting(signals);
-    let steady =
-        (work / cost.capacity).max(cost.slots(work)).max(cost.lately(&demand, signals.newest_second));
+    let grown = grown(&demand, work, window, start, deviations);
+    let lately = cost.lately(&demand[demand.len().saturating_sub(LATELY)..], signals.newest_second);
+    let headroom = 1.0 + (HEADROOM * start.sqrt()).clamp(HEADROOM_BOUNDS.0, HEADROOM_BOUNDS.1);
+    let steady = (grown / cost.capacity).max(cost.slots(grown)).max(lately * headroom);
     let (left, backlog) = cost.backlog(waiting, work, steady, fleet, start);
     let requests = signals.requests();
     Need { steady, backlog, work, capacity: cost.capacity, waiting, left, start, requests }
@@ -135,23 +143,34 @@ const MEASURED_WITHIN: usize = 3;
 /// Times the next highest second that the highest one may count: more did not come at a rate, but at once.
 const AT_ONCE: f64 = 2.0;
 
+/// Seconds over which demand is measured.
+fn window(arrived: &[Arrived]) -> usize {
+    let (least, most) = STEADY_SECONDS;
+    let mut came = 0.0;
+    let newest = arrived.iter().rev().take(most);
+    let enough = newest.map(|second| {
+        came += second.requests;
+        came >= STEADY_REQUESTS
+    });
+    enough.take_while(|enough| !enough).count().saturating_add(1).clamp(least, most)
+}
+
 /// The mean of the last seconds. What came at once and did not go on is a backlog, and no rate that could be gone on with.
-fn lasting(seconds: &[f64], window: f64) -> f64 {
-    let count = (window.round() as usize).min(seconds.len());
+fn lasting(seconds: &[f64], window: usize) -> f64 {
     let (mut sum, mut highest, mut next) = (0.0, 0.0_f64, 0.0_f64);
-    for second in &seconds[seconds.len() - count..] {
+    for second in &seconds[seconds.len().saturating_sub(window)..] {
         sum += second;
         next = next.max(second.min(highest));
         highest = highest.max(*second);
     }
     let at_once = (highest - AT_ONCE * next).max(0.0);
-    ((sum - at_once) / window).max(0.0)
+    ((sum - at_once) / window as f64).max(0.0)
 }
 
 /// What requests cost, and what replicas can pay.
 struct Cost<'a> {
     measured: &'a Measured,
-    /// Work of one replica in a second that is planned for, seconds.
+    /// Work that one replica can do in a second, seconds.
     capacity: f64,
     /// Work that may wait for each replica, seconds.
     allowance: f64,
@@ -162,14 +181,13 @@ struct Cost<'a> {
 }
 
 impl<'a> Cost<'a> {
-    fn of(policy: &Scaling, measured: &'a Measured, width: f64, start: f64) -> Self {
+    fn of(policy: &Scaling, measured: &'a Measured, width: f64) -> Self {
         let rates = measured.rates;
         // Where a rank alone takes more than half of the ITL, more replicas cannot reach it.
         let itl = policy.itl.as_secs_f64().max(2.0 * rates.step).max(1e-3);
-        let headroom = (HEADROOM * start.sqrt()).clamp(HEADROOM_BOUNDS.0, HEADROOM_BOUNDS.1);
         let possible = measured.full_share.map_or(FULL_SHARE, |share| share.clamp(FULL_SHARE_LEAST, 0.99));
         let share = (1.0 - rates.step / itl).min(possible);
-        let capacity = width * share / (1.0 + headroom);
+        let capacity = width * share;
         let pace = rates.step / (1.0 - share);
         let ttft = policy.ttft.as_secs_f64();
         let own =
