@@ -3,6 +3,7 @@
 mod tally;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::kube::{Kube, SYSTEM, chart};
 use crate::product::{self, Product};
 use crate::step::{seconds, step};
-use crate::{cache, check, cluster, go, model, python};
+use crate::{cache, check, cluster, cmd, go, model, python};
 use tally::Tally;
 
 /// Name of the embedded cluster that the end-to-end tests run on.
@@ -69,6 +70,9 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
     }
     tally.cargo_test("crates", &mut cargo)?;
 
+    heading("CUDA kernels for every architecture");
+    cubins(tally)?;
+
     heading("The talking model beside its reference");
     let mut cargo = product::cargo()?;
     cargo.args(["test", "--release", "--locked", "--workspace", "--test", "talking", "--", "--ignored"]);
@@ -77,6 +81,22 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
 
     heading("The API beside its document and others' clients");
     clients(tally)
+}
+
+/// Compiles the kernels to machine code, which takes no GPU.
+fn cubins(tally: &mut Tally) -> Result<()> {
+    let requirements = cache::checkout().join("kernels/cu/requirements.txt");
+    let Some(interpreter) = python::environment("cuda", &requirements)? else {
+        tally.skip("cubins", "NVRTC, the Python package in kernels/cu/requirements.txt, cannot be fetched");
+        return Ok(());
+    };
+    let packages = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let packages = cmd::output(Command::new(interpreter).args(["-c", packages]))?;
+    let nvrtc = Path::new(packages.trim()).join("nvidia/cu13/lib/libnvrtc.so.13");
+    let mut cargo = product::cargo()?;
+    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "cubins", "--"]);
+    cargo.args(["--ignored", "--nocapture"]).env("COTERIE_NVRTC", nvrtc);
+    tally.cargo_test("cubins", &mut cargo)
 }
 
 /// The tests that drive `coterie serve` with programs that others wrote.

@@ -1,0 +1,28 @@
+//! The kernels' sources, `cu/*.cu`.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where they are.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cu")
+}
+
+/// All of them, by name.
+pub fn all() -> Vec<PathBuf> {
+    let files = fs::read_dir(folder()).expect("the sources are there").flatten().map(|entry| entry.path());
+    let mut sources: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "cu")).collect();
+    sources.sort();
+    sources
+}
+
+/// The kernels that a source defines: a line `KERNEL(name, …` each.
+pub fn kernels(source: &Path) -> Vec<String> {
+    let text = fs::read_to_string(source).expect("a source can be read");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("KERNEL("));
+    let names: Vec<String> = lines.filter_map(|rest| Some(rest.split_once(',')?.0.to_owned())).collect();
+    assert!(!names.is_empty(), "{} has kernels", source.display());
+    names
+}
