@@ -56,6 +56,9 @@ __device__ __forceinline__ T shuffle(T x, u32 lane) {
 __device__ __forceinline__ u32 ballot(bool x) { return __ballot_sync(~0u, x); }
 
 __device__ __forceinline__ u32 count_bits(u32 x) { return __popc(x); }
+__device__ __forceinline__ u32 leading_zeros(u32 x) { return __clz(x); }
+// The lowest bit that is set; there is one.
+__device__ __forceinline__ u32 first_bit(u32 x) { return __ffs(x) - 1; }
 
 // 2^x, to two units in the last place.
 __device__ __forceinline__ float exp2_fast(float x) {
@@ -83,6 +86,11 @@ __device__ __forceinline__ u32 permute_bytes(u32 a, u32 b, u32 selector) { retur
 
 __device__ __forceinline__ float float_of_bits(u32 bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ u32 bits_of_float(float x) { return __float_as_uint(x); }
+
+template <class T>
+__device__ __forceinline__ void atomic_add(T* to, T x) {
+    atomicAdd(to, x);
+}
 
 template <class T>
 __device__ __forceinline__ T load(const void* from) {

@@ -1,4 +1,5 @@
 // Ops on one element at a time; a thread has four neighbours.
+#include "activation.cuh"
 #include "device.cuh"
 
 struct Elements {
@@ -7,7 +8,7 @@ struct Elements {
     void* out;       // [count], may be a
     u64 count;
     u32 width;  // of a row, where rows count
-    float alpha, beta;
+    float alpha, beta;  // of a clamped SwiGLU the alpha and the limit
 };
 
 constexpr u32 THREADS = 256;
@@ -39,21 +40,6 @@ __device__ __forceinline__ void each(const Elements& p, Op op) {
     }
     for (u64 i = first; i < p.count; ++i) put(out + i, op(p.a[i], Other::of(p, i)));
 }
-
-// silu(a) · b.
-struct SiluMul {
-    __device__ __forceinline__ float operator()(float gate, float up) const { return gate * sigmoid(gate) * up; }
-};
-
-// The clamped SwiGLU of GPT-OSS: alpha within the sigmoid, beta the limit. A NaN stays one.
-struct ClampedSwiglu {
-    float alpha, limit;
-    __device__ __forceinline__ float operator()(float gate, float up) const {
-        gate = gate > limit ? limit : gate;
-        up = up > limit ? limit : up < -limit ? -limit : up;
-        return (up + 1.0f) * (gate * sigmoid(alpha * gate));
-    }
-};
 
 KERNEL(silu_mul_f32, THREADS, Elements) { each<Same, float>(p, SiluMul()); }
 KERNEL(silu_mul_bf16, THREADS, Elements) { each<Same, bf16>(p, SiluMul()); }

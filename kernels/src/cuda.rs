@@ -5,9 +5,13 @@
 //! result depends on that row alone, bit by bit, on one kind of device. It rests on orders of additions that depend on
 //! an op's widths alone, never on how many rows there are.
 
+pub mod attention;
 pub mod elements;
 pub mod gate;
 pub mod launch;
+pub mod lightning;
+pub mod matmul;
 pub mod norm;
 pub mod rotary;
 pub mod rows;
+pub mod sample;

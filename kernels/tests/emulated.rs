@@ -2,9 +2,15 @@
 //! the CPU's own list of cases.
 
 mod cuda {
+    pub mod attention;
     pub mod device;
     pub mod emulation;
+    pub mod experts;
+    pub mod faults;
+    pub mod layer;
+    pub mod lightning;
     pub mod memory;
+    pub mod sample;
     pub mod sources;
 }
 mod ops {
@@ -36,6 +42,9 @@ fn kernels_are_close_to_the_exact_result() {
     let devices = [false, true].map(Emulation::load);
     let (mut checked, mut wrong, mut left_out) = (0, Vec::new(), Vec::new());
     for Case { name, run, exact, bound, .. } in all(Inputs::Bf16) {
+        if std::env::var("CASE").is_ok_and(|part| !name.contains(&part)) {
+            continue;
+        }
         let [Some((got, added)), Some((backwards, _))] = devices.each_ref().map(|device| run(device)) else {
             left_out.push(name);
             continue;
@@ -51,4 +60,22 @@ fn kernels_are_close_to_the_exact_result() {
     }
     println!("{checked} cases; no kernel of these ops and sizes: {left_out:#?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn layers_of_every_format_are_close_to_the_exact_result() {
+    let device = Emulation::load(false);
+    cuda::layer::layers_of_every_format_are_close_to_the_exact_result(&device);
+}
+
+#[test]
+fn tokens_are_drawn_by_the_rule() {
+    for backwards in [false, true] {
+        cuda::sample::tokens_are_drawn_by_the_rule(&Emulation::load(backwards));
+    }
+}
+
+#[test]
+fn faults_of_kernels_are_noticed() {
+    cuda::faults::faults_of_kernels_are_noticed();
 }

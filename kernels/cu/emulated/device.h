@@ -71,6 +71,8 @@ inline u32 ballot(bool x) {
 }
 
 inline u32 count_bits(u32 x) { return u32(__builtin_popcount(x)); }
+inline u32 leading_zeros(u32 x) { return x ? u32(__builtin_clz(x)) : 32; }
+inline u32 first_bit(u32 x) { return u32(__builtin_ctz(x)); }
 inline float exp2_fast(float x) { return exp2f(x); }
 
 inline float float_of_bits(u32 bits) {
@@ -111,6 +113,12 @@ inline u32 permute_bytes(u32 a, u32 b, u32 selector) {
         result |= u32(bytes >> (8 * place) & 0xff) << (8 * digit);
     }
     return result;
+}
+
+// Fibers are only paused where they wait.
+template <class T>
+void atomic_add(T* to, T x) {
+    *to += x;
 }
 
 template <class T>

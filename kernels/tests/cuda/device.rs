@@ -8,8 +8,10 @@ use coterie_kernels::cuda::norm::{self, Norm};
 use coterie_kernels::cuda::rotary::Rotary;
 use coterie_kernels::cuda::rows::{Combine, Gather};
 use coterie_kernels::gate::Rule;
+use half::bf16;
 
 use super::emulation::Emulation;
+use super::experts::{Experts, Weights};
 use super::memory::Memory;
 use crate::ops::device::{Answer, Device, chosen};
 use crate::ops::{attention, latent, lightning};
@@ -130,16 +132,18 @@ impl Device for Emulation {
         self.launch(&Gate::launch(rule, memory, rows, experts)?);
         Some((chosen(&ids.values(), &weights.values(), k), 0.0))
     }
-    fn product(&self, _: &[f32], _: Matrix<'_>, _: usize) -> Answer {
-        None
+    fn product(&self, x: &[f32], w: Matrix<'_>, m: usize) -> Answer {
+        let w = Weights::of(w)?;
+        let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+        exactly(&self.experts(&Experts { x: &x, ..Experts::one(&w, m) }))
     }
-    fn attend(&self, _: &attention::Stories) -> Answer {
-        None
+    fn attend(&self, stories: &attention::Stories) -> Answer {
+        self.attend(stories)
     }
-    fn attend_latent(&self, _: &latent::Stories) -> Answer {
-        None
+    fn attend_latent(&self, stories: &latent::Stories) -> Answer {
+        self.attend_latent(stories)
     }
-    fn lightning(&self, _: &lightning::Layer, _: &[f32], _: &[usize]) -> Answer {
-        None
+    fn lightning(&self, layer: &lightning::Layer, qkv: &[f32], lengths: &[usize]) -> Answer {
+        self.lightning(layer, qkv, lengths)
     }
 }

@@ -20,10 +20,15 @@ pub struct Emulation {
 }
 
 impl Emulation {
-    /// Compiles what is older than its sources, and loads all of it.
+    /// All kernels.
     pub fn load(backwards: bool) -> Emulation {
+        Emulation::of(super::sources::all(), backwards)
+    }
+
+    /// Compiles what is older than its sources, and loads all of it.
+    pub fn of(sources: Vec<PathBuf>, backwards: bool) -> Emulation {
         let mut entries = BTreeMap::new();
-        for (source, library) in build() {
+        for (source, library) in build(sources) {
             let path =
                 CString::new(library.as_os_str().as_encoded_bytes()).expect("a path has no zero bytes");
             // SAFETY: a library that was just made of our sources; each kernel in it is of the type.
@@ -46,29 +51,33 @@ impl Emulation {
     /// # Panics
     /// If the kernel does what a GPU does not allow.
     pub fn launch<P>(&self, launch: &Launch<P>) {
-        let entry = self.entries[launch.kernel];
+        self.try_launch(launch).unwrap_or_else(|wrong| panic!("{}: {wrong}", launch.kernel));
+    }
+
+    /// Runs a kernel to its end, or to what a GPU does not allow.
+    pub fn try_launch<P>(&self, launch: &Launch<P>) -> Result<(), String> {
         let Launch { kernel, grid, block, shared, parameters } = launch;
+        let entry = self.entries[*kernel];
         // SAFETY: the addresses among the parameters are of guarded buffers that outlive the call.
         unsafe {
             let parameters = std::ptr::from_ref(parameters).cast();
             let wrong = entry(parameters, size_of::<P>(), grid.as_ptr(), *block, *shared, self.backwards);
-            assert!(wrong.is_null(), "{kernel}: {}", CStr::from_ptr(wrong).to_string_lossy());
+            if wrong.is_null() { Ok(()) } else { Err(CStr::from_ptr(wrong).to_string_lossy().into_owned()) }
         }
     }
 }
 
 /// Every source with its library.
-fn build() -> Vec<(PathBuf, PathBuf)> {
+fn build(sources: Vec<PathBuf>) -> Vec<(PathBuf, PathBuf)> {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated");
     fs::create_dir_all(&out).expect("the build folder can be written");
     // Test binaries run one after another, their tests in threads.
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.lock().expect("nobody failed to build");
-    let folder = super::sources::folder();
+    let own = super::sources::in_folder(&super::sources::folder().join("emulated"), "h");
     let headers =
-        [folder.join("device.cuh"), folder.join("emulated/device.h"), folder.join("emulated/fibers.h")];
-    let headers = headers.iter().map(|header| changed(header)).max().flatten();
-    let all: Vec<(PathBuf, PathBuf)> = super::sources::all()
+        super::sources::headers().into_iter().chain(own).map(|header| changed(&header)).max().flatten();
+    let all: Vec<(PathBuf, PathBuf)> = sources
         .into_iter()
         .map(|source| {
             let library = out.join(source.file_stem().expect("a source has a name")).with_extension("so");
@@ -95,6 +104,6 @@ fn compile(source: &Path, library: &Path) -> Child {
     let options = "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -fno-strict-aliasing -U_FORTIFY_SOURCE -Wall -Wno-unknown-pragmas";
     let mut compiler = Command::new(std::env::var("CXX").unwrap_or_else(|_| "g++".into()));
     compiler.args(options.split(' ')).args(["-DCOTERIE_EMULATED", "-x", "c++"]);
-    compiler.arg(source).arg("-o").arg(library);
+    compiler.arg("-I").arg(super::sources::folder()).arg(source).arg("-o").arg(library);
     compiler.spawn().expect("g++ is there (or another compiler that CXX names)")
 }

@@ -36,6 +36,10 @@ impl<T: Copy> Memory<T> {
         self.first as Address
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// What is in it.
     pub fn values(&self) -> Vec<T> {
         // SAFETY: kernels have finished when they return, and every T that they write is one.

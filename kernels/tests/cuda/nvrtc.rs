@@ -39,11 +39,16 @@ impl Nvrtc {
         Nvrtc(library)
     }
 
-    /// Compiles a source, which may include `device.cuh`. Fails with the compiler's log.
+    /// Compiles a source, which may include the headers beside it. Fails with the compiler's log.
     pub fn compile(&self, source: &Path, architecture: &str) -> Result<Cubin, String> {
         let read =
             |path: &Path| CString::new(fs::read(path).expect("a source can be read")).expect("it is text");
-        let (text, header) = (read(source), read(&super::sources::folder().join("device.cuh")));
+        let text = read(source);
+        let headers = super::sources::headers();
+        let names =
+            headers.iter().map(|path| path.file_name().expect("a header has a name").as_encoded_bytes());
+        let names: Vec<CString> = names.map(|name| CString::new(name).expect("no zero bytes")).collect();
+        let headers: Vec<CString> = headers.iter().map(|header| read(header)).collect();
         let options =
             [&format!("--gpu-architecture={architecture}"), "--std=c++17", "--ptxas-options=--verbose"];
         let options = options.map(|option| CString::new(option).expect("no zero bytes"));
@@ -51,10 +56,12 @@ impl Nvrtc {
         let mut program = std::ptr::null_mut();
         // SAFETY: the types are those of nvrtc.h; strings outlive the calls, the program is destroyed last.
         unsafe {
-            let (headers, names) = ([header.as_ptr()], [c"device.cuh".as_ptr()]);
+            let [headers, names] =
+                [&headers, &names].map(|all| all.iter().map(|text| text.as_ptr()).collect::<Vec<_>>());
+            let count = headers.len() as c_int;
             let create: Create = self.function(c"nvrtcCreateProgram");
             let (headers, names) = (headers.as_ptr(), names.as_ptr());
-            let code = create(&mut program, text.as_ptr(), c"kernels.cu".as_ptr(), 1, headers, names);
+            let code = create(&mut program, text.as_ptr(), c"kernels.cu".as_ptr(), count, headers, names);
             assert_eq!(code, 0, "nvrtcCreateProgram");
             let compile: Compile = self.function(c"nvrtcCompileProgram");
             let code = compile(program, options.len() as c_int, options.as_ptr());

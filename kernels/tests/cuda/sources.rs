@@ -11,11 +11,21 @@ pub fn folder() -> PathBuf {
 
 /// All of them, by name.
 pub fn all() -> Vec<PathBuf> {
-    let files = fs::read_dir(folder()).expect("the sources are there").flatten().map(|entry| entry.path());
-    let mut sources: Vec<PathBuf> =
-        files.filter(|path| path.extension().is_some_and(|e| e == "cu")).collect();
-    sources.sort();
-    sources
+    in_folder(&folder(), "cu")
+}
+
+/// What they include.
+pub fn headers() -> Vec<PathBuf> {
+    in_folder(&folder(), "cuh")
+}
+
+/// The files that end so.
+pub fn in_folder(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).expect("the sources are there").flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|e| e == ending)).collect();
+    files.sort();
+    files
 }
 
 /// The kernels that a source defines: a line `KERNEL(name, …` each.
