@@ -7,6 +7,7 @@
 // row has the same bits in a prefill, in any chunk of one, and in a decode. A tile in which a row sees no key changes
 // nothing of it. Weights are rounded to bf16 for the second product, and summed up as they are then.
 #include "device.cuh"
+#include "softmax.cuh"
 
 struct Attention {
     const float* q;          // [rows, q_heads, D]
@@ -22,30 +23,6 @@ struct Attention {
     u32 chunks;  // that a sequence is spread over: 1, or all that the longest context has
     u32 window;  // 0 if a token sees all before it
     float scale;
-};
-
-constexpr u32 KEYS = 32;
-constexpr u32 TILES_OF_CHUNK = 8;
-
-// The softmax of a row: e^(x - most) of what came so far, in powers of two.
-struct Total {
-    float most, sum;
-
-    // Takes a chunk in; gives the factors of what was there and of what comes in.
-    __device__ __forceinline__ void fold(float most_of_chunk, float sum_of_chunk, float& keep, float& take) {
-        float both = fmaxf(most, most_of_chunk);
-        float base = both == -infinity() ? 0.0f : both;
-        keep = exp2_fast(most - base), take = exp2_fast(most_of_chunk - base);
-        most = both;
-        sum = fmaf(sum, keep, sum_of_chunk * take);
-    }
-
-    // The factor of the finished sums, after the head's sink has joined.
-    __device__ __forceinline__ float finish(const float* sinks, u32 head) {
-        float keep = 1.0f, take;
-        if (sinks) fold(sinks[head] * LOG2_E, 1.0f, keep, take);
-        return keep / sum;
-    }
 };
 
 __device__ constexpr u32 round_up(u32 a, u32 b) { return (a + b - 1) / b * b; }
@@ -70,7 +47,7 @@ struct Flash {
     };
 
     // Eight rows lie in different banks at one unit, two neighbours at four.
-    static __device__ __forceinline__ u32 place(u32 row, u32 unit, u32 stride) {
+    static __device__ constexpr u32 place(u32 row, u32 unit, u32 stride) {
         return 16 * (row * stride + (unit ^ ((row & 1) << 2 | (row >> 1 & 3))));
     }
 
@@ -106,6 +83,9 @@ struct Flash {
     }
 
     static __device__ __forceinline__ void run(const Attention& p) {
+        static_assert(sizeof(Shared) <= MOST_SHARED, "a block has too much shared memory");
+        static_assert(no_bank_twice(16, [](u32 lane) { return place(lane / 4, lane % 4, STRIDE); }), "keys are read in conflict");
+        static_assert(no_bank_twice(16, [](u32 lane) { return place(lane, 0, V_STRIDE); }), "values are read in conflict");
         u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, c = lane % 4;
         u32 tile_of_rows = warp / PARTS, part = warp % PARTS;
         u32 sequence = blockIdx.z / p.chunks, group = p.q_heads / p.kv_heads;
@@ -310,32 +290,3 @@ KERNEL(attention_256_prefill, 256, Attention) { Flash<256, 256, false, 2, 4>::ru
 KERNEL(attention_256_decode, 128, Attention) { Flash<256, 256, false, 1, 4>::run(p); }
 // 512 of latent and 64 of rotated key: DeepSeek's, and all that took it over.
 KERNEL(attention_latent, 128, Attention) { Flash<576, 512, true, 1, 4>::run(p); }
-
-struct Merge {
-    const float* parts;     // [rows, heads, chunks, width + 2]
-    const float* sinks;     // null, or [heads]
-    const u32* first_rows;  // [sequences + 1]
-    const u32* contexts;    // [sequences]
-    float* out;             // [rows, heads, width]
-    u32 heads, chunks, width, window;
-};
-
-KERNEL(attention_merge, 128, Merge) {
-    u32 sequence = blockIdx.z, head = blockIdx.y;
-    u32 first_row = p.first_rows[sequence], rows = p.first_rows[sequence + 1] - first_row;
-    if (blockIdx.x >= rows) return;
-    u64 at = (u64(first_row) + blockIdx.x) * p.heads + head;
-    constexpr u32 CHUNK = KEYS * TILES_OF_CHUNK;
-    u32 end = p.contexts[sequence] - rows + blockIdx.x + 1;
-    u32 chunk = (p.window && end > p.window ? end - p.window : 0) / CHUNK, last = divide_up(end, CHUNK);
-    for (u32 i = threadIdx.x; i < p.width; i += blockDim.x) {
-        Total total = {-infinity(), 0.0f};
-        float sum = 0.0f, keep, take;
-        for (u32 each = chunk; each < last; ++each) {
-            const float* of_chunk = p.parts + (at * p.chunks + each) * (p.width + 2);
-            total.fold(of_chunk[p.width], of_chunk[p.width + 1], keep, take);
-            sum = fmaf(sum, keep, of_chunk[i] * take);
-        }
-        p.out[at * p.width + i] = sum * total.finish(p.sinks, head);
-    }
-}

@@ -18,6 +18,10 @@ struct alignas(16) Wide {
     u32 words[4];
 };
 
+struct alignas(8) Pair {
+    u32 words[2];
+};
+
 struct alignas(16) Four {
     float values[4];
 };
@@ -33,7 +37,7 @@ constexpr float LOG2_E = 1.4426950408889634f;
 #define KERNEL(name, threads, Params) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
 
-extern __shared__ u8 dynamic_shared_memory[];
+extern __shared__ __align__(128) u8 dynamic_shared_memory[];
 
 // The block's shared memory, of which the launch says the size.
 template <class Shared>
@@ -135,6 +139,27 @@ __device__ __forceinline__ void load_transposed(u32 (&r)[4], const void* row) {
 
 #endif
 
+// Whether lanes that read shared memory at once, `bytes` each, do so without waiting for each other: a phase of 128 bytes must
+// touch each of the 32 banks once. `place` gives a lane's byte.
+template <class Place>
+__device__ constexpr bool no_bank_twice(u32 bytes, Place place) {
+    u32 lanes = 128 / bytes;
+    for (u32 first = 0; first < WARP; first += lanes) {
+        u32 touched = 0;
+        for (u32 lane = first; lane < first + lanes; ++lane) {
+            for (u32 word = 0; word < bytes / 4; ++word) {
+                u32 bank = 1u << ((place(lane) / 4 + word) % 32);
+                if (touched & bank) return false;
+                touched |= bank;
+            }
+        }
+    }
+    return true;
+}
+
+// Of every architecture that kernels are compiled for the least that a block may have.
+constexpr u32 MOST_SHARED = 99 * 1024;
+
 __device__ __forceinline__ float infinity() { return float_of_bits(0x7f800000); }
 
 __device__ __forceinline__ u32 divide_up(u32 a, u32 b) { return (a + b - 1) / b; }
@@ -161,10 +186,6 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 // Values to an output of either width.
 __device__ __forceinline__ void put(float* out, float x) { *out = x; }
 __device__ __forceinline__ void put(bf16* out, float x) { *out = narrow(x); }
-
-struct alignas(8) Pair {
-    u32 words[2];
-};
 __device__ __forceinline__ void put4(float* out, const Four& x) { store(out, x); }
 __device__ __forceinline__ void put4(bf16* out, const Four& x) {
     store(out, Pair{{pack_bf16(x.values[0], x.values[1]), pack_bf16(x.values[2], x.values[3])}});

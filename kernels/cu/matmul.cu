@@ -82,8 +82,8 @@ struct Tile {
     };
 
     // Where a unit of 16 bytes lies in its row: so that the rows which are read at once lie in different banks.
-    static __device__ __forceinline__ u32 x_unit(u32 row, u32 unit) { return row * X_UNITS + (unit ^ (row & 1) << 2); }
-    static __device__ __forceinline__ u32 w_unit(u32 row, u32 unit) {
+    static __device__ constexpr u32 x_unit(u32 row, u32 unit) { return row * X_UNITS + (unit ^ (row & 1) << 2); }
+    static __device__ constexpr u32 w_unit(u32 row, u32 unit) {
         u32 other = W_UNITS == 8 ? (row & 1) << 2 : W_UNITS == 4 ? (row >> 1 & 1) << 1 : row >> 2 & 1;
         return row * W_UNITS + (unit ^ other);
     }
@@ -212,6 +212,12 @@ struct Tile {
     }
 
     static __device__ __forceinline__ void run(const Product& p) {
+        static_assert(sizeof(Shared) <= MOST_SHARED, "a block has too much shared memory");
+        static_assert(no_bank_twice(16, [](u32 lane) { return 16 * x_unit(lane / 4, lane % 4); }), "x is read in conflict");
+        static_assert(no_bank_twice(W::BITS, [](u32 lane) {
+            u32 byte = lane % 4 * W::BITS;
+            return 16 * w_unit(lane / 4, byte / 16) + byte % 16;
+        }), "w is read in conflict");
         Rows rows;
         if (!find(p, blockIdx.y, HEIGHT, rows)) return;
         Shared& s = shared<Shared>();

@@ -6,6 +6,7 @@
 //! an op's widths alone, never on how many rows there are.
 
 pub mod attention;
+pub mod dense;
 pub mod elements;
 pub mod gate;
 pub mod launch;

@@ -1,9 +1,13 @@
-//! Every kernel compiles for every architecture, and none keeps its registers in memory. Prints what each takes.
+//! Every kernel compiles for every architecture, and none keeps its registers in memory. Prints what each takes, and writes
+//! the machine code to the folder COTERIE_CUBINS, if that is set.
 
 mod cuda {
     pub mod nvrtc;
     pub mod sources;
 }
+
+use std::fs;
+use std::path::PathBuf;
 
 use cuda::nvrtc::Nvrtc;
 use cuda::sources;
@@ -58,6 +62,7 @@ fn the_assemblers_words_are_read() {
 fn every_kernel_compiles_for_every_architecture() {
     let path = std::env::var_os("COTERIE_NVRTC").expect("COTERIE_NVRTC is the path of libnvrtc.so.13");
     let nvrtc = Nvrtc::load(path.as_ref());
+    let out = std::env::var_os("COTERIE_CUBINS").map(PathBuf::from);
     let mut spilled = Vec::new();
     println!("registers of a thread for {}; static shared memory of a block", ARCHITECTURES.join(", "));
     for source in sources::all() {
@@ -67,6 +72,12 @@ fn every_kernel_compiles_for_every_architecture() {
         let of_architecture = ARCHITECTURES.map(|architecture| {
             let cubin = nvrtc.compile(&source, architecture).unwrap_or_else(|log| panic!("{log}"));
             assert!(cubin.bytes.starts_with(b"\x7fELF"), "{name} for {architecture} is machine code");
+            if let Some(folder) = &out {
+                let folder = folder.join(architecture);
+                fs::create_dir_all(&folder).expect("COTERIE_CUBINS can be written");
+                fs::write(folder.join(name).with_extension("cubin"), &cubin.bytes)
+                    .expect("a cubin can be written");
+            }
             let mut kernels = used(&cubin.log);
             kernels.sort_by(|a, b| a.kernel.cmp(&b.kernel));
             assert!(

@@ -2,14 +2,20 @@
 //! the CPU's own list of cases.
 
 mod cuda {
+    #![allow(dead_code)] // each test binary uses a part
+    pub mod alone;
     pub mod attention;
+    pub mod checks;
     pub mod device;
     pub mod emulation;
     pub mod experts;
     pub mod faults;
+    pub mod gpu;
     pub mod layer;
     pub mod lightning;
+    pub mod machine;
     pub mod memory;
+    pub mod rounded;
     pub mod sample;
     pub mod sources;
 }
@@ -25,57 +31,42 @@ mod ops {
     pub mod random;
 }
 
-use cuda::emulation::Emulation;
-use ops::cases::{Case, Inputs, all};
+use cuda::machine::Machine;
+use cuda::{alone, checks, faults, layer, rounded, sample};
 
-/// ‖got − exact‖ / ‖exact‖.
-fn error(got: &[f32], exact: &[f64]) -> f64 {
-    assert_eq!(got.len(), exact.len(), "length");
-    let difference: f64 = got.iter().zip(exact).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
-    let size: f64 = exact.iter().map(|b| b * b).sum();
-    (difference / size.max(1e-300)).sqrt()
-}
-
-/// ‖got − exact‖ ≤ (bound + what the device may add) · ‖exact‖, and the same bits in whatever order threads run.
 #[test]
 fn kernels_are_close_to_the_exact_result() {
-    let devices = [false, true].map(Emulation::load);
-    let (mut checked, mut wrong, mut left_out) = (0, Vec::new(), Vec::new());
-    for Case { name, run, exact, bound, .. } in all(Inputs::Bf16) {
-        if std::env::var("CASE").is_ok_and(|part| !name.contains(&part)) {
-            continue;
-        }
-        let [Some((got, added)), Some((backwards, _))] = devices.each_ref().map(|device| run(device)) else {
-            left_out.push(name);
-            continue;
-        };
-        checked += 1;
-        let error = error(&got, &exact);
-        if error.is_nan() || error > bound + added {
-            wrong.push(format!("{name}: error {error:.2e} is over {:.0e}", bound + added));
-        }
-        if got.iter().zip(&backwards).any(|(a, b)| a.to_bits() != b.to_bits()) {
-            wrong.push(format!("{name}: the order in which threads run decides the result"));
-        }
-    }
-    println!("{checked} cases; no kernel of these ops and sizes: {left_out:#?}");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    checks::close_to_the_exact_result(&[false, true].map(Machine::emulated));
 }
 
 #[test]
 fn layers_of_every_format_are_close_to_the_exact_result() {
-    let device = Emulation::load(false);
-    cuda::layer::layers_of_every_format_are_close_to_the_exact_result(&device);
+    layer::of_every_format_are_close_to_the_exact_result(&Machine::emulated(false));
 }
 
 #[test]
 fn tokens_are_drawn_by_the_rule() {
     for backwards in [false, true] {
-        cuda::sample::tokens_are_drawn_by_the_rule(&Emulation::load(backwards));
+        sample::tokens_are_drawn_by_the_rule(&Machine::emulated(backwards));
     }
 }
 
 #[test]
+fn what_is_written_as_bf16_is_the_f32_result_rounded() {
+    rounded::what_is_written_is_the_f32_result_rounded(&Machine::emulated(false));
+}
+
+#[test]
+fn a_row_of_a_product_does_not_depend_on_the_batch() {
+    alone::a_row_of_a_product_does_not_depend_on_the_batch(&Machine::emulated(false));
+}
+
+#[test]
+fn attention_does_not_depend_on_chunks_or_neighbours() {
+    alone::attention_does_not_depend_on_chunks_or_neighbours(&Machine::emulated(false));
+}
+
+#[test]
 fn faults_of_kernels_are_noticed() {
-    cuda::faults::faults_of_kernels_are_noticed();
+    faults::of_kernels_are_noticed();
 }

@@ -3,7 +3,6 @@
 mod tally;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::kube::{Kube, SYSTEM, chart};
 use crate::product::{self, Product};
 use crate::step::{seconds, step};
-use crate::{cache, check, cluster, cmd, go, model, python};
+use crate::{apt, cache, check, cluster, go, gpu, model, python};
 use tally::Tally;
 
 /// Name of the embedded cluster that the end-to-end tests run on.
@@ -60,6 +59,8 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
     heading("Checks");
     tally.part("check", check::run());
     heading("Tests of the crates");
+    // CUDA kernels are compiled for the CPU, too.
+    apt::ensure(&["g++"])?;
     let mut cargo = product::cargo()?;
     // Always the whole workspace: with other packages selected, cargo would build most crates again. The end-to-end
     // tests are no default target.
@@ -85,18 +86,16 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
 
 /// Compiles the kernels to machine code, which takes no GPU.
 fn cubins(tally: &mut Tally) -> Result<()> {
-    let requirements = cache::checkout().join("kernels/cu/requirements.txt");
-    let Some(interpreter) = python::environment("cuda", &requirements)? else {
-        tally.skip("cubins", "NVRTC, the Python package in kernels/cu/requirements.txt, cannot be fetched");
-        return Ok(());
-    };
-    let packages = "import sysconfig; print(sysconfig.get_path('purelib'))";
-    let packages = cmd::output(Command::new(interpreter).args(["-c", packages]))?;
-    let nvrtc = Path::new(packages.trim()).join("nvidia/cu13/lib/libnvrtc.so.13");
-    let mut cargo = product::cargo()?;
-    cargo.args(["test", "--release", "--locked", "--workspace", "--test", "cubins", "--"]);
-    cargo.args(["--ignored", "--nocapture"]).env("COTERIE_NVRTC", nvrtc);
-    tally.cargo_test("cubins", &mut cargo)
+    match gpu::nvrtc()? {
+        Some(nvrtc) => tally.cargo_test("cubins", &mut gpu::compile(&nvrtc)?),
+        None => {
+            tally.skip(
+                "cubins",
+                "NVRTC, the Python package in kernels/cu/requirements.txt, cannot be fetched",
+            );
+            Ok(())
+        }
+    }
 }
 
 /// The tests that drive `coterie serve` with programs that others wrote.

@@ -180,7 +180,9 @@ inline void run_block(bool backwards) {
 inline const char* run_grid(const u32* size, u32 block, size_t memory, bool backwards, const std::function<void()>& body) {
     Grid& g = grid();
     g.error.clear();
-    if (block == 0 || block % WARP != 0) return "a block is not whole warps";
+    if (block == 0 || block > 1024 || block % WARP != 0) return "a block is not whole warps, or too many";
+    if (size[0] == 0 || size[1] == 0 || size[2] == 0) return "a grid has no blocks";
+    if (size[1] > 65535 || size[2] > 65535) return "a grid is too large along y or z";
     void* aligned = nullptr;
     if (posix_memalign(&aligned, 128, memory + 128) != 0) return "there is no memory for a block";
     std::unique_ptr<void, void (*)(void*)> owned(aligned, free);

@@ -6,7 +6,7 @@ use coterie_kernels::cuda::launch::Address;
 use half::bf16;
 
 use super::device::unwritten;
-use super::emulation::Emulation;
+use super::machine::Machine;
 use super::memory::Memory;
 use crate::ops::device::Answer;
 use crate::ops::{attention, latent};
@@ -57,7 +57,7 @@ struct Call<'a> {
 const ADDED: f64 = 2e-3;
 
 impl Call<'_> {
-    fn run(&self, device: &Emulation, form: Form, spread: bool) -> Option<Vec<f32>> {
+    fn run(&self, device: &Machine, form: Form, spread: bool) -> Option<Vec<f32>> {
         let (heads, rows) = (self.attention.q_heads as usize, self.rows);
         let out = unwritten(rows * heads * self.width);
         let chunks = if spread { self.sequences.longest.div_ceil(CHUNK) } else { 1 };
@@ -83,7 +83,7 @@ impl Call<'_> {
         Some(out.values())
     }
 
-    fn in_all_forms(&self, device: &Emulation, forms: &[Form]) -> Answer {
+    fn in_all_forms(&self, device: &Machine, forms: &[Form]) -> Answer {
         let first = self.run(device, forms[0], false)?;
         for form in forms {
             for spread in [false, true] {
@@ -106,7 +106,7 @@ fn slots(blocks: &[u32], block_size: usize, context: usize) -> Memory<u32> {
     Memory::of(&(0..context).map(slot).collect::<Vec<u32>>())
 }
 
-impl Emulation {
+impl Machine {
     pub fn attend(&self, stories: &attention::Stories) -> Answer {
         let attention::Stories { shape, all, q, sinks, blocks } = stories;
         let [q_heads, kv_heads, head_dim, block_size] =

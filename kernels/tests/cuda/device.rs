@@ -2,16 +2,18 @@
 
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::rope::Table;
+use coterie_kernels::cuda::dense::Dense;
 use coterie_kernels::cuda::elements::{Elements, Op};
 use coterie_kernels::cuda::gate::Gate;
+use coterie_kernels::cuda::launch::Address;
 use coterie_kernels::cuda::norm::{self, Norm};
 use coterie_kernels::cuda::rotary::Rotary;
 use coterie_kernels::cuda::rows::{Combine, Gather};
 use coterie_kernels::gate::Rule;
 use half::bf16;
 
-use super::emulation::Emulation;
 use super::experts::{Experts, Weights};
+use super::machine::Machine;
 use super::memory::Memory;
 use crate::ops::device::{Answer, Device, chosen};
 use crate::ops::{attention, latent, lightning};
@@ -25,7 +27,7 @@ fn exactly(out: &Memory<f32>) -> Answer {
     Some((out.values(), 0.0))
 }
 
-impl Emulation {
+impl Machine {
     fn elements(&self, op: Op, a: &[f32], b: &[f32], width: usize, [alpha, beta]: [f32; 2]) -> Answer {
         let (a_memory, b_memory, out) = (Memory::of(a), Memory::of(b), unwritten(a.len()));
         let elements = Elements {
@@ -42,10 +44,32 @@ impl Emulation {
     }
 }
 
-impl Device for Emulation {
+impl Machine {
+    /// With f32 weights, and with the same rounded to bf16 and then widened, which must be one.
+    fn dense(&self, x: &[f32], w: &[f32], [m, n, k]: [usize; 3]) -> Answer {
+        if !k.is_multiple_of(4) {
+            return None;
+        }
+        let run = |w: Address, bf16: bool| {
+            let (x, out) = (Memory::of(x), unwritten(m * n));
+            let [rows, n, k] = [m, n, k].map(|size| size as u32);
+            let dense = Dense { x: x.address(), w, out: out.address(), rows, n, k };
+            self.launch(&dense.launch(bf16));
+            out.values()
+        };
+        let rounded: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+        let widened: Vec<f32> = rounded.iter().map(|w| w.to_f32()).collect();
+        let (rounded, widened, w) = (Memory::of(&rounded), Memory::of(&widened), Memory::of(w));
+        let of_bf16 = run(rounded.address(), true);
+        assert_eq!(of_bf16, run(widened.address(), false), "bf16 weights are widened");
+        Some((run(w.address(), false), 0.0))
+    }
+}
+
+impl Device for Machine {
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32) -> Answer {
         let width = weight.len();
-        if width % 4 != 0 || width > norm::MOST {
+        if !width.is_multiple_of(4) || width > norm::MOST {
             return None;
         }
         let (x_memory, weight, out) = (Memory::of(x), Memory::of(weight), unwritten(x.len()));
@@ -133,6 +157,9 @@ impl Device for Emulation {
         Some((chosen(&ids.values(), &weights.values(), k), 0.0))
     }
     fn product(&self, x: &[f32], w: Matrix<'_>, m: usize) -> Answer {
+        if let Matrix::F32 { values, n, k } = w {
+            return self.dense(x, values, [m, n, k]);
+        }
         let w = Weights::of(w)?;
         let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
         exactly(&self.experts(&Experts { x: &x, ..Experts::one(&w, m) }))

@@ -16,7 +16,7 @@ type Entry = unsafe extern "C" fn(*const c_void, usize, *const u32, u32, usize, 
 pub struct Emulation {
     entries: BTreeMap<String, Entry>,
     /// From the last thread of the last block to the first of the first: what a GPU leaves open must not matter.
-    pub backwards: bool,
+    backwards: bool,
 }
 
 impl Emulation {
@@ -46,16 +46,8 @@ impl Emulation {
         Emulation { entries, backwards }
     }
 
-    /// Runs a kernel to its end.
-    ///
-    /// # Panics
-    /// If the kernel does what a GPU does not allow.
-    pub fn launch<P>(&self, launch: &Launch<P>) {
-        self.try_launch(launch).unwrap_or_else(|wrong| panic!("{}: {wrong}", launch.kernel));
-    }
-
     /// Runs a kernel to its end, or to what a GPU does not allow.
-    pub fn try_launch<P>(&self, launch: &Launch<P>) -> Result<(), String> {
+    pub fn launch<P>(&self, launch: &Launch<P>) -> Result<(), String> {
         let Launch { kernel, grid, block, shared, parameters } = launch;
         let entry = self.entries[*kernel];
         // SAFETY: the addresses among the parameters are of guarded buffers that outlive the call.
@@ -98,8 +90,8 @@ fn changed(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// A multiplication and an addition are contracted by neither compiler but where a kernel says so with `fmaf`, or may
-/// be by NVRTC: results of a GPU are close to these, not equal.
+/// Neither compiler fuses a product into an addition but where a kernel says so with `fmaf`. A GPU's exponentials and the order
+/// in which a tensor core adds differ from ours, so its results are close to these, not equal.
 fn compile(source: &Path, library: &Path) -> Child {
     let options = "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -fno-strict-aliasing -U_FORTIFY_SOURCE -Wall -Wno-unknown-pragmas";
     let mut compiler = Command::new(std::env::var("CXX").unwrap_or_else(|_| "g++".into()));

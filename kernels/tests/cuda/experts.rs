@@ -8,7 +8,7 @@ use coterie_kernels::cuda::matmul::{Format, Product, Tiles};
 use half::bf16;
 
 use super::device::unwritten;
-use super::emulation::Emulation;
+use super::machine::Machine;
 use super::memory::Memory;
 
 /// A matrix `[n, k]` in the device's memory.
@@ -54,7 +54,7 @@ impl Weights {
     /// What the CPU computes with, if there is a kernel for it.
     pub fn of(w: Matrix<'_>) -> Option<Weights> {
         let size @ [_, k] = [w.n(), w.k()];
-        if k % 32 != 0 {
+        if !k.is_multiple_of(32) {
             return None;
         }
         match w {
@@ -104,7 +104,7 @@ impl<'a> Experts<'a> {
     }
 }
 
-impl Emulation {
+impl Machine {
     /// The products, `[rows, n]`.
     pub fn experts(&self, experts: &Experts<'_>) -> Memory<f32> {
         let out = [Tiles::Narrow, Tiles::Large].map(|tiles| {
@@ -136,7 +136,7 @@ impl Emulation {
     fn products(&self, experts: &Experts<'_>, pair: bool, tiles: Tiles, out: Address) {
         let Experts { x, rows, order, offsets, weights, biases, clamped } = experts;
         let w = weights[0];
-        let (x, order, offsets) = (Memory::of(*x), order.map(Memory::of), offsets.map(Memory::of));
+        let (x, order, offsets) = (Memory::of(x), order.map(Memory::of), offsets.map(Memory::of));
         let [values, scales] =
             [0, 1].map(|i| Memory::of(&weights.iter().map(|w| w.addresses()[i]).collect::<Vec<Address>>()));
         let biases = Memory::of(&biases.iter().map(Memory::address).collect::<Vec<Address>>());

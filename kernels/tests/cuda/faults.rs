@@ -20,10 +20,10 @@ fn run(device: &Emulation, kernel: &'static str, block: u32) -> Result<Vec<f32>,
     let (out, x) = (unwritten(64), Memory::of(&[5f32; 8]));
     let parameters = Fault { out: out.address(), x: x.address() };
     let launch = Launch { kernel, grid: [1; 3], block, shared: 512, parameters };
-    device.try_launch(&launch).map(|()| out.values())
+    device.launch(&launch).map(|()| out.values())
 }
 
-pub fn faults_of_kernels_are_noticed() {
+pub fn of_kernels_are_noticed() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/faults.cu");
     let devices = [false, true].map(|backwards| Emulation::of(vec![source.clone()], backwards));
     let [device, backwards] = &devices;

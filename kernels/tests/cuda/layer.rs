@@ -4,8 +4,9 @@ use coterie_kernels::cuda::matmul::Format;
 use coterie_kernels::cuda::rows::Dispatch;
 use half::bf16;
 
-use super::emulation::Emulation;
+use super::checks;
 use super::experts::{Experts, Weights};
+use super::machine::Machine;
 use super::memory::Memory;
 use crate::ops::device::Device;
 use crate::ops::random::Random;
@@ -78,7 +79,7 @@ const FORMATS: [(Format, [usize; 2]); 8] = [
 /// Tokens, experts, experts of a token, width, width within.
 const SIZES: [[usize; 5]; 3] = [[1, 8, 2, 96, 64], [5, 3, 2, 160, 160], [60, 9, 4, 64, 96]];
 
-pub fn layers_of_every_format_are_close_to_the_exact_result(device: &Emulation) {
+pub fn of_every_format_are_close_to_the_exact_result(device: &Machine) {
     for (format, blocks) in FORMATS {
         for (size, clamped) in SIZES.into_iter().zip([None, Some([1.7, 2.5]), None]) {
             layer(device, format, blocks, size, clamped);
@@ -86,13 +87,7 @@ pub fn layers_of_every_format_are_close_to_the_exact_result(device: &Emulation) 
     }
 }
 
-fn layer(
-    device: &Emulation,
-    format: Format,
-    blocks: [usize; 2],
-    size: [usize; 5],
-    clamped: Option<[f32; 2]>,
-) {
+fn layer(device: &Machine, format: Format, blocks: [usize; 2], size: [usize; 5], clamped: Option<[f32; 2]>) {
     let [tokens, experts, per_token, width, within] = size;
     let mut random = Random::new((width + tokens) as u64);
     // A group is at most a row, and a block at most the matrix.
@@ -107,7 +102,7 @@ fn layer(
         .flat_map(|token| {
             // Expert 0 is most loved, the last is left alone.
             let others = random.permutation(experts - 1);
-            let mut chosen = vec![(token % 3 == 0).then_some(0).unwrap_or(others[0])];
+            let mut chosen = vec![if token % 3 == 0 { 0 } else { others[0] }];
             chosen.extend(
                 others.into_iter().filter(|id| *id != chosen[0]).take(per_token - 1).collect::<Vec<_>>(),
             );
@@ -165,7 +160,7 @@ fn layer(
         }
         exact.extend(sum);
     }
-    let error = crate::error(&got, &exact);
+    let error = checks::error(&got, &exact);
     // A sum beside the middle of two bf16 may be rounded to the other.
     assert!(
         error < 3e-4,
@@ -174,7 +169,7 @@ fn layer(
     );
 }
 
-impl Emulation {
+impl Machine {
     /// Where each expert's rows begin, the token of each row, and the row of each choice.
     fn dispatch(&self, ids: &[u32], per_token: usize, experts: usize) -> [Vec<u32>; 3] {
         let memory = Memory::of(ids);

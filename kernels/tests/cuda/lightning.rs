@@ -3,14 +3,14 @@
 use coterie_kernels::cuda::lightning::{Lightning, MOST, Save, Sequence};
 
 use super::device::unwritten;
-use super::emulation::Emulation;
+use super::machine::Machine;
 use super::memory::Memory;
 use crate::ops::device::Answer;
 use crate::ops::lightning::Layer;
 
 /// The memory of a layer; what was never written is NaN.
 struct States<'a> {
-    device: &'a Emulation,
+    device: &'a Machine,
     qkv: Memory<f32>,
     sums: Memory<f32>,
     tails: Memory<f32>,
@@ -22,7 +22,7 @@ struct States<'a> {
 }
 
 impl<'a> States<'a> {
-    fn new(device: &'a Emulation, layer: &Layer, qkv: &[f32], slots: usize) -> States<'a> {
+    fn new(device: &'a Machine, layer: &Layer, qkv: &[f32], slots: usize) -> States<'a> {
         let shape = layer.shape;
         let decays: Vec<f32> = (0..shape.heads).flat_map(|head| *layer.decays.of(head)).collect();
         States {
@@ -56,10 +56,10 @@ impl<'a> States<'a> {
     }
 }
 
-impl Emulation {
+impl Machine {
     pub fn lightning(&self, layer: &Layer, qkv: &[f32], lengths: &[usize]) -> Answer {
         let head_dim = layer.shape.head_dim;
-        if head_dim % 4 != 0 || head_dim > MOST {
+        if !head_dim.is_multiple_of(4) || head_dim > MOST {
             return None;
         }
         let mut first_row = 0;

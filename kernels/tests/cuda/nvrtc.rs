@@ -49,8 +49,9 @@ impl Nvrtc {
             headers.iter().map(|path| path.file_name().expect("a header has a name").as_encoded_bytes());
         let names: Vec<CString> = names.map(|name| CString::new(name).expect("no zero bytes")).collect();
         let headers: Vec<CString> = headers.iter().map(|header| read(header)).collect();
-        let options =
-            [&format!("--gpu-architecture={architecture}"), "--std=c++17", "--ptxas-options=--verbose"];
+        // Two kernels that must give the same bits must not be left to choose which products to fuse into additions.
+        let fixed = ["--std=c++17", "--fmad=false", "--ptxas-options=--verbose"];
+        let options = [&format!("--gpu-architecture={architecture}"), fixed[0], fixed[1], fixed[2]];
         let options = options.map(|option| CString::new(option).expect("no zero bytes"));
         let options = options.each_ref().map(|option| option.as_ptr());
         let mut program = std::ptr::null_mut();

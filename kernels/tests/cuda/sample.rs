@@ -2,11 +2,11 @@
 
 use coterie_kernels::cuda::sample::{NO_TOKEN, Rule, Sample};
 
-use super::emulation::Emulation;
+use super::machine::Machine;
 use super::memory::Memory;
 use crate::ops::random::Random;
 
-impl Emulation {
+impl Machine {
     fn sample(&self, logits: &[f32], rules: &[Rule]) -> Vec<u32> {
         let (logits_memory, rules_memory) = (Memory::of(logits), Memory::of(rules));
         let tokens = Memory::of(&vec![7u32; rules.len()]);
@@ -67,7 +67,7 @@ fn by_definition(logits: &[f32], rule: &Rule) -> (u32, f64) {
     (left[left.len() - 1].0, 0.0)
 }
 
-pub fn tokens_are_drawn_by_the_rule(device: &Emulation) {
+pub fn tokens_are_drawn_by_the_rule(device: &Machine) {
     let mut random = Random::new(3);
     let rule =
         |temperature, top_k, top_p, min_p| Rule { temperature, top_p, min_p, top_k, seed: 0, index: 0 };
