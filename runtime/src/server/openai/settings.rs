@@ -141,11 +141,6 @@ const NEUTRAL: &[Neutral] = &[
     Neutral { name: "store", is_neutral: |v| v == false },
 ];
 
-/// An empty object or array.
-pub(super) fn empty(value: &Value) -> bool {
-    value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
-}
-
 fn priority(parameters: &mut Parameters) -> Result<u8, ApiError> {
     let given = parameters
         .integer("priority", 0..=LAST_PRIORITY)

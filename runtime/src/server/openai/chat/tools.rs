@@ -3,7 +3,6 @@
 use crate::conversation::Tool;
 use crate::server::openai::error::ApiError;
 use crate::server::openai::parameters::{Parameters, wrong_type};
-use crate::server::openai::settings::empty;
 use crate::tool_calls::{CallGrammar, NotEnforced, Reasons, ToolFormat};
 use serde_json::Value;
 
@@ -38,8 +37,12 @@ enum ToolChoice {
 
 impl ToolUse {
     pub fn take(parameters: &mut Parameters) -> Result<ToolUse, ApiError> {
-        for (old, new) in [("functions", "tools"), ("function_call", "tool_choice")] {
-            if parameters.any(old).is_some_and(|value| !empty(&value) && value != "none" && value != "auto") {
+        let old: [(_, fn(&Value) -> bool, _); 2] = [
+            ("functions", |value| value.as_array().is_some_and(Vec::is_empty), "tools"),
+            ("function_call", |value| value == "none" || value == "auto", "tool_choice"),
+        ];
+        for (old, is_neutral, new) in old {
+            if parameters.any(old).is_some_and(|value| !is_neutral(&value)) {
                 let message = format!("'{old}' is deprecated and not supported; use '{new}'.");
                 return Err(ApiError::unsupported(old, message));
             }
