@@ -8,7 +8,6 @@ use crate::generation::{Shown, Wanted};
 use crate::served_model::ServedModel;
 use coterie_api::replay::{Journal, PARAMETER};
 use coterie_engine::{Rejected, Request, Sampling};
-use serde_json::Value;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
