@@ -37,12 +37,11 @@ enum ToolChoice {
 
 impl ToolUse {
     pub fn take(parameters: &mut Parameters) -> Result<ToolUse, ApiError> {
-        let old: [(_, fn(&Value) -> bool, _); 2] = [
-            ("functions", |value| value.as_array().is_some_and(Vec::is_empty), "tools"),
-            ("function_call", |value| value == "none" || value == "auto", "tool_choice"),
-        ];
-        for (old, is_neutral, new) in old {
-            if parameters.any(old).is_some_and(|value| !is_neutral(&value)) {
+        let functions = parameters.any("functions").is_some_and(|value| value != serde_json::json!([]));
+        let call = parameters.any("function_call").is_some_and(|value| value != "none" && value != "auto");
+        for (is_used, old, new) in [(functions, "functions", "tools"), (call, "function_call", "tool_choice")]
+        {
+            if is_used {
                 let message = format!("'{old}' is deprecated and not supported; use '{new}'.");
                 return Err(ApiError::unsupported(old, message));
             }
