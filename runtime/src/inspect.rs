@@ -61,17 +61,7 @@ fn text(inspection: &Inspection, chat: &str, available: Option<u64>) -> String {
             billions(inspection.active_parameters)
         ),
     );
-    let with_experts = match inspection.expert_layers.filter(|layers| *layers != inspection.layers) {
-        None => "each".to_owned(),
-        Some(layers) => format!("{layers} of them"),
-    };
-    line(
-        "layers",
-        format!(
-            "{}, {with_experts} with {} experts, {} a token",
-            inspection.layers, inspection.experts, inspection.experts_per_token
-        ),
-    );
+    line("layers", format!("{}, {}", inspection.layers, inspection.mixture()));
     if let Some(experts) = inspection.expert_bytes {
         let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / GIB);
         line(
@@ -142,6 +132,7 @@ mod tests {
             kv_bytes_per_token: 1 << 20,
             state_bytes: 0,
             working_bytes: 1 << 30,
+            spare_bytes: 1 << 29,
             digest: "sha256:ab".into(),
             devices: vec![Device::Cpu],
         }
