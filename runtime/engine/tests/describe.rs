@@ -5,7 +5,7 @@
 use coterie_engine::weights::safetensors::Header;
 use coterie_engine::{Description, LoadError, describe, inspect};
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const RELEASED: &str = include_str!("../../../examples/minimax-text-01/config.json");
@@ -115,8 +115,17 @@ fn a_shard_outside_the_folder_is_refused() {
     assert!(matches!(describe(dir.path()), Err(LoadError::ShardOutside { .. })));
 }
 
-fn golden() -> std::path::PathBuf {
+fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
+}
+
+/// Every golden checkpoint.
+fn cases() -> Vec<PathBuf> {
+    let within = |dir: &Path| {
+        let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    within(&golden()).iter().flat_map(|family| within(family)).collect()
 }
 
 /// The tensors of a folder's files, whatever the files are called.
@@ -132,27 +141,41 @@ fn tensors(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Every number of every family's config at its limit and beyond: an answer or an error, never a panic.
+#[test]
+fn absurd_numbers_are_described_or_refused() {
+    for case in cases().iter().filter(|case| case.ends_with("plain")) {
+        let config: Value =
+            serde_json::from_str(&std::fs::read_to_string(case.join("config.json")).unwrap()).unwrap();
+        let dir = folder(&config.to_string(), tensors(case), Value::Null);
+        let numbers = config.as_object().unwrap().iter().filter(|(_, value)| value.is_u64());
+        for (key, power) in numbers.flat_map(|(key, _)| [0, 10, 12, 14, 20, 24, 40].map(|power| (key, power)))
+        {
+            let mut config = config.clone();
+            config[key] = (1_u64 << power).into();
+            std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+            if let Ok(found) = describe(dir.path()) {
+                assert!(found.unwrap().missing.len() <= 10_000, "{key} is 2^{power}");
+            }
+        }
+    }
+}
+
 /// Every family: from names alone the same as from the weights themselves.
 #[test]
 fn golden_checkpoints_without_their_weights_are_described_as_they_are() {
-    let mut compared = 0;
-    for family in std::fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap().path()) {
-        if !family.is_dir() {
-            continue;
-        }
-        for case in std::fs::read_dir(&family).unwrap().map(|entry| entry.unwrap().path()) {
-            let found = inspect(&case).unwrap();
-            let config = std::fs::read_to_string(case.join("config.json")).unwrap();
-            let Description { mut model, missing, not_needed, .. } =
-                described(&folder(&config, tensors(&case), Value::Null));
-            model.digest.clone_from(&found.digest);
-            assert_eq!((model, missing), (found.clone(), Vec::new()), "{}", case.display());
-            // Nothing is left over but the module that guesses ahead.
-            let behind = format!("model.layers.{}.", found.layers);
-            let others = not_needed.iter().filter(|name| !name.starts_with(&behind));
-            assert_eq!(others.count(), 0, "{}: {not_needed:?}", case.display());
-            compared += 1;
-        }
+    let cases = cases();
+    assert!(cases.len() >= 35, "{}", cases.len());
+    for case in cases {
+        let found = inspect(&case).unwrap();
+        let config = std::fs::read_to_string(case.join("config.json")).unwrap();
+        let Description { mut model, missing, not_needed, .. } =
+            described(&folder(&config, tensors(&case), Value::Null));
+        model.digest.clone_from(&found.digest);
+        assert_eq!((model, missing), (found.clone(), Vec::new()), "{}", case.display());
+        // Nothing is left over but the module that guesses ahead.
+        let behind = format!("model.layers.{}.", found.layers);
+        let others = not_needed.iter().filter(|name| !name.starts_with(&behind));
+        assert_eq!(others.count(), 0, "{}: {not_needed:?}", case.display());
     }
-    assert!(compared >= 35, "{compared}");
 }
