@@ -50,6 +50,9 @@ pub enum Command {
     Bench(BenchArgs),
     /// Say what a model folder holds and what serving it takes
     ///
+    /// Where of the weights only model.safetensors.index.json is there, the model is described from that and
+    /// config.json, and tensors that are missing are named; a pod is not started with such a folder.
+    ///
     /// The digest is SHA-256 over the files that lie directly in the folder (hidden ones left out), sorted by name:
     /// each one's name, size and content; of a file over 32 MiB the first 4 MiB and 64 samples of 64 KiB. It tells
     /// other weights, an edited tokenizer and a cut-off file apart; it does not find a few flipped bytes.

@@ -3,7 +3,7 @@
 //! The front door gives each request to the ready replica where it would find the least work, and holds it while none
 //! has room. All policies have the same one.
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Second};
 use super::replica::{Event, Replica, Request, Speed};
 use super::scalers::Autoscaler;
 use super::trace::Trace;
@@ -13,8 +13,11 @@ use std::collections::VecDeque;
 const LOOK: f64 = 0.05;
 /// Looks of a second.
 const LOOKS: u64 = 20;
-/// Seconds after the last arrival after which what is not answered never will be.
-const LAST_WAIT: f64 = 600.0;
+/// Seconds after the last arrival in which no replica did a step, after which what is not answered never will be. The time
+/// that a replica takes to come is added.
+const STUCK: f64 = 600.0;
+/// Seconds after the last arrival after which it never will be in any case.
+const LAST_WAIT: f64 = 6.0 * 3600.0;
 
 /// What does not depend on the policy.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +80,7 @@ impl Seen<'_> {
     }
 }
 
-/// Replays the trace.
+/// Replays the trace, and goes on with the same clock of decisions until the last request is answered.
 pub fn replay(trace: &Trace, setting: &Setting, scaler: &mut dyn Autoscaler) -> Outcome {
     let mut fleet = Fleet::new(setting, trace);
     let mut look = 0_u64;
@@ -85,14 +88,14 @@ pub fn replay(trace: &Trace, setting: &Setting, scaler: &mut dyn Autoscaler) -> 
         let now = look as f64 * LOOK;
         fleet.arrive(trace, now);
         fleet.advance(now);
+        let over = fleet.arrived == trace.arrivals.len();
+        if over && (fleet.unanswered == 0 || fleet.is_hopeless(trace, now)) {
+            return fleet.outcome;
+        }
         if look.is_multiple_of(LOOKS) {
             fleet.each_second(now, look / LOOKS, scaler);
         }
         fleet.dispatch(trace, now);
-        let over = fleet.arrived == trace.arrivals.len();
-        if over && (fleet.unanswered == 0 || now > trace.seconds() + LAST_WAIT) {
-            return fleet.outcome;
-        }
         look += if fleet.is_still(trace, now) { LOOKS - look % LOOKS } else { 1 };
     }
 }
@@ -106,6 +109,8 @@ struct Fleet<'a> {
     arrived: usize,
     unanswered: usize,
     in_flight: Vec<usize>,
+    /// When a step of a replica was last seen to end.
+    worked: f64,
     outcome: Outcome,
 }
 
@@ -120,6 +125,7 @@ impl<'a> Fleet<'a> {
             arrived: 0,
             unanswered: 0,
             in_flight: Vec::new(),
+            worked: 0.0,
             outcome: Outcome::new(trace),
         };
         (0..setting.start.clamp(setting.least, setting.most)).for_each(|_| fleet.make(0.0, 0.0));
@@ -146,10 +152,14 @@ impl<'a> Fleet<'a> {
     fn advance(&mut self, now: f64) {
         let (outcome, unanswered) = (&mut self.outcome, &mut self.unanswered);
         for replica in &mut self.replicas {
+            let steps = replica.steps();
             replica.advance(now, |event| {
                 *unanswered -= usize::from(matches!(event, Event::Last(..)));
                 outcome.tell(event);
             });
+            if replica.steps() > steps {
+                self.worked = now;
+            }
         }
         self.replicas.retain(|replica| !replica.draining || replica.in_flight() > 0);
     }
@@ -183,12 +193,12 @@ impl<'a> Fleet<'a> {
         if second.is_multiple_of(scaler.every()) {
             let wanted = scaler.decide(&seen).clamp(self.setting.least, self.setting.most);
             if wanted != current {
-                self.outcome.decided(now);
+                self.outcome.decisions += 1;
             }
             (current..wanted).for_each(|_| self.make(now, self.setting.cold_start));
             (wanted..current).for_each(|_| self.drop_one(now));
         }
-        self.outcome.second(now, self.replicas.len(), self.unanswered);
+        self.outcome.seconds.push(Second { held: self.replicas.len(), requests: self.unanswered });
     }
 
     /// The newest that is not ready, else the emptiest.
@@ -203,9 +213,15 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Whether nothing happens before the next second.
+    /// Whether there is nothing to give to a replica before the next second.
     fn is_still(&self, trace: &Trace, now: f64) -> bool {
         let next = trace.arrivals.get(self.arrived).map_or(f64::INFINITY, |arrival| arrival.at);
-        self.unanswered == 0 && next > now + 1.0
+        self.held.is_empty() && next > now + 1.0
+    }
+
+    /// Whether what is not answered when all has come never will be: nobody works on it, or for ever.
+    fn is_hopeless(&self, trace: &Trace, now: f64) -> bool {
+        let last = trace.seconds() + self.setting.cold_start;
+        now > last + LAST_WAIT || now > last.max(self.worked + self.setting.cold_start) + STUCK
     }
 }

@@ -5,17 +5,19 @@ use super::outcome::Slo;
 use super::replica::Speed;
 use super::synthetic::{self, Shape};
 use super::trace::Trace;
-use anyhow::{Context, Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{ArgGroup, Args, value_parser};
+use coterie_api::deployment::scaling::{QUEUE_TARGET_LIMIT, WAIT_SECONDS_LIMIT};
 use coterie_operator_core::validate::Scaling;
 use jiff::SignedDuration;
 use std::path::PathBuf;
 
 /// Options of `simulate`. Without more, replicas are about as fast as a 7 B model on one large GPU.
 #[derive(Args, Clone, Debug)]
+#[command(group(ArgGroup::new("requests").required(true).args(["trace", "synthetic"])))]
 pub struct Options {
     /// The requests: CSV with the first line arrival_s,prompt_tokens,output_tokens, sorted by arrival
-    #[arg(long, required_unless_present = "synthetic", conflicts_with = "synthetic")]
+    #[arg(long)]
     pub trace: Option<PathBuf>,
     /// Random requests in place of a trace, with the published statistics of Azure's traces of 2023
     #[arg(long)]
@@ -69,13 +71,13 @@ pub struct Options {
     #[arg(long)]
     pub start: Option<u32>,
     /// Our scaler's idleSeconds
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 600, value_parser = value_parser!(u32).range(1..=WAIT_SECONDS_LIMIT.into()))]
     pub idle: u32,
     /// Our scaler's quietSeconds
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_parser = value_parser!(u32).range(0..=WAIT_SECONDS_LIMIT.into()))]
     pub quiet: u32,
     /// Our scaler's queueDepth.target; default: Auto
-    #[arg(long)]
+    #[arg(long, value_parser = value_parser!(u32).range(1..=QUEUE_TARGET_LIMIT.into()))]
     pub queue_target: Option<u32>,
     /// Leave out the search for the others' best targets
     #[arg(long)]
@@ -107,7 +109,7 @@ impl Options {
                 positive("scale", self.scale, 1000.0)?;
                 synthetic::trace(shape, self.seed, self.seconds, self.scale)?
             }
-            (None, None) => anyhow::bail!("give --trace or --synthetic"),
+            (None, None) => bail!("give --trace or --synthetic"),
         };
         if let Some(path) = &self.write_trace {
             std::fs::write(path, trace.csv()).with_context(|| format!("cannot write {}", path.display()))?;
@@ -126,6 +128,9 @@ impl Options {
             self.min,
             self.max
         );
+        if let Some(start) = self.start.filter(|start| !(self.min..=self.max).contains(start)) {
+            bail!("--start is {start}: give a number from --min to --max, {} to {}", self.min, self.max);
+        }
         ensure!(
             self.cold_start >= 0.0 && self.cold_start <= 86_400.0,
             "--cold-start is {}: give seconds, 0 to 86400",
@@ -165,7 +170,7 @@ impl Options {
         Ok(Scaling {
             least: self.min as usize,
             most: self.max as usize,
-            queue_target: self.queue_target.filter(|target| *target > 0),
+            queue_target: self.queue_target,
             ttft: SignedDuration::from_secs_f64(slo.ttft),
             itl: SignedDuration::from_secs_f64(slo.itl),
             idle: SignedDuration::from_secs(self.idle.into()),

@@ -28,10 +28,9 @@ pub struct Outcome {
     outputs: Vec<u64>,
     first: Vec<f64>,
     last: Vec<f64>,
-    end: f64,
-    /// Each second until the last arrival.
+    /// Each second until the last answer.
     pub seconds: Vec<Second>,
-    /// How often the number of replicas was changed, until the last arrival.
+    /// How often the number of replicas was changed.
     pub decisions: usize,
 }
 
@@ -44,7 +43,6 @@ impl Outcome {
             outputs: trace.arrivals.iter().map(|arrival| arrival.output_tokens).collect(),
             first: vec![f64::INFINITY; count],
             last: vec![f64::INFINITY; count],
-            end: trace.seconds(),
             seconds: Vec::new(),
             decisions: 0,
         }
@@ -54,16 +52,6 @@ impl Outcome {
         match event {
             Event::First(index, at) => self.first[index] = at,
             Event::Last(index, at) => self.last[index] = at,
-        }
-    }
-
-    pub(super) fn decided(&mut self, at: f64) {
-        self.decisions += usize::from(at <= self.end);
-    }
-
-    pub(super) fn second(&mut self, at: f64, held: usize, requests: usize) {
-        if at <= self.end {
-            self.seconds.push(Second { held, requests });
         }
     }
 
@@ -90,7 +78,7 @@ impl Outcome {
         times.get(at.saturating_sub(1)).copied().unwrap_or(f64::INFINITY)
     }
 
-    /// Hours that replicas held a device, until the last arrival.
+    /// Hours that replicas held a device, until the last answer.
     pub fn replica_hours(&self) -> f64 {
         self.seconds.iter().map(|second| second.held).sum::<usize>() as f64 / 3600.0
     }

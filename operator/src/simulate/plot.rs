@@ -20,7 +20,7 @@ const DRAWN: [&str; 6] = ["coterie", "static", "hpa", "keda", "kpa", "apa"];
 /// An SVG document.
 pub fn svg(trace: &Trace, rows: &[Row], cold_start: f64) -> String {
     let drawn: Vec<&Row> = DRAWN.iter().filter_map(|policy| best_of(rows, policy)).collect();
-    let seconds = trace.seconds().max(1.0);
+    let seconds = drawn.iter().map(|row| row.seconds.len()).max().unwrap_or(0).max(1);
     let height = TOP + 2.0 * PANEL + GAP + 40.0;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
@@ -42,8 +42,17 @@ fn best_of<'a>(rows: &'a [Row], policy: &str) -> Option<&'a Row> {
     named(&format!("{policy}-best")).or_else(|| named(policy))
 }
 
-fn panel(text: &mut String, top: f64, title: &str, seconds: f64, rows: &[&Row], of: impl Fn(&Second) -> f64) {
-    let lines: Vec<Vec<f64>> = rows.iter().map(|row| thinned(&row.seconds, &of)).collect();
+/// `seconds` is the length of the longest line: each ends with its policy's last answer.
+fn panel(
+    text: &mut String,
+    top: f64,
+    title: &str,
+    seconds: usize,
+    rows: &[&Row],
+    of: impl Fn(&Second) -> f64,
+) {
+    let stretch = seconds.div_ceil(POINTS).max(1);
+    let lines: Vec<Vec<f64>> = rows.iter().map(|row| thinned(&row.seconds, stretch, &of)).collect();
     // Somebody's overshoot must not press all other lines flat: the axis ends where it leaves three quarters of them.
     let mut tops: Vec<f64> = lines.iter().map(|line| line.iter().copied().fold(1.0, f64::max)).collect();
     tops.sort_by(f64::total_cmp);
@@ -66,13 +75,13 @@ fn panel(text: &mut String, top: f64, title: &str, seconds: f64, rows: &[&Row], 
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{:.0} s</text>",
             x(share),
             bottom + 16.0,
-            seconds * share
+            seconds as f64 * share
         );
     }
     // Ours is drawn last, over the others.
     for (line, colour) in lines.iter().zip(COLOURS).rev() {
         let step = |(at, value): (usize, &f64)| {
-            format!("{:.1},{:.1}", x(at as f64 / line.len().max(1) as f64), y(*value))
+            format!("{:.1},{:.1}", x((at * stretch) as f64 / seconds as f64), y(*value))
         };
         let points: Vec<String> = line.iter().enumerate().map(step).collect();
         let _ = writeln!(
@@ -102,9 +111,8 @@ fn legend(text: &mut String, rows: &[&Row]) {
     }
 }
 
-/// At most [`POINTS`] values, each the highest of its stretch.
-fn thinned(seconds: &[Second], of: impl Fn(&Second) -> f64) -> Vec<f64> {
-    let stretch = seconds.len().div_ceil(POINTS).max(1);
+/// A value for each stretch of so many seconds, the highest in it.
+fn thinned(seconds: &[Second], stretch: usize, of: impl Fn(&Second) -> f64) -> Vec<f64> {
     seconds.chunks(stretch).map(|chunk| chunk.iter().map(&of).fold(0.0, f64::max)).collect()
 }
 
@@ -140,8 +148,8 @@ mod tests {
         let second = |held| Second { held, requests: 0 };
         let mut seconds = vec![second(1); 10_000];
         seconds[4321] = second(7);
-        let line = thinned(&seconds, |second| second.held as f64);
-        assert!(line.len() <= POINTS && line.contains(&7.0), "{}", line.len());
+        let line = thinned(&seconds, 34, |second| second.held as f64);
+        assert!(line.len() == 295 && line.contains(&7.0), "{}", line.len());
         assert_eq!(escaped("a<b>&"), "a&lt;b&gt;&amp;");
     }
 }

@@ -97,6 +97,11 @@ impl Replica {
         self.waiting.len() + self.running.len()
     }
 
+    /// Steps that it has done.
+    pub fn steps(&self) -> u64 {
+        self.load.steps
+    }
+
     /// Whether it should be given one more: a free slot, and not more than half a second of prompts before it.
     pub fn has_room(&self) -> bool {
         self.in_flight() < self.speed.slots && self.waiting_tokens * self.speed.prompt < 0.5

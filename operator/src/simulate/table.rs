@@ -21,10 +21,10 @@ pub fn table(trace: &Trace, setting: &Setting, slo: Slo, rows: &[Row]) -> String
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "replicas: cold start {} s, prefill {:.0} tokens/s, ITL(n) = {} + {} n ms, {} slots\nSLO: first token in {} s, then \
+        "replicas: cold start {} s, prefill {} tokens/s, ITL(n) = {} + {} n ms, {} slots\nSLO: first token in {} s, then \
          one each {} ms\n",
         setting.cold_start,
-        1.0 / setting.speed.prompt,
+        rounded(1.0 / setting.speed.prompt),
         rounded(setting.speed.step * 1000.0),
         rounded(setting.speed.token * 1000.0),
         setting.speed.slots,
@@ -46,6 +46,9 @@ pub fn table(trace: &Trace, setting: &Setting, slo: Slo, rows: &[Row]) -> String
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(line));
     text += &columns(&lines);
+    if setting.least == 0 {
+        text += "\nhpa and apa divide by the replicas that there are, and therefore do not come back from none.\n";
+    }
     text
 }
 
@@ -65,7 +68,29 @@ fn line(row: &Row) -> Vec<String> {
     ]
 }
 
-/// Without the dust of binary fractions.
+/// To six digits, without the dust of binary fractions.
 fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
+    if !(1e-99..1e99).contains(&value) {
+        return value;
+    }
+    let power = 10_f64.powi(5 - value.log10().floor() as i32);
+    (value * power).round() / power
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded;
+
+    #[test]
+    fn a_number_however_small_is_printed() {
+        for (value, expected) in [
+            (1.0 / (1.0 / 8000.0), "8000"),
+            (1e-9, "0.000000001"),
+            (0.0, "0"),
+            (0.1 + 0.2, "0.3"),
+            (123_456.7, "123457"),
+        ] {
+            assert_eq!(rounded(value).to_string(), expected);
+        }
+    }
 }

@@ -83,12 +83,12 @@ impl Trace {
         Ok(Self { name, arrivals })
     }
 
-    /// As CSV.
+    /// As CSV that reads back as the very same trace.
     pub fn csv(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for Arrival { at, prompt_tokens, output_tokens } in &self.arrivals {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{at:.6},{prompt_tokens},{output_tokens}");
+            let _ = writeln!(text, "{at},{prompt_tokens},{output_tokens}");
         }
         text
     }
@@ -102,7 +102,10 @@ impl Trace {
 fn arrival(line: &str) -> Result<Arrival> {
     let cells: Vec<&str> = line.split(',').map(str::trim).collect();
     let [at, prompt, output] = cells[..] else {
-        bail!("{line:?} has {} cells: write {HEADER}", cells.len());
+        bail!(
+            "{line:?} has {} cells: write three numbers, its arrival_s, prompt_tokens and output_tokens, as in 0.25,1000,100",
+            cells.len()
+        );
     };
     let seconds: f64 = at.parse().with_context(|| format!("arrival_s {at:?} is no number"))?;
     ensure!(
@@ -139,10 +142,11 @@ mod tests {
         let arrivals = vec![
             Arrival { at: 0.0, prompt_tokens: 3, output_tokens: 1 },
             Arrival { at: 1.25, prompt_tokens: 1000, output_tokens: 7 },
+            Arrival { at: 4.0 / 3.0, prompt_tokens: 5, output_tokens: 8 },
         ];
         let trace = Trace::new("t.csv".into(), arrivals).unwrap();
         assert_eq!(Trace::parse("t.csv".into(), &trace.csv()).unwrap(), trace);
-        assert_eq!(trace.seconds(), 1.25);
+        assert_eq!(trace.seconds(), 4.0 / 3.0);
         let windows = trace.csv().replace('\n', "\r\n");
         assert_eq!(Trace::parse("t.csv".into(), &format!("\u{feff}{windows}\r\n")).unwrap(), trace);
     }
@@ -153,7 +157,7 @@ mod tests {
         refused("", "does not begin with the line arrival_s,prompt_tokens,output_tokens");
         refused("0.0,1,2\n", "it begins with \"0.0,1,2\"");
         refused(HEADER, "no request");
-        refused(&with("1,2"), "line 3: \"1,2\" has 2 cells");
+        refused(&with("1,2"), "line 3: \"1,2\" has 2 cells: write three numbers, its arrival_s, ");
         refused(&with("1,2,3,4"), "has 4 cells");
         refused(&with("x,2,3"), "line 3: arrival_s \"x\" is no number");
         for wrong in ["-1", "NaN", "inf", "1e300"] {

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod batch;
 pub mod block_pool;
 pub mod constraint;
+pub mod describe;
 pub mod digest;
 mod emit;
 pub mod engine;
@@ -31,6 +32,7 @@ pub mod state;
 pub mod weights;
 
 pub use constraint::{Constraint, TokenMask};
+pub use describe::{Description, describe};
 pub use engine::{Engine, EngineOptions, Load};
 pub use inspect::inspect;
 pub use load_error::LoadError;

@@ -22,9 +22,9 @@ use crate::model::experts::load_expert;
 use crate::moe::host::{Host, LoadExpert};
 use crate::moe::share::Share;
 use crate::state::StateRoom;
-use crate::weights::Loader;
 use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
+use crate::weights::{Loader, Tensors};
 use coterie_api::launch::Quantization;
 use std::ops::Range;
 use std::sync::Arc;
@@ -117,9 +117,9 @@ fn expert_loader<B: Backend>(source: Arc<Source>) -> Box<LoadExpert<B>> {
 }
 
 /// Walks the tensors of the model that `config` describes, checks them, and sums up what holding them takes.
-pub fn weigh(checkpoint: &Checkpoint, config: &Config) -> Result<Tally, LoadError> {
+pub fn weigh(tensors: &dyn Tensors, config: &Config) -> Result<Tally, LoadError> {
     let tally = Tally::default();
-    let loader = Loader::new(checkpoint, &tally, Quantization::None, &|_| {});
+    let loader = Loader::new(tensors, &tally, Quantization::None, &|_| {});
     DecoderWeights::load(&loader, config)?;
     Ok(tally)
 }

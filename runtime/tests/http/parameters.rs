@@ -156,6 +156,7 @@ async fn a_parameter_that_is_wrong_is_named_on_both_endpoints() {
         (json!({"max_tokens": 5000000000u64}), "max_tokens", "must be between"),
         (json!({"seed": 9223372036854775808u64}), "seed", "between -9223372036854775808 and"),
         (json!({"seed": 1e30}), "seed", "not 1e"),
+        (json!({"seed": i64::MIN as f64}), "seed", "between -9223372036854775808 and"),
         (json!({"presence_penalty": 2.1}), "presence_penalty", "between -2 and 2, not 2.1"),
         (json!({"presence_penalty": "much"}), "presence_penalty", "must be a number, not a string"),
         (json!({"frequency_penalty": -3}), "frequency_penalty", "between -2 and 2, not -3"),

@@ -1,8 +1,9 @@
 //! `inspect` and `bench`.
 
-use crate::folder::{CONTEXT, run, whole};
-use coterie_api::launch::Inspection;
-use serde_json::Value;
+use crate::folder::{CONTEXT, coterie, run, whole};
+use coterie_api::launch::{Inspection, TerminationReason};
+use coterie_engine::weights::safetensors::Header;
+use serde_json::{Map, Value, json};
 
 #[test]
 fn inspect_tells_people_and_the_operator() {
@@ -21,6 +22,36 @@ fn inspect_tells_people_and_the_operator() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("MixtralForCausalLM") && text.contains("as Int8"), "{text}");
     assert_eq!(serde_json::from_str::<Inspection>(&log.read()).unwrap(), printed);
+}
+
+#[test]
+fn without_weights_a_model_is_described_from_its_index() {
+    let dir = whole();
+    let weights = dir.path().join("model.safetensors");
+    let names = Header::parse(&std::fs::read(&weights).unwrap()).unwrap().tensors;
+    let named: Map<String, Value> = names.into_keys().map(|name| (name, "1.safetensors".into())).collect();
+    let tensors = named.len();
+    std::fs::remove_file(weights).unwrap();
+    std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let index = json!({"metadata": {"total_size": 4711}, "weight_map": named}).to_string();
+    std::fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+
+    let nowhere = dir.path().join("no-log");
+    let output = coterie(&["inspect", "--termination-log"]).arg(&nowhere).arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [&format!("tensors       {tensors} in 1 files, 4711 bytes"), "missing       none", "as Int8"]
+    {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    assert!(!nowhere.exists());
+
+    // In a pod it is to be served, and cannot be.
+    let (output, log) = run(&["inspect"], dir.path());
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout).unwrap()), (Some(2), text));
+    let termination = log.termination();
+    assert_eq!(termination.reason, TerminationReason::ModelRejected);
+    assert!(termination.message.contains("1.safetensors"), "{termination:?}");
 }
 
 #[test]

@@ -85,6 +85,13 @@ impl Scaler {
         let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
         let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
         let desired = wanted.clamp(policy.least, policy.most);
+        if desired == 0 {
+            // Who gave all replicas up does not come back with as many for the first request.
+            self.demand.forget_arrivals();
+        }
+        let is_first =
+            before.is_none() && fleet.replicas() == 0 && policy.least == 0 && need_now.replicas() == 0;
+        let reason = if is_first { Reason::First } else { reason };
         let bound = match wanted {
             wanted if wanted > policy.most => Some(Bound::Most(policy.most)),
             wanted if wanted < policy.least => Some(Bound::Least(policy.least)),
@@ -119,13 +126,13 @@ fn wanted(
             (0, Reason::Asleep)
         };
     }
-    if needed > current {
-        return (needed, Reason::Grow);
-    }
     let watched = |window| signals.complete_since.is_some_and(|since| now.duration_since(since) >= window);
     let idle = now.duration_since(signals.last_request);
     if policy.least == 0 && !waits && signals.running == 0 && idle >= policy.idle && watched(policy.idle) {
         return (0, Reason::Idle);
+    }
+    if needed > current {
+        return (needed, Reason::Grow);
     }
     // The last one goes only when nobody has asked for long.
     let quiet = quiet.max(needed).max(1);

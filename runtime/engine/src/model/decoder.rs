@@ -65,8 +65,11 @@ impl<S: Storage> DecoderWeights<S> {
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// How many of a matrix's rows there are up to the last that is not zero; all, if all are.
+/// How many of a matrix's rows there are up to the last that is not zero; all, if all are, or nothing is there to read.
 fn rows_before_zeros(matrix: &[u8], rows: usize) -> usize {
+    if matrix.is_empty() {
+        return rows;
+    }
     let mut from_last = matrix.rchunks_exact(matrix.len() / rows);
     let zeros = from_last.position(|row| row.iter().any(|byte| *byte != 0));
     rows - zeros.unwrap_or(0)

@@ -154,11 +154,15 @@ impl Parameters {
     }
 }
 
-/// A number without a fraction: some clients write 5 as 5.0. One that is beyond all ranges stays so.
+/// A number without a fraction: some clients write 5 as 5.0. One that is beyond all ranges stays so: -2^63-1 does not
+/// fit, is read as a float, and would be rounded back to -2^63.
 pub(super) fn whole(value: &Value) -> Option<i128> {
     let number = value.as_number()?;
     let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
-    integer.or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128))
+    integer.or_else(|| {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
+        Some(if float <= i64::MIN as f64 { i128::MIN } else { float as i128 })
+    })
 }
 
 pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError {

@@ -111,6 +111,12 @@ impl Signals {
     pub fn queue_depth(&self) -> u64 {
         self.at_routers.saturating_add(self.at_ranks)
     }
+
+    /// Requests that came in the last minutes, or at least those that are there.
+    pub fn requests(&self) -> f64 {
+        let came: f64 = self.arrived.iter().map(|second| second.requests).sum();
+        came.max(self.queue_depth().saturating_add(self.running) as f64)
+    }
 }
 
 impl Demand {
@@ -220,6 +226,11 @@ impl Demand {
         if self.starts.len() > STARTS {
             self.starts.pop_front();
         }
+    }
+
+    /// Forgets what came in the last minutes; what was measured of ranks and requests stays.
+    pub fn forget_arrivals(&mut self) {
+        self.arrivals = Arrivals::default();
     }
 
     /// What decides now.

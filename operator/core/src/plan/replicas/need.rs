@@ -6,11 +6,13 @@
 //! `share = 1 - step / itl`; or less, if a rank that had more to do than it could was seen to do less. Planned for is less
 //! again, by a headroom for what the demand may grow to before a replica comes.
 //!
-//! - **Steady:** the fewest replicas that meet the demand of the last seconds, and that would have
+//! - **Steady:** the fewest replicas that meet the demand that lasts, and that would have
 //!   met the demand of the last minutes: with them no request of those seconds would have waited longer than the TTFT
 //!   leaves.
 //! - **Backlog:** what waits now, less what the ready replicas and those on their way do until another one could be
 //!   ready. Only what is left then can be helped by more replicas.
+//!
+//! Never more replicas than requests: one that comes from zero, however large, makes one replica.
 
 use super::arrivals::Arrived;
 use super::demand::{Measured, Signals};
@@ -72,13 +74,16 @@ pub struct Need {
     pub left: f64,
     /// Seconds that a replica takes to Ready.
     pub start: f64,
+    /// Requests of the last minutes: so many replicas at most have something to do.
+    pub requests: f64,
 }
 
 impl Need {
     /// Whole replicas.
     pub fn replicas(&self) -> usize {
         // A need of 2.0000001 is 2: the numbers are measured.
-        (self.steady + self.backlog - 1e-3).ceil().clamp(0.0, 1e6) as usize
+        let whole = (self.steady + self.backlog - 1e-3).ceil();
+        whole.min(self.requests.ceil()).clamp(0.0, 1e6) as usize
     }
 }
 
@@ -86,7 +91,7 @@ impl Need {
 pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> Need {
     let width = fleet.width.max(1) as f64;
     let Some(measured) = &signals.measured else {
-        return unmeasured(policy, signals);
+        return unmeasured(policy, signals, fleet);
     };
     let start = signals.start.unwrap_or(START_SECONDS).max(0.0);
     let cost = Cost::of(policy, measured, width, start);
@@ -94,27 +99,53 @@ pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> 
     let over = signals.arrived.len().saturating_sub(1);
     let demand: Vec<f64> = signals.arrived[..over].iter().map(|second| cost.work(second) * margin).collect();
     let window = (STEADY_SHARE * start).clamp(STEADY_SECONDS.0, STEADY_SECONDS.1);
-    let work = sum_of_last(&demand, window) / window;
+    let work = lasting(&demand, window);
     let waiting = cost.waiting(signals);
     let steady =
         (work / cost.capacity).max(cost.slots(work)).max(cost.lately(&demand, signals.newest_second));
     let (left, backlog) = cost.backlog(waiting, work, steady, fleet, start);
-    Need { steady, backlog, work, capacity: cost.capacity, waiting, left, start }
+    let requests = signals.requests();
+    Need { steady, backlog, work, capacity: cost.capacity, waiting, left, start, requests }
 }
 
-/// Without rates: as many replicas as can hold all requests at once, by what the user says may wait.
-fn unmeasured(policy: &Scaling, signals: &Signals) -> Need {
-    let target = policy.queue_target.map_or(UNMEASURED_TARGET, f64::from);
-    let requests = signals.queue_depth() as f64;
-    Need { backlog: requests / target, start: signals.start.unwrap_or(START_SECONDS), ..Need::default() }
+/// Without rates: as many replicas as can hold all requests at once, by what the user says may wait. A replica that is
+/// ready and has just got its first requests shows its rates in a moment, and whether it is enough.
+fn unmeasured(policy: &Scaling, signals: &Signals, fleet: &Fleet) -> Need {
+    let first = signals.arrived.iter().position(|second| second.requests > 0.0);
+    let begun = first.is_some_and(|first| signals.arrived.len() - first <= MEASURED_WITHIN);
+    let waiting = if begun && fleet.ready > 0 { 0.0 } else { signals.queue_depth() as f64 };
+    Need {
+        backlog: waiting / unmeasured_target(policy),
+        start: signals.start.unwrap_or(START_SECONDS),
+        requests: signals.requests(),
+        ..Need::default()
+    }
 }
 
-/// Requests that wait for each replica while nothing was measured: enough that a handful does not start a second one.
+/// Requests that may wait for each replica while nothing was measured.
+pub(super) fn unmeasured_target(policy: &Scaling) -> f64 {
+    policy.queue_target.map_or(UNMEASURED_TARGET, f64::from)
+}
+
+/// Enough that a handful does not start a second one.
 const UNMEASURED_TARGET: f64 = 32.0;
+/// Seconds in which a rank that has got requests is measured; the one in which they came counts.
+const MEASURED_WITHIN: usize = 3;
 
-fn sum_of_last(seconds: &[f64], window: f64) -> f64 {
+/// Times the next highest second that the highest one may count: more did not come at a rate, but at once.
+const AT_ONCE: f64 = 2.0;
+
+/// The mean of the last seconds. What came at once and did not go on is a backlog, and no rate that could be gone on with.
+fn lasting(seconds: &[f64], window: f64) -> f64 {
     let count = (window.round() as usize).min(seconds.len());
-    seconds[seconds.len() - count..].iter().sum::<f64>().max(0.0)
+    let (mut sum, mut highest, mut next) = (0.0, 0.0_f64, 0.0_f64);
+    for second in &seconds[seconds.len() - count..] {
+        sum += second;
+        next = next.max(second.min(highest));
+        highest = highest.max(*second);
+    }
+    let at_once = (highest - AT_ONCE * next).max(0.0);
+    ((sum - at_once) / window).max(0.0)
 }
 
 /// What requests cost, and what replicas can pay.

@@ -1,12 +1,14 @@
 //! A decision in words, with the numbers that it was made from.
 
 use super::demand::Signals;
-use super::need::{Fleet, Need};
+use super::need::{Fleet, Need, unmeasured_target};
 use crate::validate::Scaling;
 
 /// What decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
+    /// The first one of a new ModelDeployment, which nobody has asked yet.
+    First,
     /// There is none, and somebody asks.
     Wake,
     /// There is none, and nobody asks.
@@ -34,6 +36,9 @@ pub(super) enum Bound {
     Most(usize),
 }
 
+const FIRST: &str = "the first replica of a new ModelDeployment, which shows whether the model can be served and how \
+                     long it takes to come";
+
 /// One sentence.
 pub(super) fn sentence(
     reason: Reason,
@@ -45,12 +50,23 @@ pub(super) fn sentence(
 ) -> String {
     let queue = requests(signals.queue_depth());
     let mut text = match reason {
-        Reason::Wake => format!("{queue} and there is no replica"),
-        Reason::Asleep => "nobody asks".to_owned(),
-        Reason::Grow | Reason::Enough if signals.measured.is_none() => {
-            format!("{queue}, and no rank was measured yet")
+        Reason::First => FIRST.to_owned(),
+        Reason::Wake if need.replicas() <= 1 => format!("{queue} and there is no replica"),
+        Reason::Wake if signals.measured.is_none() => {
+            format!("{queue} and there is no replica; {}", unmeasured(policy))
         }
-        Reason::Grow | Reason::Enough => format!("{}{}", demand(need), backlog(need, signals, fleet)),
+        Reason::Wake => {
+            let (demand, backlog) = (demand(need), backlog(need, signals, fleet));
+            format!("{queue} and there is no replica; {demand}{backlog}{}", few(need))
+        }
+        Reason::Asleep => "nobody asks".to_owned(),
+        Reason::Grow | Reason::Enough if signals.measured.is_none() => match need.replicas() {
+            0 => format!("{queue}, and no rank was measured yet"),
+            _ => format!("{queue}; {}", unmeasured(policy)),
+        },
+        Reason::Grow | Reason::Enough => {
+            format!("{}{}{}", demand(need), backlog(need, signals, fleet), few(need))
+        }
         Reason::Idle => format!("no request for {} s", policy.idle.as_secs()),
         Reason::Blind => "a router or a rank does not answer, so nothing is taken away".to_owned(),
         Reason::Shrink => {
@@ -68,6 +84,19 @@ pub(super) fn sentence(
         None => {}
     }
     text
+}
+
+/// How many come while there are no rates.
+fn unmeasured(policy: &Scaling) -> String {
+    format!("no rank was measured yet, so it is a replica for each {} that wait", unmeasured_target(policy))
+}
+
+/// Whether there are fewer requests than replicas that their work would take.
+fn few(need: &Need) -> String {
+    if need.steady + need.backlog <= need.requests.ceil() {
+        return String::new();
+    }
+    "; no more replicas than requests, which are too few for that".to_owned()
 }
 
 /// What comes, and what it takes.

@@ -4,6 +4,7 @@ use super::stage::{Stage, WORK, at, policy};
 use crate::plan::replicas::{Fleet, Scaler, record};
 use coterie_api::deployment::scaling::ScalingStatus;
 use coterie_api::front_door::ModelLoad;
+use jiff::SignedDuration;
 use std::collections::BTreeSet;
 
 #[test]
@@ -16,6 +17,89 @@ fn from_zero_the_first_waiting_request_makes_a_replica_at_once() {
     assert_eq!(decision.why, "1 request waits and there is no replica");
     stage.run(29, 0.0);
     assert_eq!(stage.desired(), 1, "and no second one while it comes");
+}
+
+#[test]
+fn one_request_from_zero_makes_one_replica_whatever_came_before() {
+    let mut stage = Stage::new(policy(0, 20), 8, 20);
+    stage.policy.idle = SignedDuration::from_secs(15);
+    stage.run(300, 40.0);
+    stage.run(60, 0.0);
+    assert_eq!((stage.desired(), stage.queue), (0, 0.0));
+    let decision = stage.second(1.0);
+    assert_eq!((decision.desired, decision.why.as_str()), (1, "1 request waits and there is no replica"));
+    stage.run(18, 0.0);
+    assert_eq!(stage.desired(), 1, "and no second one while it comes");
+}
+
+#[test]
+fn one_request_makes_one_replica_however_large_it_is() {
+    let mut stage = Stage::new(policy(0, 20), 2, 5);
+    stage.run(300, 5.0);
+    stage.restart();
+    stage.policy.ttft = SignedDuration::from_millis(100);
+    stage.scaler.demand.expect(&BTreeSet::new(), &BTreeSet::from(["router".to_owned()]), at(301));
+    let load = ModelLoad { waiting: 1, waiting_tokens: 2_000_000, ..ModelLoad::default() };
+    stage.scaler.demand.router("router", &load, at(301));
+    let decision = stage.scaler.decide(&stage.policy, &Fleet::default(), Some(0), at(301));
+    assert!(decision.need.backlog > 2.0, "{:?}", decision.need);
+    assert_eq!((decision.desired, decision.why.as_str()), (1, "1 request waits and there is no replica"));
+}
+
+#[test]
+fn several_replicas_from_zero_say_why() {
+    let mut stage = Stage::new(policy(0, 50), 2, 20);
+    assert_eq!(stage.desired(), 2);
+    stage.policy.idle = SignedDuration::from_secs(15);
+    stage.run(100, 5.0);
+    stage.run(60, 0.0);
+    assert_eq!(stage.desired(), 0);
+    let decision = stage.second(1000.0);
+    assert!(decision.desired > 1);
+    for words in ["1000 requests wait and there is no replica; ", " s of work are left in 20 s"] {
+        assert!(decision.why.contains(words), "{words:?} is not in {:?}", decision.why);
+    }
+    // Of these ranks nothing is known.
+    let mut stage = Stage::new(policy(0, 50), 0, 20);
+    stage.second(0.0);
+    let decision = stage.second(100.0);
+    assert_eq!(decision.desired, 4);
+    assert_eq!(
+        decision.why,
+        "100 requests wait and there is no replica; no rank was measured yet, so it is a replica for each 32 that wait"
+    );
+}
+
+#[test]
+fn zero_comes_though_more_would_have_been_needed_than_may_be() {
+    let mut stage = Stage::new(policy(0, 1), 1, 30);
+    stage.policy.idle = SignedDuration::from_secs(15);
+    stage.run(120, 8.0);
+    while stage.queue > 0.0 {
+        assert!(stage.second < 1000, "{} wait", stage.queue);
+        stage.run(1, 0.0);
+    }
+    stage.run(20, 0.0);
+    assert_eq!(stage.desired(), 0, "{:?}", stage.status);
+}
+
+#[test]
+fn after_an_outage_idle_time_is_watched_anew_and_ends() {
+    for (most, ranks_only) in [(1, true), (4, true), (4, false)] {
+        let mut stage = Stage::new(policy(0, most), 1, 30);
+        stage.policy.idle = SignedDuration::from_secs(15);
+        stage.run(200, 6.0);
+        stage.run(5, 0.0);
+        (stage.ranks_are_silent, stage.outage) = (ranks_only, !ranks_only);
+        let before = stage.desired();
+        stage.run(38, 0.0);
+        assert_eq!(stage.desired(), before, "nothing is taken away blindly");
+        (stage.ranks_are_silent, stage.outage) = (false, false);
+        stage.run(14, 0.0);
+        assert_eq!(stage.desired(), before, "14 of 15 s were watched");
+        stage.run(4, 0.0);
+        assert_eq!(stage.desired(), 0, "{:?}", stage.status);
+    }
 }
 
 #[test]
@@ -55,6 +139,34 @@ fn a_backlog_that_is_gone_before_a_replica_comes_makes_none() {
     // 10 s of work for each of the replicas at once: they are through long before 120 s.
     stage.second(60.0 * 6.0);
     assert!(stage.desired() <= before + 1, "{} after {before}", stage.desired());
+}
+
+#[test]
+fn a_burst_that_one_replica_drains_before_another_could_come_makes_none() {
+    // 280 requests are 43 s of work, which take one replica 54 s; another takes 60 s to come.
+    let burst = |mut stage: Stage| {
+        stage.second(280.0);
+        let mut most = 0;
+        while stage.queue >= 1.0 {
+            most = stage.second(0.0).desired.max(most);
+        }
+        most
+    };
+    let mut measured = Stage::new(policy(1, 50), 1, 60);
+    measured.run(400, 0.5);
+    assert_eq!(burst(measured), 1);
+    // The first requests of all: their rank is measured before others are made.
+    let mut fresh = Stage::new(policy(1, 50), 1, 60);
+    fresh.run(2, 0.0);
+    assert_eq!(burst(fresh), 1);
+}
+
+#[test]
+fn a_burst_that_one_replica_cannot_drain_in_time_makes_others() {
+    let mut stage = Stage::new(policy(1, 50), 1, 60);
+    stage.run(400, 0.5);
+    let decision = stage.second(2000.0);
+    assert!((3..=12).contains(&decision.desired), "310 s of work, {}", decision.why);
 }
 
 #[test]
@@ -127,6 +239,9 @@ fn a_new_deployment_begins_with_one_replica_even_if_none_is_asked_for() {
     let mut scaler = Scaler::new(None, at(0));
     let decision = scaler.decide(&policy(0, 4), &Fleet::default(), None, at(0));
     assert_eq!(decision.desired, 1);
+    assert!(decision.why.starts_with("the first replica of a new ModelDeployment"), "{}", decision.why);
+    let decision = scaler.decide(&policy(0, 4), &Fleet::default(), Some(1), at(1));
+    assert_eq!(decision.why, "0 requests wait, and no rank was measured yet");
 }
 
 #[test]

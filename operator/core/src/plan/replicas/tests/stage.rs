@@ -41,6 +41,8 @@ pub struct Stage {
     pub queue: f64,
     /// Nobody answers the operator.
     pub outage: bool,
+    /// No rank answers the operator.
+    pub ranks_are_silent: bool,
     loads: BTreeMap<u64, (RankLoad, f64)>,
     made: u64,
 }
@@ -57,6 +59,7 @@ impl Stage {
             replicas: BTreeMap::new(),
             queue: 0.0,
             outage: false,
+            ranks_are_silent: false,
             loads: BTreeMap::new(),
             made: 0,
         };
@@ -85,9 +88,7 @@ impl Stage {
         self.queue += requests;
         self.answer();
         let now = at(self.second);
-        if !self.outage {
-            self.tell(now);
-        }
+        self.tell(now);
         let ready = self.ready().len();
         let is_coming = |made: &&i64| **made + self.cold_start > self.second;
         let starting = self.replicas.values().filter(is_coming);
@@ -139,10 +140,14 @@ impl Stage {
         let ready = self.ready();
         let uids: BTreeSet<String> = ready.iter().map(u64::to_string).collect();
         self.scaler.demand.expect(&uids, &BTreeSet::from(["router".to_owned()]), now);
+        // Who is there is seen all the same.
+        if self.outage {
+            return;
+        }
         let waiting = self.queue.floor() as u64;
         let load = ModelLoad { waiting, waiting_tokens: waiting * PROMPT, ..ModelLoad::default() };
         self.scaler.demand.router("router", &load, now);
-        for id in ready {
+        for id in ready.into_iter().filter(|_| !self.ranks_are_silent) {
             if let Some((load, _)) = self.loads.get(&id) {
                 self.scaler.demand.rank(&id.to_string(), load, now);
             }
