@@ -1,5 +1,6 @@
 //! Which models there are and where they are served: a plain value, whoever found it out.
 
+use coterie_api::deployment::NAME_LIMIT;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -61,17 +62,20 @@ pub struct Name<'a> {
     pub made: Option<i64>,
 }
 
-/// Finds what a client calls `asked`: a served name, or `namespace/name`. `name` gives a model's names.
+/// Finds what a client calls `asked`: `namespace/name`, or a served name. A whole name is its owner's alone, also while there
+/// is no such ModelDeployment: nobody gets another's requests by a served name. `name` gives a model's names.
 pub fn find<'a, T>(models: &'a [T], asked: &str, name: impl Fn(&'a T) -> Name<'a>) -> Found<'a, T> {
+    let whole = asked.split_once('/');
+    let named = |model: &&'a T| whole == Some((&*name(model).key.namespace, &*name(model).key.name));
+    if let Some(model) = models.iter().find(named) {
+        return Found::One(model);
+    }
+    if may_be_whole(asked) {
+        return Found::None;
+    }
     let served: Vec<&'a T> = models.iter().filter(|model| name(model).served == asked).collect();
     match served[..] {
-        [] => {
-            let named = |model: &&'a T| {
-                let key = name(model).key;
-                asked.split_once('/').is_some_and(|whole| whole == (&key.namespace, &key.name))
-            };
-            models.iter().find(named).map_or(Found::None, Found::One)
-        }
+        [] => Found::None,
         [one] => Found::One(one),
         _ => {
             let all = served.iter().map(|model| name(model));
@@ -84,6 +88,18 @@ pub fn find<'a, T>(models: &'a [T], asked: &str, name: impl Fn(&'a T) -> Name<'a
             }
         }
     }
+}
+
+/// Whether a ModelDeployment may have `asked` as its whole name: a namespace is a DNS label, and what a ModelDeployment may
+/// be called is in its CRD.
+pub fn may_be_whole(asked: &str) -> bool {
+    let Some((namespace, name)) = asked.split_once('/') else { return false };
+    let is_label = |text: &str| {
+        let letters = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        letters && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
+    };
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+    is_label(namespace) && namespace.len() <= 63 && is_label(name) && begins && name.len() <= NAME_LIMIT
 }
 
 #[cfg(test)]
@@ -109,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_model_is_found_by_its_served_name_and_by_its_whole_name() {
-        let models = [model("a", "chat", "org/smol"), model("b", "chat", "chat"), model("c", "chat", "chat")];
-        assert_eq!(found(&models, "org/smol"), "a/chat");
+        let models = [model("a", "chat", "Org/Smol"), model("b", "chat", "chat"), model("c", "chat", "chat")];
+        assert_eq!(found(&models, "Org/Smol"), "a/chat");
         assert_eq!(found(&models, "a/chat"), "a/chat");
         assert_eq!(found(&models, "b/chat"), "b/chat");
         assert_eq!(found(&models, "smol"), "none");
@@ -136,8 +152,30 @@ mod tests {
     }
 
     #[test]
-    fn a_served_name_that_looks_like_a_whole_one_comes_first() {
-        let models = [model("a", "chat", "x"), model("b", "y", "a/chat")];
-        assert_eq!(found(&models, "a/chat"), "b/y");
+    fn a_whole_name_is_its_owners_alone() {
+        let models = [
+            model("a", "thief", "nc6b/zero"),
+            model("nc6b", "other", "nc6b/zero"),
+            model("nc6b", "zero", "zero"),
+            model("x", "own", "x/own"),
+        ];
+        assert_eq!(found(&models, "nc6b/zero"), "nc6b/zero");
+        assert_eq!(found(&models, "a/thief"), "a/thief");
+        assert_eq!(found(&models, "x/own"), "x/own");
+        assert_eq!(found(&models[..2], "nc6b/zero"), "none", "also while its owner is not there");
+        // Names that no Kubernetes would take, as a file may have them.
+        let models = [model("A", "Chat", "x"), model("b", "y", "A/Chat")];
+        assert_eq!(found(&models, "A/Chat"), "A/Chat");
+    }
+
+    #[test]
+    fn a_whole_name_is_known_by_its_form() {
+        for whole in ["a/b", "0-a/b-1", "openai/gpt-oss-120b"] {
+            assert!(may_be_whole(whole), "{whole}");
+        }
+        let long = format!("a/{}", "b".repeat(NAME_LIMIT + 1));
+        for free in ["a", "Qwen/Qwen3", "qwen/qwen2.5", "a/1b", "a/b/c", "/b", "a/", "-a/b", "a/b-", &*long] {
+            assert!(!may_be_whole(free), "{free}");
+        }
     }
 }
