@@ -38,5 +38,18 @@ fn bench_prints_one_json_object() {
             assert!(report[figure].as_f64().unwrap() > 0.0, "{figure} in {report}");
         }
         assert_eq!((&report["quantization"], &report["batch"]), (&quantization.into(), &3.into()));
+        assert_eq!((&report["speculate"], &report["draft_tokens"]), (&"none".into(), &0.into()));
     }
+}
+
+#[test]
+fn bench_counts_what_was_drafted_and_what_came() {
+    let dir = whole();
+    let repeating = ["--prompt-tokens", "40", "--repeat-after", "8", "--generate", "100", "--runs", "1"];
+    let (output, _) = run(&[&["bench", "--speculate", "lookup"], &repeating[..]].concat(), dir.path());
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [drafted, accepted] = ["draft_tokens", "accepted_tokens"].map(|key| report[key].as_u64().unwrap());
+    assert!(drafted > 0 && accepted <= drafted, "{report}");
+    assert!(report["tokens_a_draft"].as_f64().unwrap() >= 1.0, "{report}");
 }
