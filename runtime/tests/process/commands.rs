@@ -3,6 +3,7 @@
 use crate::folder::{CONTEXT, run, whole};
 use coterie_api::launch::Inspection;
 use serde_json::Value;
+use std::path::Path;
 
 #[test]
 fn inspect_tells_people_and_the_operator() {
@@ -44,9 +45,10 @@ fn bench_prints_one_json_object() {
 
 #[test]
 fn bench_counts_what_was_drafted_and_what_came() {
-    let dir = whole();
-    let repeating = ["--prompt-tokens", "40", "--repeat-after", "8", "--generate", "100", "--runs", "1"];
-    let (output, _) = run(&[&["bench", "--speculate", "lookup"], &repeating[..]].concat(), dir.path());
+    // This one repeats itself.
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/minimax_m2/odd-heads");
+    let repeating = ["--prompt-tokens", "24", "--repeat-after", "4", "--generate", "60", "--runs", "1"];
+    let (output, _) = run(&[&["bench", "--speculate", "lookup"], &repeating[..]].concat(), &dir);
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let [drafted, accepted] = ["draft_tokens", "accepted_tokens"].map(|key| report[key].as_u64().unwrap());
