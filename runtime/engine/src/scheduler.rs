@@ -1,6 +1,7 @@
 //! Who computes in the next step. By class, and within a class first come, first served: of two running sequences the
 //! first is never held up by the second. Decoding takes one row of the budget each; prompts share the rest in chunks,
-//! and take less of it while somebody decodes: who waits for a next token waits for others' chunks too.
+//! and take less of it while somebody decodes: who waits for a next token waits for others' chunks too. What is over
+//! goes to drafts ([`speculation`](crate::speculation)).
 //!
 //! A sequence is admitted when the cache has room for its tokens so far, and takes blocks as it grows. If none are
 //! left, the last running sequence is preempted: it gives all its blocks back, waits in its old place, and later
