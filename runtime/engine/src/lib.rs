@@ -28,6 +28,7 @@ pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
 pub mod simple;
+pub mod speculation;
 pub mod state;
 pub mod weights;
 

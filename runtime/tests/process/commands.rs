@@ -4,6 +4,7 @@ use crate::folder::{CONTEXT, coterie, run, whole};
 use coterie_api::launch::{Inspection, TerminationReason};
 use coterie_engine::weights::safetensors::Header;
 use serde_json::{Map, Value, json};
+use std::path::Path;
 
 #[test]
 fn inspect_tells_people_and_the_operator() {
@@ -69,5 +70,19 @@ fn bench_prints_one_json_object() {
             assert!(report[figure].as_f64().unwrap() > 0.0, "{figure} in {report}");
         }
         assert_eq!((&report["quantization"], &report["batch"]), (&quantization.into(), &3.into()));
+        assert_eq!((&report["speculate"], &report["draft_tokens"]), (&"none".into(), &0.into()));
     }
+}
+
+#[test]
+fn bench_counts_what_was_drafted_and_what_came() {
+    // This one repeats itself.
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/minimax_m2/odd-heads");
+    let repeating = ["--prompt-tokens", "24", "--repeat-after", "4", "--generate", "60", "--runs", "1"];
+    let (output, _) = run(&[&["bench", "--speculate", "lookup"], &repeating[..]].concat(), &dir);
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [drafted, accepted] = ["draft_tokens", "accepted_tokens"].map(|key| report[key].as_u64().unwrap());
+    assert!(drafted > 0 && accepted <= drafted, "{report}");
+    assert!(report["tokens_a_draft"].as_f64().unwrap() >= 1.0, "{report}");
 }
