@@ -8,6 +8,7 @@
 
 pub mod arrivals;
 pub mod demand;
+mod fleet;
 mod held;
 pub mod need;
 pub mod rates;
@@ -18,7 +19,8 @@ mod tests;
 mod why;
 
 pub use demand::{Demand, Measured, Signals};
-pub use need::{Fleet, Need};
+pub use fleet::Fleet;
+pub use need::Need;
 pub use record::record;
 pub use resolved::resolved;
 
@@ -26,7 +28,7 @@ use crate::validate::Scaling;
 use coterie_api::deployment::scaling::ScalingStatus;
 use held::Held;
 use jiff::{SignedDuration, Timestamp};
-use need::need;
+use need::{enough, need};
 use why::{Bound, Reason};
 
 /// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
@@ -42,7 +44,7 @@ const LATER: SignedDuration = SignedDuration::from_secs(10);
 pub struct Scaler {
     /// What routers and ranks tell.
     pub demand: Demand,
-    /// What would have been needed, with the margin.
+    /// What would have been enough, with the margin.
     quiet: Held,
 }
 
@@ -79,8 +81,8 @@ impl Scaler {
     ) -> Decision {
         let signals = self.demand.signals(now);
         let need_now = need(policy, &signals, fleet, 1.0);
-        let with_margin = need(policy, &signals, fleet, DOWN_MARGIN).replicas();
-        let quiet = self.quiet.take(with_margin, now, policy.quiet);
+        let enough = enough(policy, &signals, fleet, DOWN_MARGIN);
+        let quiet = self.quiet.take(enough, now, policy.quiet);
         // The first one comes up even if nobody asks: it shows whether the model can be served, and how long that takes.
         let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
         let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
@@ -139,7 +141,8 @@ fn wanted(
     match (signals.complete_since, quiet < current) {
         (None, _) => (current, Reason::Blind),
         (Some(_), false) => (current, Reason::Enough),
-        (Some(_), true) if watched(policy.quiet) => (quiet, Reason::Shrink),
-        (Some(_), true) => (current, Reason::NotYet),
+        (Some(_), true) if !watched(policy.quiet) => (current, Reason::NotYet),
+        (Some(_), true) if need.queued() >= current => (current, Reason::Queued),
+        (Some(_), true) => (quiet.max(need.queued()), Reason::Shrink),
     }
 }

@@ -16,26 +16,8 @@
 
 use super::arrivals::Arrived;
 use super::demand::{Measured, Signals};
+use super::fleet::Fleet;
 use crate::validate::Scaling;
-use jiff::SignedDuration;
-
-/// Replicas as they are.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fleet {
-    /// Ranks of one replica; 0 counts as 1.
-    pub width: usize,
-    /// Replicas that answer and stay.
-    pub ready: usize,
-    /// For each replica that is on its way to Ready, how long ago it was made.
-    pub starting: Vec<SignedDuration>,
-}
-
-impl Fleet {
-    /// Replicas that are there and stay.
-    pub fn replicas(&self) -> usize {
-        self.ready + self.starting.len()
-    }
-}
 
 /// What is assumed before a replica has come.
 pub const START_SECONDS: f64 = 60.0;
@@ -70,6 +52,8 @@ pub struct Need {
     pub capacity: f64,
     /// Seconds of work that wait.
     pub waiting: f64,
+    /// Replicas for which no more waits than may wait.
+    pub queued: f64,
     /// Seconds of work that will be left when a replica that is made now is ready.
     pub left: f64,
     /// Seconds that a replica takes to Ready.
@@ -81,8 +65,17 @@ pub struct Need {
 impl Need {
     /// Whole replicas.
     pub fn replicas(&self) -> usize {
+        self.whole(self.steady + self.backlog)
+    }
+
+    /// Whole replicas, of which none goes while so much waits.
+    pub fn queued(&self) -> usize {
+        self.whole(self.queued)
+    }
+
+    fn whole(&self, replicas: f64) -> usize {
         // A need of 2.0000001 is 2: the numbers are measured.
-        let whole = (self.steady + self.backlog - 1e-3).ceil();
+        let whole = (replicas - 1e-3).ceil();
         whole.min(self.requests.ceil()).clamp(0.0, 1e6) as usize
     }
 }
@@ -105,7 +98,25 @@ pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> 
         (work / cost.capacity).max(cost.slots(work)).max(cost.lately(&demand, signals.newest_second));
     let (left, backlog) = cost.backlog(waiting, work, steady, fleet, start);
     let requests = signals.requests();
-    Need { steady, backlog, work, capacity: cost.capacity, waiting, left, start, requests }
+    let queued = waiting / cost.allowance.max(1e-9);
+    Need { steady, backlog, work, capacity: cost.capacity, waiting, queued, left, start, requests }
+}
+
+/// The fewest replicas of the fleet that do: if the others went, those that stay would not ask for them back. What is
+/// needed beside a large fleet says little about that, since the fleet itself works off what waits.
+pub fn enough(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> usize {
+    let needed = |fleet: &Fleet| need(policy, signals, fleet, margin).replicas();
+    let (mut fewest, mut most) = (needed(fleet), fleet.replicas());
+    // The fewer stay, the more is needed: halving finds it.
+    while fewest < most {
+        let count = fewest.midpoint(most);
+        if needed(&fleet.kept(count)) <= count {
+            most = count;
+        } else {
+            fewest = count + 1;
+        }
+    }
+    fewest
 }
 
 /// Without rates: as many replicas as can hold all requests at once, by what the user says may wait. A replica that is
@@ -113,9 +124,10 @@ pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> 
 fn unmeasured(policy: &Scaling, signals: &Signals, fleet: &Fleet) -> Need {
     let first = signals.arrived.iter().position(|second| second.requests > 0.0);
     let begun = first.is_some_and(|first| signals.arrived.len() - first <= MEASURED_WITHIN);
-    let waiting = if begun && fleet.ready > 0 { 0.0 } else { signals.queue_depth() as f64 };
+    let queued = signals.queue_depth() as f64 / unmeasured_target(policy);
     Need {
-        backlog: waiting / unmeasured_target(policy),
+        backlog: if begun && fleet.ready > 0 { 0.0 } else { queued },
+        queued,
         start: signals.start.unwrap_or(START_SECONDS),
         requests: signals.requests(),
         ..Need::default()
