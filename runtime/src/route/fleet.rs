@@ -3,7 +3,7 @@
 use super::lane::{Lane, LaneLimits, POLL};
 use super::prefix::RankId;
 use super::rank_client::RankClient;
-use super::table::{Found, ModelKey, Name, Table, find, may_be_whole};
+use super::table::{Found, ModelKey, Name, Table, find};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -105,8 +105,8 @@ fn warn_of_unused_names(before: &[Served], models: &[Served]) {
         let is_key = |other: &Served| other.lane.key.to_string() == name;
         let why = if models.iter().any(is_key) {
             "it is the whole name of another ModelDeployment"
-        } else if may_be_whole(name) {
-            "it has the form namespace/name, and may be the whole name of another ModelDeployment"
+        } else if models.iter().any(|other| name.split('/').next() == Some(&*other.lane.key.namespace)) {
+            "it begins with a namespace, so it is kept for a ModelDeployment there"
         } else {
             "another model is served under it"
         };

@@ -1,6 +1,5 @@
 //! Which models there are and where they are served: a plain value, whoever found it out.
 
-use coterie_api::deployment::NAME_LIMIT;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -62,15 +61,16 @@ pub struct Name<'a> {
     pub made: Option<i64>,
 }
 
-/// Finds what a client calls `asked`: `namespace/name`, or a served name. A whole name is its owner's alone, also while there
-/// is no such ModelDeployment: nobody gets another's requests by a served name. `name` gives a model's names.
+/// Finds what a client calls `asked`: `namespace/name`, or a served name. In a namespace that has models all such names are
+/// whole names, also while there is no such ModelDeployment: nobody gets another's requests by a served name. `name` gives a
+/// model's names.
 pub fn find<'a, T>(models: &'a [T], asked: &str, name: impl Fn(&'a T) -> Name<'a>) -> Found<'a, T> {
     let whole = asked.split_once('/');
     let named = |model: &&'a T| whole == Some((&*name(model).key.namespace, &*name(model).key.name));
     if let Some(model) = models.iter().find(named) {
         return Found::One(model);
     }
-    if may_be_whole(asked) {
+    if whole.is_some_and(|(namespace, _)| models.iter().any(|model| name(model).key.namespace == namespace)) {
         return Found::None;
     }
     let served: Vec<&'a T> = models.iter().filter(|model| name(model).served == asked).collect();
@@ -88,18 +88,6 @@ pub fn find<'a, T>(models: &'a [T], asked: &str, name: impl Fn(&'a T) -> Name<'a
             }
         }
     }
-}
-
-/// Whether a ModelDeployment may have `asked` as its whole name: a namespace is a DNS label, and what a ModelDeployment may
-/// be called is in its CRD.
-pub fn may_be_whole(asked: &str) -> bool {
-    let Some((namespace, name)) = asked.split_once('/') else { return false };
-    let is_label = |text: &str| {
-        let letters = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        letters && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
-    };
-    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
-    is_label(namespace) && namespace.len() <= 63 && is_label(name) && begins && name.len() <= NAME_LIMIT
 }
 
 #[cfg(test)]
@@ -163,19 +151,9 @@ mod tests {
         assert_eq!(found(&models, "a/thief"), "a/thief");
         assert_eq!(found(&models, "x/own"), "x/own");
         assert_eq!(found(&models[..2], "nc6b/zero"), "none", "also while its owner is not there");
+        assert_eq!(found(&models[..1], "nc6b/zero"), "a/thief", "there is no such namespace here");
         // Names that no Kubernetes would take, as a file may have them.
         let models = [model("A", "Chat", "x"), model("b", "y", "A/Chat")];
         assert_eq!(found(&models, "A/Chat"), "A/Chat");
-    }
-
-    #[test]
-    fn a_whole_name_is_known_by_its_form() {
-        for whole in ["a/b", "0-a/b-1", "openai/gpt-oss-120b"] {
-            assert!(may_be_whole(whole), "{whole}");
-        }
-        let long = format!("a/{}", "b".repeat(NAME_LIMIT + 1));
-        for free in ["a", "Qwen/Qwen3", "qwen/qwen2.5", "a/1b", "a/b/c", "/b", "a/", "-a/b", "a/b-", &*long] {
-            assert!(!may_be_whole(free), "{free}");
-        }
     }
 }
