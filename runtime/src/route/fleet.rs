@@ -103,9 +103,10 @@ fn warn_of_unused_names(before: &[Served], models: &[Served]) {
     for model in models.iter().filter(|model| !model.has_its_name(models) && !told(model)) {
         let (key, name) = (&model.lane.key, &*model.served_name);
         let is_key = |other: &Served| other.lane.key.to_string() == name;
+        let namespace = name.split_once('/').map(|(namespace, _)| namespace);
         let why = if models.iter().any(is_key) {
             "it is the whole name of another ModelDeployment"
-        } else if models.iter().any(|other| name.split('/').next() == Some(&*other.lane.key.namespace)) {
+        } else if models.iter().any(|other| namespace == Some(&*other.lane.key.namespace)) {
             "it begins with a namespace, so it is kept for a ModelDeployment there"
         } else {
             "another model is served under it"
