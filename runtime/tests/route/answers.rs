@@ -80,7 +80,7 @@ async fn nobody_gets_anothers_requests_by_a_served_name() {
     assert_eq!((owner.requests(), thief.requests()), (1, 0));
     let listed = door.get("/v1/models").await.json();
     assert_eq!((&listed["data"][0]["id"], &listed["data"][1]["id"]), (&json!("a/thief"), &json!("zero")));
-    door.update(vec![stranger()]);
+    door.update(vec![stranger(), model("nc6b", "other", "other", &[&owner])]);
     assert_eq!(door.complete(json!({"model": "nc6b/zero", "prompt": "x"})).await.status, 404);
     assert_eq!(door.complete(json!({"model": "a/thief", "prompt": "x"})).await.status, 200);
     assert_eq!(thief.seen.lock().unwrap().requests[0].1["model"], "nc6b/zero", "its ranks go by it");
