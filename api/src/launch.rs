@@ -234,10 +234,25 @@ pub struct Inspection {
     pub state_bytes: u64,
     /// Memory beside weights and KV cache (activations, tokenizer, the process itself), bytes.
     pub working_bytes: u64,
+    /// Of the working memory, bytes: KV cache, states and snapshots for requests beside the longest. GPUs of one rank
+    /// share it; of the rest each has its own. Absent in what an older runtime found: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spare_bytes: u64,
     /// `sha256:…` over the folder's files: names, sizes, and contents as documented by `coterie inspect --help`.
     pub digest: String,
     /// Devices that this build of the runtime can serve the model on.
     pub devices: Vec<Device>,
+}
+
+impl Inspection {
+    /// Which layers have experts, and how many: `each with 8 experts, 2 a token`.
+    pub fn mixture(&self) -> String {
+        let layers = match self.expert_layers.filter(|layers| *layers != self.layers) {
+            None => "each".to_owned(),
+            Some(layers) => format!("{layers} of them"),
+        };
+        format!("{layers} with {} experts, {} a token", self.experts, self.experts_per_token)
+    }
 }
 
 fn is_zero(bytes: &u64) -> bool {

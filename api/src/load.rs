@@ -76,6 +76,13 @@ metrics! {
     PROMPT_TOKENS_COMPUTED: Counter, "tokens", "coterie_prompt_tokens_computed", [];
     /// Tokens generated
     GENERATION_TOKENS: Counter, "tokens", "coterie_generation_tokens", ["vllm:generation_tokens"];
+    /// Drafts: guesses at a request's next tokens that were computed together with its last one
+    DRAFTS: Counter, "drafts", "coterie_drafts", ["vllm:spec_decode_num_drafts"];
+    /// Tokens in drafts
+    DRAFT_TOKENS: Counter, "tokens", "coterie_draft_tokens", ["vllm:spec_decode_num_draft_tokens"];
+    /// Tokens in drafts that came true; over drafts, the mean number that a step generated beyond its one
+    DRAFT_TOKENS_ACCEPTED: Counter, "tokens", "coterie_draft_tokens_accepted",
+        ["vllm:spec_decode_num_accepted_tokens"];
     /// How often a running request gave its KV cache up for others
     PREEMPTIONS: Counter, "preemptions", "coterie_preemptions", ["vllm:num_preemptions"];
     /// Spans that were not exported because the collector was slow or away

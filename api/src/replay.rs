@@ -36,6 +36,10 @@ pub enum Entry {
         /// Prompt tokens that were in the cache; with the first entry of a choice.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cached: Option<usize>,
+        /// Tokens of the request's prompts, all together; with the first entry of a choice. For who keeps accounts: nothing
+        /// goes on from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prompt: Option<u64>,
     },
     /// The answer is complete, with its end or with an error that another rank would repeat. After any other error there
     /// is none.
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_one_short_line_and_reads_back() {
-        let entry = Entry::Tokens { choice: 1, tokens: vec![3, 5], cached: None };
+        let entry = Entry::Tokens { choice: 1, tokens: vec![3, 5], cached: None, prompt: None };
         let text = serde_json::to_string(&entry).unwrap();
         assert_eq!(text, r#"{"tokens":{"choice":1,"tokens":[3,5]}}"#);
         assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), entry);

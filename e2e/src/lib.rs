@@ -5,6 +5,7 @@
 //! namespace, so that Service addresses are reachable.
 
 pub mod chat;
+pub mod helm;
 pub mod load;
 pub mod namespace;
 pub mod node;

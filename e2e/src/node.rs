@@ -34,19 +34,28 @@ impl Drop for Stopped {
 
 /// Ends all processes of a pod at once. Nobody restarts them while its kubelet is stopped.
 pub fn kill_processes_of(pod: &Pod) -> Result<()> {
+    signal_processes_of("KILL", pod)
+}
+
+/// Stops all processes of a pod: it hangs, and its connections stay open.
+pub fn hang_processes_of(pod: &Pod) -> Result<()> {
+    signal_processes_of("STOP", pod)
+}
+
+fn signal_processes_of(name: &str, pod: &Pod) -> Result<()> {
     // As cgroups of pods are named.
     let mark = format!("pod{}", pod.uid().context("the pod has no uid")?);
-    let mut killed = 0;
+    let mut found = 0;
     for entry in read_dir("/proc")?.flatten() {
         let Ok(pid) = entry.file_name().into_string() else { continue };
         // A process that is gone meanwhile is none to end.
         let group = read_to_string(entry.path().join("cgroup")).unwrap_or_default();
         if pid.bytes().all(|byte| byte.is_ascii_digit()) && group.contains(&mark) {
-            signal("KILL", &pid)?;
-            killed += 1;
+            signal(name, &pid)?;
+            found += 1;
         }
     }
-    ensure!(killed > 0, "no process of pod {} was found on this machine", pod.name_any());
+    ensure!(found > 0, "no process of pod {} was found on this machine", pod.name_any());
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod ops {
     #![allow(dead_code)] // the list of cases is another test's
     pub mod attention;
     pub mod cases;
+    pub mod device;
     pub mod gates;
     pub mod latent;
     pub mod lightning;

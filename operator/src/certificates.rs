@@ -122,6 +122,14 @@ pub async fn change(
                 context.certificates.forget(deployment);
                 return Ok(());
             };
+            // Damaged since it was last looked at: only making them anew leads to anything of use.
+            if !matches!(step, CertificateStep::MakeAnew(_))
+                && let ObservedCertificates::Unusable(_) =
+                    seen(Some(&there), &deployment.uid, Timestamp::now())
+            {
+                context.certificates.forget(deployment);
+                return Ok(());
+            }
             let patch = patch(&there, step)?;
             context.operator.metrics.wrote("patch", "Secret");
             let params =

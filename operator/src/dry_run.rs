@@ -10,7 +10,7 @@ pub use report::Report;
 use anyhow::{Context, Result, bail};
 use coterie_api::deployment::status::WeightsStatus;
 use coterie_api::deployment::{ModelDeployment, ModelDeploymentStatus};
-use coterie_api::launch::Inspection;
+use coterie_api::launch::{Device, Inspection};
 use coterie_operator_core::model_config::{self, ModelSizes};
 use coterie_operator_core::observed::{
     ObservedCertificates, ObservedExperts, ObservedNode, Settings, observe_nodes,
@@ -49,6 +49,9 @@ pub enum Model {
     /// Its config.json: an estimate is made from it.
     Config(Input),
 }
+
+/// From a config alone it is told what a model would take on any device, also where the runtime cannot serve it yet.
+const ANY_DEVICE: [Device; 2] = [Device::Cpu, Device::Gpu];
 
 /// What the operator would make of a ModelDeployment on nodes where nothing runs.
 pub struct Planned {
@@ -98,8 +101,8 @@ pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -
         }
         Model::Config(config) => {
             let sizes = model_config::read(&config.text).with_context(|| config.name.clone())?;
-            let device = choose_device(&deployment, &sizes.devices(), &observed.nodes);
-            (sizes.inspection(device), Some(sizes))
+            let device = choose_device(&deployment, &ANY_DEVICE, &observed.nodes);
+            (on_any_device(sizes.inspection(device)), Some(sizes))
         }
     };
     Ok(Planned { left_out, ..Planned::of(deployment, observed, inspection, estimate) })
@@ -126,9 +129,9 @@ impl Planned {
 
     /// What status would say and the objects that would be made, as YAML documents.
     pub fn yaml(&self) -> Result<String> {
-        let mut text = String::new();
-        for note in self.report()?.notes {
-            writeln!(text, "# {note}")?;
+        let (mut text, report) = (String::new(), self.report()?);
+        for line in [report.message, report.today].into_iter().chain(report.notes) {
+            writeln!(text, "# {line}")?;
         }
         text += "# What status would say at first\n";
         text += &yaml(&self.status)?;
@@ -144,6 +147,11 @@ impl Planned {
         }
         Ok(text)
     }
+}
+
+/// The same, planned for as if the runtime served it everywhere.
+fn on_any_device(inspection: Inspection) -> Inspection {
+    Inspection { devices: ANY_DEVICE.to_vec(), ..inspection }
 }
 
 /// The ranks of a replica of several wait for the files that they share: lets them be there.

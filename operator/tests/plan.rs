@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -34,25 +34,11 @@ fn mixtral(more: &[&str]) -> (Option<i32>, String) {
     planned([&input("mixtral.yaml"), &input("mixtral-8x7b.json"), &input("cpus.yaml")], more)
 }
 
-/// The table that is committed, which is what docs and reviews are about.
+/// The table that is committed, which is what reviews are about; those that people read are in docs/plans.md.
 #[track_caller]
 fn same_table(name: &str, printed: &str) {
     let expected = std::fs::read_to_string(input(name)).unwrap();
     assert_eq!(printed, expected, "{name}; it now prints\n{printed}");
-}
-
-#[test]
-fn minimax_in_int8_fits_eight_gpus_with_a_million_tokens() {
-    let (code, table) = minimax("eight-gpus.yaml", &[]);
-    same_table("eight-gpus.txt", &table);
-    assert_eq!(code, Some(0));
-}
-
-#[test]
-fn minimax_does_not_fit_four_gpus_and_what_would_is_told() {
-    let (code, table) = minimax("four-gpus.yaml", &[]);
-    same_table("four-gpus.txt", &table);
-    assert_eq!(code, Some(3));
 }
 
 #[test]
@@ -83,7 +69,9 @@ fn json_has_the_whole_plan() {
     assert_eq!(capacity["free"], capacity["largestNode"]);
     assert_eq!((&plan["nodes"][0]["name"], &plan["nodes"][0]["ranks"]), (&"gpu-a".into(), &1.into()));
     assert_eq!(plan["model"]["expertBytes"]["int8"], 434_865_438_720_u64 / 16 * 17);
-    assert_eq!(plan["model"]["devices"], Value::Array(Vec::new()), "no device can serve it yet");
+    assert_eq!((&plan["model"]["devices"], &plan["served"]), (&json!(["Cpu"]), &false.into()));
+    let today = plan["today"].as_str().unwrap();
+    assert!(today.starts_with("the runtime of this version serves this family on: cpu; today"), "{today}");
     assert!(!plan["notes"].as_array().unwrap().is_empty() && !plan["objects"].as_array().unwrap().is_empty());
 
     let (code, text) = minimax("four-gpus.yaml", &["-o", "json"]);
@@ -97,22 +85,57 @@ fn json_has_the_whole_plan() {
 fn yaml_has_status_and_objects() {
     let (code, text) = mixtral(&["-o", "yaml"]);
     assert_eq!(code, Some(0));
-    for line in
-        ["# Pod mixtral-0", "# Service mixtral\n", "kind: Pod\n", "# sizes are estimated from config.json"]
-    {
+    for line in [
+        "# Pod mixtral-0",
+        "# Service mixtral\n",
+        "kind: Pod\n",
+        "# sizes are estimated from config.json",
+        "# it fits: ",
+    ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
 }
 
-#[test]
-fn what_is_asked_for_explicitly_and_cannot_be_served_does_not_fit() {
+/// The ModelDeployment of Mixtral, on GPUs.
+fn mixtral_on_gpus() -> PathBuf {
     let text = std::fs::read_to_string(input("mixtral.yaml")).unwrap();
-    let on_gpus = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mixtral-on-gpus.yaml");
-    std::fs::write(&on_gpus, text + "  accelerator: {device: Gpu}\n").unwrap();
-    let nodes = input("eight-gpus.yaml");
-    let (code, table) = planned([&on_gpus, &input("mixtral-8x7b.json"), &nodes], &[]);
-    assert_eq!(code, Some(3));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mixtral-on-gpus.yaml");
+    std::fs::write(&path, text + "  accelerator: {device: Gpu}\n").unwrap();
+    path
+}
+
+#[test]
+fn what_the_runtime_found_it_cannot_serve_does_not_fit() {
+    let inspection = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mixtral-inspection.json");
+    let (_, plan) = mixtral(&["-o", "json"]);
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    std::fs::write(&inspection, plan["model"].to_string()).unwrap();
+    let (spec, nodes) = (mixtral_on_gpus(), input("eight-gpus.yaml"));
+    let [spec, nodes, inspection] = [&spec, &nodes, &inspection].map(|path| path.to_str().unwrap());
+    let output = run(&["-f", spec, "--inspection", inspection, "--nodes", nodes]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{table}");
     assert!(table.contains("this build of the runtime cannot serve MixtralForCausalLM on GPUs"), "{table}");
+}
+
+#[test]
+fn from_a_config_any_device_is_planned_for_and_what_the_runtime_serves_is_told_beside_it() {
+    let on_gpus = mixtral_on_gpus();
+    let (code, table) = planned([&on_gpus, &input("mixtral-8x7b.json"), &input("eight-gpus.yaml")], &[]);
+    assert_eq!(code, Some(0), "{table}");
+    let mut lines = table.lines();
+    assert_eq!(lines.next(), Some("it fits: None with a context of 32768 tokens, in 1 rank of 2 GPUs"));
+    assert_eq!(
+        lines.next(),
+        Some(
+            "the runtime of this version serves this family on: cpu; today the operator turns accelerator.device: Gpu \
+             away (DeviceUnsupported); on the CPU it fits: None with a context of 32768 tokens, in 1 rank on the CPU"
+        )
+    );
+    let (code, text) = mixtral(&["-o", "json"]);
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &plan["served"]), (Some(0), &true.into()));
+    assert_eq!(plan["today"], "the runtime of this version serves this family on: cpu");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `coterie bench`: how fast this machine runs a model. The prompt is random tokens; nothing stops an answer early.
+//! `coterie bench`: how fast this machine runs a model. The prompt is random tokens, once or again and again; nothing stops
+//! an answer early.
 
 use crate::config::BenchArgs;
 use crate::machine;
@@ -26,6 +27,13 @@ struct Report {
     generate: usize,
     batch: usize,
     step_tokens: usize,
+    speculate: &'static str,
+    /// In all runs together.
+    draft_tokens: u64,
+    /// Those of them that came true.
+    accepted_tokens: u64,
+    /// Tokens that a request with a draft generates in a step, mean. Absent where nothing was drafted.
+    tokens_a_draft: Option<f64>,
     runs: usize,
     threads: usize,
     cpu_features: Vec<&'static str>,
@@ -70,6 +78,8 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         cache_tokens: Some((args.prompt_tokens + args.generate).saturating_mul(args.batch)),
         // The runs are alike, and each is to be computed.
         prefix_cache: false,
+        speculate: args.speculate,
+        draft_tokens: args.draft_tokens,
     };
     let started = Instant::now();
     let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(not_loaded)?;
@@ -82,6 +92,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         timings.push(timing);
     }
     let prompt_tokens = (args.prompt_tokens * args.batch) as f64;
+    let counts = engine.load_now().scheduled;
     let decoded: Vec<f64> = timings.iter().filter_map(Timing::decode_tok_s).collect();
     let report = Report {
         prefill_tok_s: prompt_tokens / median(timings.iter().map(|timing| timing.prefill_s)),
@@ -94,6 +105,11 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         generate: args.generate,
         batch: args.batch,
         step_tokens: args.step_tokens,
+        speculate: args.speculate.flag(),
+        draft_tokens: counts.draft_tokens,
+        accepted_tokens: counts.accepted_tokens,
+        tokens_a_draft: (counts.drafts > 0)
+            .then(|| 1.0 + counts.accepted_tokens as f64 / counts.drafts as f64),
         runs: args.runs,
         threads: threads(args),
         cpu_features: machine::cpu_features(),
@@ -113,7 +129,9 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
 fn measure(engine: &mut Engine, args: &BenchArgs) -> Result<Timing, Termination> {
     let vocabulary = engine.vocabulary() as u64;
     for number in 0..args.batch as u64 {
-        let prompt = random_tokens(number, vocabulary).take(args.prompt_tokens).collect();
+        let period: Vec<u32> =
+            random_tokens(number, vocabulary).take(args.repeat_after.unwrap_or(args.prompt_tokens)).collect();
+        let prompt = period.into_iter().cycle().take(args.prompt_tokens).collect();
         engine
             .submit(Request::new(prompt, args.generate))
             .map_err(|why| failed(format!("the engine refused a prompt: {why}")))?;

@@ -13,7 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
 use coterie_api::name::HTTP_PORT;
 use coterie_engine::EngineOptions;
-use coterie_engine::engine::{MIXED_PROMPT_TOKENS, STEP_TOKENS};
+use coterie_engine::engine::{DRAFTS, MIXED_PROMPT_TOKENS, STEP_TOKENS};
+use coterie_engine::speculation::Speculate;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,9 @@ pub enum Command {
     /// Measure how fast this machine runs a model; prints one JSON object
     Bench(BenchArgs),
     /// Say what a model folder holds and what serving it takes
+    ///
+    /// Where of the weights only model.safetensors.index.json is there, the model is described from that and
+    /// config.json, and tensors that are missing are named; a pod is not started with such a folder.
     ///
     /// The digest is SHA-256 over the files that lie directly in the folder (hidden ones left out), sorted by name:
     /// each one's name, size and content; of a file over 32 MiB the first 4 MiB and 64 samples of 64 KiB. It tells
@@ -124,6 +128,13 @@ pub struct ServeArgs {
     /// Compute every prompt from its first token
     #[arg(long)]
     pub no_prefix_cache: bool,
+    /// Where guesses at a request's next tokens come from, which are computed together with its last one: lookup (what
+    /// followed the same tokens before), mtp (the checkpoint's draft module) or none. They change no token
+    #[arg(long, value_name = "SOURCE", default_value = Speculate::Lookup.flag())]
+    pub speculate: Speculate,
+    /// Tokens that one request guesses at most; it guesses fewer, or none, where they seldom come true
+    #[arg(long, value_name = "TOKENS", default_value_t = DRAFTS.tokens, value_parser = at_least_one)]
+    pub draft_tokens: usize,
     /// URL of an OpenTelemetry collector to which a span for each request is posted, as OTLP over http://
     /// [default: what OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say; without any, no spans]
     #[arg(long, value_name = "URL", value_parser = collector)]
@@ -160,6 +171,15 @@ pub struct BenchArgs {
     /// Rows of one step at most, as in serve
     #[arg(long, value_name = "TOKENS", default_value_t = STEP_TOKENS, value_parser = at_least_one)]
     pub step_tokens: usize,
+    /// Tokens after which a prompt repeats itself; random tokens never do
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub repeat_after: Option<usize>,
+    /// Where guesses come from, as in serve; with none, figures are those of the model alone
+    #[arg(long, value_name = "SOURCE", default_value = Speculate::None.flag())]
+    pub speculate: Speculate,
+    /// Tokens that one request guesses at most
+    #[arg(long, value_name = "TOKENS", default_value_t = DRAFTS.tokens, value_parser = at_least_one)]
+    pub draft_tokens: usize,
     /// Runs; the median is reported
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub runs: usize,
@@ -214,6 +234,8 @@ impl ServeArgs {
             mixed_prompt_tokens: self.mixed_prompt_tokens,
             cache_tokens: self.cache_tokens,
             prefix_cache: !self.no_prefix_cache,
+            speculate: self.speculate,
+            draft_tokens: self.draft_tokens,
         }
     }
 }
@@ -365,6 +387,8 @@ mod tests {
             ("--context", "0", "--context"),
             ("--quantization", "int3", "known: none, int8"),
             ("--device", "tpu", "known: cpu, gpu"),
+            ("--speculate", "dice", "known: none, lookup, mtp"),
+            ("--draft-tokens", "0", "at least 1"),
             ("--max-running", "0", "at least 1"),
             ("--max-connections", "0", "at least 1"),
             ("--otlp-traces-endpoint", "junk", "only http://"),

@@ -8,6 +8,7 @@ use crate::model_dir;
 use crate::served_model::TextSide;
 use crate::termination::{failed, not_loaded, write_message};
 use coterie_api::launch::{Inspection, Quantization, Termination};
+use coterie_engine::Description;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -17,12 +18,22 @@ const GIB: f64 = (1 << 30) as f64;
 /// Inspects, and prints what was found; in a pod, the operator reads it from the termination message.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
+    if let Some(description) = coterie_engine::describe(&args.model).map_err(not_loaded)? {
+        print!("{}", described(&description, args.output)?);
+        // In a pod somebody wants to serve it: there the folder is refused all the same.
+        if !args.termination_log.exists() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
     let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
     let text_side = TextSide::load(&args.model, &Rendering::by_this_program())?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),
         Output::Text => {
-            print!("{}", text(&inspection, &chat(&text_side), machine::available_memory()));
+            print!(
+                "{}",
+                text(&inspection, &[("chat template", chat(&text_side))], machine::available_memory())
+            );
         }
     }
     write_message(&inspection, &args.termination_log).map_err(unwritable)?;
@@ -45,8 +56,37 @@ fn unwritable(error: impl std::fmt::Display) -> Termination {
     failed(format!("what was found could not be written: {error}"))
 }
 
-/// For people. `available` is the memory that this machine has free, bytes.
-fn text(inspection: &Inspection, chat: &str, available: Option<u64>) -> String {
+/// A model whose weights are not there.
+fn described(found: &Description, output: Output) -> Result<String, Termination> {
+    if output == Output::Json {
+        return Ok(serde_json::to_string(found).map_err(unwritable)? + "\n");
+    }
+    let bytes = found.total_bytes.map_or("of unknown size".to_owned(), |bytes| format!("{bytes} bytes"));
+    let kinds: Vec<String> =
+        found.layer_kinds.iter().map(|(kind, layers)| format!("{layers} {kind}")).collect();
+    let facts = [
+        ("weights", "not here: described from config.json and the index, digest included".to_owned()),
+        ("tensors", format!("{} in {} files, {bytes}", found.tensors, found.files)),
+        ("missing", names(&found.missing)),
+        ("not needed", names(&found.not_needed)),
+        ("kinds", kinds.join(", ")),
+    ];
+    Ok(text(&found.model, &facts, machine::available_memory()))
+}
+
+/// How many, and the first few.
+fn names(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    match names {
+        [] => "none".to_owned(),
+        names if names.len() <= SHOWN => format!("{}: {}", names.len(), names.join(", ")),
+        names => format!("{}: {}, … (--output json names all)", names.len(), names[..SHOWN].join(", ")),
+    }
+}
+
+/// For people: what was found, with other facts behind the experts. `available` is the memory that this machine has
+/// free, bytes.
+fn text(inspection: &Inspection, facts: &[(&str, String)], available: Option<u64>) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
@@ -61,17 +101,7 @@ fn text(inspection: &Inspection, chat: &str, available: Option<u64>) -> String {
             billions(inspection.active_parameters)
         ),
     );
-    let with_experts = match inspection.expert_layers.filter(|layers| *layers != inspection.layers) {
-        None => "each".to_owned(),
-        Some(layers) => format!("{layers} of them"),
-    };
-    line(
-        "layers",
-        format!(
-            "{}, {with_experts} with {} experts, {} a token",
-            inspection.layers, inspection.experts, inspection.experts_per_token
-        ),
-    );
+    line("layers", format!("{}, {}", inspection.layers, inspection.mixture()));
     if let Some(experts) = inspection.expert_bytes {
         let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / GIB);
         line(
@@ -84,7 +114,9 @@ fn text(inspection: &Inspection, chat: &str, available: Option<u64>) -> String {
         );
     }
     line("context", format!("{} tokens", inspection.context_length));
-    line("chat template", chat.to_owned());
+    for (name, fact) in facts {
+        line(name, fact.clone());
+    }
     line(
         "KV cache",
         format!("{:.1} MiB for 1,000 tokens", inspection.kv_bytes_per_token as f64 * 1000.0 / MIB),
@@ -142,6 +174,7 @@ mod tests {
             kv_bytes_per_token: 1 << 20,
             state_bytes: 0,
             working_bytes: 1 << 30,
+            spare_bytes: 1 << 29,
             digest: "sha256:ab".into(),
             devices: vec![Device::Cpu],
         }
@@ -149,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_text_says_what_fits_here() {
-        let found = text(&inspection(), "yes", Some(4 << 30));
+        let found = text(&inspection(), &[], Some(4 << 30));
         assert!(found.contains("parameters    0.66 B (0.21 B active a token)"), "{found}");
         assert!(found.contains("experts       3.00 GiB of the weights as None, 1.50 GiB as Int8"), "{found}");
         assert!(found.contains("as None       4.00 GiB of weights: too much for the 4.00 GiB"), "{found}");
@@ -157,11 +190,38 @@ mod tests {
             found.contains("as Int8       2.00 GiB of weights: fits here with a context of 1024 tokens"),
             "{found}"
         );
-        assert!(text(&inspection(), "yes", Some(64 << 30)).contains("fits here with the whole context"));
+        assert!(text(&inspection(), &[], Some(64 << 30)).contains("fits here with the whole context"));
         assert!(found.contains("layers        30, each with 8 experts, 2 a token"), "{found}");
         let with_dense = Inspection { expert_layers: Some(27), ..inspection() };
-        let found = text(&with_dense, "yes", None);
+        let found = text(&with_dense, &[], None);
         assert!(found.contains("layers        30, 27 of them with 8 experts, 2 a token"), "{found}");
+    }
+
+    #[test]
+    fn a_description_says_what_is_missing() {
+        let found = Description {
+            model: inspection(),
+            layer_kinds: [("attention", 10), ("lightning attention", 70)].into(),
+            tensors: 8243,
+            files: 413,
+            total_bytes: Some(912_210_767_872),
+            missing: Vec::new(),
+            not_needed: ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec(),
+        };
+        let told = described(&found, Output::Text).unwrap();
+        for line in [
+            "tensors       8243 in 413 files, 912210767872 bytes\n",
+            "missing       none\n",
+            "not needed    5: a, b, c, d, … (--output json names all)\n",
+            "kinds         10 attention, 70 lightning attention\n",
+        ] {
+            assert!(told.contains(line), "{line:?} is not in\n{told}");
+        }
+        // Whoever plans from it reads it as what was inspected.
+        let json = described(&found, Output::Json).unwrap();
+        assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap(), inspection());
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["tensors"], &json["notNeeded"][4]), (&8243.into(), &"e".into()));
     }
 
     #[test]

@@ -57,6 +57,9 @@ struct AtScrape {
     cached_tokens: Counter,
     computed_tokens: Counter,
     generated_tokens: Counter,
+    drafts: Counter,
+    draft_tokens: Counter,
+    accepted_tokens: Counter,
     preemptions: Counter,
 }
 
@@ -114,6 +117,9 @@ impl Metrics {
         exports.both(load::PROMPT_TOKENS_CACHED, &engine.cached_tokens);
         exports.both(load::PROMPT_TOKENS_COMPUTED, &engine.computed_tokens);
         exports.both(load::GENERATION_TOKENS, &engine.generated_tokens);
+        exports.both(load::DRAFTS, &engine.drafts);
+        exports.both(load::DRAFT_TOKENS, &engine.draft_tokens);
+        exports.both(load::DRAFT_TOKENS_ACCEPTED, &engine.accepted_tokens);
         exports.both(load::PREEMPTIONS, &engine.preemptions);
         exports.both(load::SPANS_LOST, &self.spans_lost);
 
@@ -203,6 +209,9 @@ impl AtScrape {
         raise(&self.cached_tokens, load.scheduled.cached_tokens);
         raise(&self.computed_tokens, load.scheduled.prompt_tokens);
         raise(&self.generated_tokens, load.generated_tokens);
+        raise(&self.drafts, load.scheduled.drafts);
+        raise(&self.draft_tokens, load.scheduled.draft_tokens);
+        raise(&self.accepted_tokens, load.scheduled.accepted_tokens);
         raise(&self.preemptions, load.scheduled.preemptions);
     }
 }

@@ -78,13 +78,13 @@ pub fn run(args: &RouteArgs) -> Result<ExitCode, Termination> {
         let asked = listen()?;
         // Each client's connection may need one to a rank.
         let limits = Limits::with_connections(args.max_connections, open_files().map(|files| files / 2));
-        let keys = read_keys(args.keys.as_deref())?;
+        let (keys, told) = read_keys(args.keys.as_deref())?;
         let door = Arc::new(Door::new(args.patience(), limits, args.waiting(), args.max_body_bytes, keys));
         let ending = Ending { lame_duck: LAME_DUCK, drain: Duration::from_secs(args.drain_seconds.into()) };
         tokio::select! {
             ended = serve(clients, scrapers, door.clone(), ending, asked) => ended,
             failed = follow(args.source(), &door.fleet) => Err(failed?),
-            never = follow_keys(args.keys.as_deref(), &door.keys) => match never {},
+            never = follow_keys(args.keys.as_deref(), &door.keys, told) => match never {},
         }
     });
     runtime.shutdown_background();
@@ -100,23 +100,18 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Termination> {
     })
 }
 
-/// The keys in `folder`, if keys are asked for at all.
-fn read_keys(folder: Option<&Path>) -> Result<Keys, Termination> {
+/// The keys in `folder`, if keys are asked for at all, and what was told of those that do not count.
+fn read_keys(folder: Option<&Path>) -> Result<(Keys, Vec<String>), Termination> {
     let Some(folder) = folder else {
         tracing::warn!("no API keys are asked for: whoever reaches the port may ask");
-        return Ok(Keys::open());
+        return Ok((Keys::open(), Vec::new()));
     };
-    let (rules, troubles) = keys::read(folder).map_err(rejected)?;
-    for trouble in troubles {
-        tracing::warn!(trouble, "an API key does not count");
-    }
-    tracing::info!(keys = rules.len(), "API keys are asked for");
-    Ok(Keys::only(rules))
+    keys::begin(folder).map_err(rejected)
 }
 
-async fn follow_keys(folder: Option<&Path>, keys: &Keys) -> Infallible {
+async fn follow_keys(folder: Option<&Path>, keys: &Keys, told: Vec<String>) -> Infallible {
     match folder {
-        Some(folder) => keys::follow(folder, keys).await,
+        Some(folder) => keys::follow(folder, keys, told).await,
         None => std::future::pending().await,
     }
 }

@@ -29,6 +29,7 @@ pub fn inspection() -> Inspection {
         kv_bytes_per_token: 1024,
         state_bytes: 0,
         working_bytes: 50_000_000,
+        spare_bytes: 0,
         digest: "sha256:0123456789abcdef".to_owned(),
         devices: vec![Device::Cpu],
     }

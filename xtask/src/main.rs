@@ -1,4 +1,4 @@
-//! `cargo xtask`: demo, test, soak, check, cluster, model.
+//! `cargo xtask`: demo, test, soak, gpu, check, cluster, model.
 
 mod apt;
 mod cache;
@@ -7,6 +7,7 @@ mod cluster;
 mod cmd;
 mod demo;
 mod go;
+mod gpu;
 mod image;
 mod kube;
 mod model;
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
   test [--long]           every test of the project; --long: with every case of the failures' matrices, and a day's traffic end to end
   test --e2e [NAME…]      only the end-to-end tests, or those of them with NAME in theirs
   soak [--minutes 10]     a rank among random clients: nothing may be left behind
+  gpu                     the CUDA kernels on this machine's GPU
   check                   format, clippy, generated files, architecture rules: fast, before every commit
   generate                write the generated files
   model DIR               write the talking model as a HuggingFace folder
@@ -58,6 +60,7 @@ fn run() -> Result<()> {
         "demo" => demo::run(&demo_options(parser)?),
         "test" => test::run(&test_options(parser)?),
         "soak" => soak::run(soak_time(parser)?),
+        "gpu" => words::<0>(parser).and_then(|[]| gpu::run()),
         "check" => words::<0>(parser).and_then(|[]| check::run()),
         "generate" => words::<0>(parser).and_then(|[]| check::generate()),
         "model" => words(parser).and_then(|[folder]| model::write(Path::new(&folder))),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::kube::{Kube, SYSTEM, chart};
 use crate::product::{self, Product};
 use crate::step::{seconds, step};
-use crate::{cache, check, cluster, go, model, python};
+use crate::{apt, cache, check, cluster, go, gpu, model, python};
 use tally::Tally;
 
 /// Name of the embedded cluster that the end-to-end tests run on.
@@ -59,6 +59,8 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
     heading("Checks");
     tally.part("check", check::run());
     heading("Tests of the crates");
+    // CUDA kernels are compiled for the CPU, too.
+    apt::ensure(&["g++"])?;
     let mut cargo = product::cargo()?;
     // Always the whole workspace: with other packages selected, cargo would build most crates again. The end-to-end
     // tests are no default target.
@@ -69,6 +71,9 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
     }
     tally.cargo_test("crates", &mut cargo)?;
 
+    heading("CUDA kernels for every architecture");
+    cubins(tally)?;
+
     heading("The talking model beside its reference");
     let mut cargo = product::cargo()?;
     cargo.args(["test", "--release", "--locked", "--workspace", "--test", "talking", "--", "--ignored"]);
@@ -77,6 +82,20 @@ fn crates(binaries: &go::Binaries, options: &Options, tally: &mut Tally) -> Resu
 
     heading("The API beside its document and others' clients");
     clients(tally)
+}
+
+/// Compiles the kernels to machine code, which takes no GPU.
+fn cubins(tally: &mut Tally) -> Result<()> {
+    match gpu::nvrtc()? {
+        Some(nvrtc) => tally.cargo_test("cubins", &mut gpu::compile(&nvrtc)?),
+        None => {
+            tally.skip(
+                "cubins",
+                "NVRTC, the Python package in kernels/cu/requirements.txt, cannot be fetched",
+            );
+            Ok(())
+        }
+    }
 }
 
 /// The tests that drive `coterie serve` with programs that others wrote.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 mod certificates;
 mod hot;
+mod hung;
 mod lost_node;
 
 /// The talking model on `ranks` ranks, every expert but two of each layer's eight in one place only.

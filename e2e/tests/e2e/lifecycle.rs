@@ -1,16 +1,14 @@
 //! The chart's upgrade and its end, and the end of a ModelDeployment.
 
 use crate::{NOTICE, READY, deploy};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use coterie_e2e::namespace::Namespace;
-use coterie_e2e::{operator, wait};
+use coterie_e2e::{helm, operator, wait};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
-use std::io::Write;
-use std::process::{Command, Stdio};
 
 #[tokio::test]
 async fn an_upgrade_of_the_operator_touches_no_rank() -> Result<()> {
@@ -20,7 +18,7 @@ async fn an_upgrade_of_the_operator_touches_no_rank() -> Result<()> {
     let operators = operator::pods(&namespace.client).await?;
 
     let annotation = format!("podAnnotations.upgraded=by-{}", namespace.name);
-    helm(&["upgrade", "coterie", &chart()?, "--reuse-values", "--set-string", &annotation], "")?;
+    helm::run(&["upgrade", "coterie", &helm::chart()?, "--reuse-values", "--set-string", &annotation], "")?;
     operator::replaced(&namespace.client, &operators, READY).await?;
 
     // The new operator has seen the object once it answers a change of it.
@@ -42,8 +40,8 @@ async fn an_uninstalled_operator_leaves_the_ranks_and_no_lease() -> Result<()> {
     let namespace = Namespace::create("e2e-uninstall").await?;
     deploy(&namespace, 1).await?;
     let before = namespace.ready_ranks("chat", 1, READY).await?;
-    let values = helm(&["get", "values", "coterie", "-o", "yaml"], "")?;
-    helm(&["uninstall", "coterie", "--wait"], "")?;
+    let values = helm::run(&["get", "values", "coterie", "-o", "yaml"], "")?;
+    helm::run(&["uninstall", "coterie", "--wait"], "")?;
     // Its rights went before it could give the Lease back, so this is the garbage collector's doing.
     let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), operator::NAMESPACE);
     let gone = wait::until("the Lease to be gone", NOTICE, || async {
@@ -52,32 +50,12 @@ async fn an_uninstalled_operator_leaves_the_ranks_and_no_lease() -> Result<()> {
     })
     .await;
     // Before the verdict: the other tests need an operator.
-    helm(&["install", "coterie", &chart()?, "-f", "-", "--wait"], &values)?;
+    helm::run(&["install", "coterie", &helm::chart()?, "-f", "-", "--wait"], &values)?;
     gone?;
     namespace.scale("chat", 2).await?;
     let after = namespace.ready_ranks("chat", 2, READY).await?;
     ensure!(after.iter().any(|pod| pod.uid() == before[0].uid()), "the pod did not survive");
     namespace.delete().await
-}
-
-fn chart() -> Result<String> {
-    std::env::var("COTERIE_CHART").context("COTERIE_CHART is not set: run `cargo xtask test`")
-}
-
-/// Runs helm in the operator's namespace; its standard output.
-fn helm(args: &[&str], input: &str) -> Result<String> {
-    let mut child = Command::new("helm")
-        .args(args)
-        .args(["-n", operator::NAMESPACE])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start helm")?;
-    child.stdin.take().context("helm has no input")?.write_all(input.as_bytes())?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "helm {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[tokio::test]

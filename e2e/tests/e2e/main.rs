@@ -6,6 +6,7 @@ mod day;
 mod experts;
 mod failure;
 mod front_door;
+mod keys;
 mod lifecycle;
 mod rollout;
 mod scale;

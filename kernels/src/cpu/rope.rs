@@ -34,6 +34,16 @@ impl Table {
         Table { cos, sin, half, max_positions }
     }
 
+    /// Cosines and sines, each `[max_positions, rotary_dim / 2]`, for a device that has the table in its own memory.
+    pub fn values(&self) -> [&[f32]; 2] {
+        [&self.cos, &self.sin]
+    }
+
+    /// Pairs of a head that turn: rotary_dim / 2.
+    pub fn pairs(&self) -> usize {
+        self.half
+    }
+
     /// Positions that the table covers.
     pub fn max_positions(&self) -> usize {
         self.max_positions

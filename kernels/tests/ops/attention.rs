@@ -4,7 +4,7 @@ use coterie_kernels::cpu::attention::{self, Sequence, Shape};
 use coterie_kernels::cpu::pool::Pool;
 use std::ops::Range;
 
-use super::cases::Case;
+use super::cases::{Case, Inputs};
 use super::random::Random;
 
 /// One sequence: the rows of this call, and its tokens' keys and values, `[context, kv_heads, head_dim]`.
@@ -22,12 +22,12 @@ pub struct Stories {
     pub all: Vec<Story>,
     pub q: Vec<f32>,
     pub sinks: Option<Vec<f32>>,
-    blocks: usize,
+    pub blocks: usize,
 }
 
 impl Stories {
     /// `sizes` are (rows of the call, context) per sequence.
-    pub fn new(shape: Shape, sinks: bool, sizes: &[(usize, usize)]) -> Stories {
+    pub fn new(inputs: Inputs, shape: Shape, sinks: bool, sizes: &[(usize, usize)]) -> Stories {
         let mut random = Random::new(shape.head_dim as u64);
         let needed = |context: usize| context.div_ceil(shape.block_size);
         let blocks: usize = sizes.iter().map(|(_, context)| needed(*context)).sum();
@@ -35,13 +35,14 @@ impl Stories {
         let all = sizes.iter().map(|&(rows, context)| Story {
             rows,
             context,
-            k: random.values(context * shape.kv_heads * shape.head_dim),
-            v: random.values(context * shape.kv_heads * shape.head_dim),
+            k: inputs.of(random.values(context * shape.kv_heads * shape.head_dim)),
+            v: inputs.of(random.values(context * shape.kv_heads * shape.head_dim)),
             blocks: order.split_off(order.len() - needed(context)),
         });
         let all: Vec<Story> = all.collect();
         let rows: usize = sizes.iter().map(|(rows, _)| rows).sum();
         let q = random.values(rows * shape.q_heads * shape.head_dim).iter().map(|q| q * 3.0).collect();
+        let q = inputs.of(q);
         let sinks = sinks.then(|| random.values(shape.q_heads).iter().map(|sink| sink * 9.0).collect());
         Stories { shape, all, q, sinks, blocks }
     }
@@ -90,8 +91,9 @@ impl Stories {
 }
 
 /// Prefill from the start, a later chunk of a prefill, and decodes, short and over several chunks of keys.
-pub fn paged(shape: Shape, sinks: bool) -> Case {
-    let stories = Stories::new(shape, sinks, &[(37, 37), (1, 1), (1, 700), (5, 260), (1, 33), (70, 330)]);
+pub fn paged(inputs: Inputs, shape: Shape, sinks: bool) -> Case {
+    let stories =
+        Stories::new(inputs, shape, sinks, &[(37, 37), (1, 1), (1, 700), (5, 260), (1, 33), (70, 330)]);
     let (d, scale, stride) = (shape.head_dim, shape.scale, shape.kv_heads * shape.head_dim);
     let (mut specified, mut exact) = (Vec::new(), Vec::new());
     stories.rows(|q, story, head, keys| {
@@ -113,6 +115,6 @@ pub fn paged(shape: Shape, sinks: bool) -> Case {
         specified,
         exact,
         bound: 2e-6,
-        run: Box::new(move |pool| stories.run(pool)),
+        run: Box::new(move |device| device.attend(&stories)),
     }
 }

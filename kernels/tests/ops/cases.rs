@@ -3,13 +3,15 @@
 use coterie_kernels::cpu::attention::{Shape, latent};
 use coterie_kernels::cpu::isa::Isa;
 use coterie_kernels::cpu::pool::Pool;
-use coterie_kernels::cpu::{activation, logits, moe, norm, rope};
+use coterie_kernels::cpu::{activation, logits, norm, rope};
+use half::bf16;
 
+use super::device::{Answer, Device};
 use super::random::Random;
 use super::{attention, gates, latent as latents, lightning, products};
 
-/// Runs an op on a pool and returns what it wrote.
-pub type Run = Box<dyn Fn(&Pool) -> Vec<f32>>;
+/// Runs an op on a device.
+pub type Run = Box<dyn Fn(&dyn Device) -> Answer>;
 
 /// One op on one input.
 pub struct Case {
@@ -24,7 +26,7 @@ pub struct Case {
 }
 
 /// (m, n, k): tails of every loop, the sizes of the talking model, several parts and several pieces along k.
-const PRODUCTS: [(usize, usize, usize); 15] = [
+const PRODUCTS: [(usize, usize, usize); 16] = [
     (1, 1, 1),
     (1, 3, 63),
     (1, 17, 64),
@@ -40,15 +42,35 @@ const PRODUCTS: [(usize, usize, usize); 15] = [
     (13, 19, 1100),
     (32, 48, 576),
     (101, 23, 33),
+    (150, 140, 160),
 ];
 
-pub fn all() -> Vec<Case> {
+/// What products and attention are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// Any number.
+    F32,
+    /// What tensor cores read without rounding.
+    Bf16,
+}
+
+impl Inputs {
+    pub fn of(self, mut x: Vec<f32>) -> Vec<f32> {
+        if self == Inputs::Bf16 {
+            x.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        }
+        x
+    }
+}
+
+pub fn all(inputs: Inputs) -> Vec<Case> {
     let mut cases = Vec::new();
     for (m, n, k) in PRODUCTS {
-        cases.extend([products::bf16(m, n, k), products::f32(m, n, k), products::int8(m, n, k)]);
+        let of_f32 = products::f32(m, n, k);
+        cases.extend([products::bf16(inputs, m, n, k), of_f32, products::int8(inputs, m, n, k)]);
     }
     for (m, n, k) in [(1, 1, 32), (1, 17, 64), (2, 9, 96), (3, 8, 160), (7, 40, 1568), (101, 23, 32)] {
-        cases.push(products::mxfp4(m, n, k));
+        cases.push(products::mxfp4(inputs, m, n, k));
     }
     cases.push(products::grouped());
     for (n, k) in [(1, 1), (3, 63), (17, 65), (40, 576)] {
@@ -72,24 +94,34 @@ pub fn all() -> Vec<Case> {
         [(64, 9, 3, 16), (8, 4, 4, 32), (24, 20, 1, 16), (128, 8, 2, 64), (80, 2, 1, 16)]
     {
         let shape = Shape { q_heads, kv_heads, head_dim, block_size, scale: 0.11, window: None };
-        cases.push(attention::paged(shape, false));
+        cases.push(attention::paged(inputs, shape, false));
         for window in [1, 16, 50, 300] {
             let shape = Shape { window: Some(window), ..shape };
-            cases.push(attention::paged(shape, window % 3 == 1));
+            cases.push(attention::paged(inputs, shape, window % 3 == 1));
         }
+    }
+    for (head_dim, window) in [(96, None), (192, Some(40)), (256, None), (256, Some(300))] {
+        let shape = Shape { q_heads: 4, kv_heads: 2, head_dim, block_size: 16, scale: 0.05, window };
+        cases.push(attention::paged(inputs, shape, window.is_some()));
     }
     for (heads, head_dim) in [(1, 1), (3, 5), (2, 16), (5, 24), (1, 40), (3, 80), (2, 128)] {
         cases.push(lightning::attend(heads, head_dim));
     }
     let shape = Shape { q_heads: 6, kv_heads: 2, head_dim: 20, block_size: 16, scale: 0.11, window: None };
-    cases.push(attention::paged(shape, true));
+    cases.push(attention::paged(inputs, shape, true));
     for (latent, rope, heads, block_size) in
         [(512, 64, 17, 16), (20, 6, 3, 32), (7, 1, 1, 16), (64, 2, 50, 16)]
     {
-        cases.push(latents::paged(latent::Shape { heads, latent, rope, block_size, scale: 0.11 }));
+        cases.push(latents::paged(inputs, latent::Shape { heads, latent, rope, block_size, scale: 0.11 }));
     }
     cases.extend([latents::cut(1, 5, 3, 2), latents::cut(90, 7, 40, 24)]);
     cases
+}
+
+/// A case whose specification is what the CPU computes in plain Rust; the rest is to be filled in.
+pub fn on_one_core(run: impl Fn(&dyn Device) -> Answer + 'static) -> Case {
+    let (specified, _) = run(&Pool::with_isa(1, Isa::Scalar)).expect("the CPU has every op");
+    Case { name: String::new(), run: Box::new(run), specified, exact: Vec::new(), bound: 0.0 }
 }
 
 fn widen(x: &[f32]) -> Vec<f64> {
@@ -113,11 +145,7 @@ fn rms_norm(rows: usize, dim: usize) -> Case {
         specified,
         exact: exact.collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; x.len()];
-            norm::rms_norm(pool, &mut out, &x, &weight, eps, dim);
-            out
-        }),
+        run: Box::new(move |device| device.rms_norm(&x, &weight, eps)),
     }
 }
 
@@ -141,10 +169,10 @@ fn softmax(rows: usize, dim: usize) -> Case {
         specified,
         exact: x.chunks(dim).flat_map(exact_softmax).collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| {
+        run: Box::new(move |device| {
             let mut out = x.clone();
-            logits::softmax_rows(pool, &mut out, dim);
-            out
+            logits::softmax_rows(device.cpu()?, &mut out, dim);
+            Some((out, 0.0))
         }),
     }
 }
@@ -163,11 +191,7 @@ fn silu_mul(n: usize) -> Case {
         specified,
         exact: widen(&g).iter().zip(&up).map(|(g, up)| g / (1.0 + (-g).exp()) * f64::from(*up)).collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; n];
-            activation::silu_mul(pool, &mut out, &g, &up);
-            out
-        }),
+        run: Box::new(move |device| device.silu_mul(&g, &up)),
     }
 }
 
@@ -180,11 +204,7 @@ fn silu(n: usize) -> Case {
         specified,
         exact: widen(&x).iter().map(|x| x / (1.0 + (-x).exp())).collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = x.clone();
-            activation::silu(pool, &mut out);
-            out
-        }),
+        run: Box::new(move |device| device.silu(&x)),
     }
 }
 
@@ -198,11 +218,7 @@ fn sigmoid_mul(n: usize) -> Case {
         specified,
         exact: widen(&x).iter().zip(widen(&gate)).map(|(x, g)| x / (1.0 + (-g).exp())).collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = x.clone();
-            activation::sigmoid_mul(pool, &mut out, &gate);
-            out
-        }),
+        run: Box::new(move |device| device.sigmoid_mul(&x, &gate)),
     }
 }
 
@@ -214,11 +230,7 @@ fn add(n: usize) -> Case {
         specified: a.iter().zip(&b).map(|(a, b)| a + b).collect(),
         exact: widen(&a).iter().zip(&b).map(|(a, b)| a + f64::from(*b)).collect(),
         bound: 1e-7,
-        run: Box::new(move |pool| {
-            let mut out = a.clone();
-            activation::add(pool, &mut out, &b);
-            out
-        }),
+        run: Box::new(move |device| device.add(&a, &b)),
     }
 }
 
@@ -231,11 +243,7 @@ fn blend(n: usize) -> Case {
         specified: x.iter().zip(&y).map(|(x, y)| 3.5 * x + 0.75 * y).collect(),
         exact: exact.collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = x.clone();
-            activation::blend(pool, &mut out, &y, 3.5, 0.75);
-            out
-        }),
+        run: Box::new(move |device| device.blend(&x, &y, 3.5, 0.75)),
     }
 }
 
@@ -248,11 +256,7 @@ fn gather() -> Case {
         exact: widen(&picked),
         specified: picked,
         bound: 0.0,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; rows.len() * dim];
-            moe::gather(pool, &mut out, &x, &rows, dim);
-            out
-        }),
+        run: Box::new(move |device| device.gather(&x, &rows, dim)),
     }
 }
 
@@ -273,11 +277,7 @@ fn combine() -> Case {
         specified,
         exact,
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; tokens * dim];
-            moe::combine(pool, &mut out, &expert_out, &rows, &weights, top_k, dim);
-            out
-        }),
+        run: Box::new(move |device| device.combine(&expert_out, &rows, &weights, top_k, dim)),
     }
 }
 
@@ -290,17 +290,11 @@ fn clamped_swiglu(n: usize) -> Case {
         let (g, up) = (f64::from(g), f64::from(up));
         (up + 1.0) * g / (1.0 + (-f64::from(alpha) * g).exp())
     };
-    let run = move |pool: &Pool, g: &[f32], up: &[f32]| {
-        let mut out = vec![f32::NAN; n];
-        activation::clamped_swiglu(pool, &mut out, g, up, alpha, limit);
-        out
-    };
     Case {
         name: format!("clamped_swiglu {n}"),
-        specified: run(&Pool::with_isa(1, Isa::Scalar), &g, &up),
         exact: g.iter().zip(&up).map(clamped).map(swiglu).collect(),
         bound: 1e-6,
-        run: Box::new(move |pool| run(pool, &g, &up)),
+        ..on_one_core(move |device| device.clamped_swiglu(&g, &up, alpha, limit))
     }
 }
 
@@ -315,11 +309,7 @@ fn add_to_rows(rows: usize, dim: usize) -> Case {
         specified: sums.collect(),
         exact: exact.collect(),
         bound: 1e-7,
-        run: Box::new(move |pool| {
-            let mut out = x.clone();
-            activation::add_to_rows(pool, &mut out, &bias);
-            out
-        }),
+        run: Box::new(move |device| device.add_to_rows(&x, &bias)),
     }
 }
 
@@ -333,17 +323,11 @@ fn gate_rows(rows: usize, dim: usize) -> Case {
     });
     let exact = exact.collect();
     let gates: Vec<f32> = gates.iter().map(|gate| gate * 30.0).collect();
-    let run = move |pool: &Pool| {
-        let mut out = x.clone();
-        activation::gate_rows(pool, &mut out, &gates, dim);
-        out
-    };
     Case {
         name: format!("gate_rows {rows} {dim}"),
-        specified: run(&Pool::with_isa(1, Isa::Scalar)),
         exact,
         bound: 1e-6,
-        run: Box::new(run),
+        ..on_one_core(move |device| device.gate_rows(&x, &gates))
     }
 }
 
@@ -366,17 +350,10 @@ fn rotate(head_dim: usize, rotary_dim: usize, interleaved: bool) -> Case {
         }
     }
     let table = rope::Table::new(&frequencies, factor, 8192);
-    let run = move |pool: &Pool| {
-        let mut out = x.clone();
-        let op = if interleaved { rope::interleaved } else { rope::half_split };
-        op(pool, &mut out, &table, &positions, heads, head_dim);
-        out
-    };
     Case {
         name: format!("rotate {head_dim} {rotary_dim}, interleaved: {interleaved}"),
-        specified: run(&Pool::new(1)),
         exact,
         bound: 1e-6,
-        run: Box::new(run),
+        ..on_one_core(move |device| device.rotate(&x, &table, &positions, heads, interleaved))
     }
 }

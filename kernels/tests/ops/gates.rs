@@ -1,10 +1,10 @@
 //! The gate's choices.
 
-use coterie_kernels::cpu::pool::Pool;
-use coterie_kernels::cpu::{gate, logits};
+use coterie_kernels::cpu::logits;
 use coterie_kernels::gate::{Groups, Rule, Scores, Worth};
 
-use super::cases::{Case, exact_softmax};
+use super::cases::{Case, exact_softmax, on_one_core};
+use super::device::Device;
 use super::random::Random;
 
 pub fn all() -> Vec<Case> {
@@ -49,7 +49,7 @@ fn choose(rows: usize, experts: usize, rule: Rule, biased: bool) -> Case {
     let mut logits: Vec<f32> = random.values(rows * experts).iter().map(|x| x * 3.0).collect();
     logits[5] = logits[2]; // a tie
     let bias: Option<Vec<f32>> = biased.then(|| random.values(experts));
-    let (mut specified, mut exact) = (Vec::new(), Vec::new());
+    let mut exact = Vec::new();
     for row in logits.chunks(experts) {
         let (mut scores, mut truth) = (row.to_vec(), row.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
         match rule.scores {
@@ -77,13 +77,6 @@ fn choose(rows: usize, experts: usize, rule: Rule, biased: bool) -> Case {
         weights.iter_mut().for_each(|weight| *weight *= f64::from(rule.factor) / sum);
         exact.extend(best.iter().map(|e| *e as f64).chain(weights));
     }
-    let run = move |pool: &Pool| {
-        let k = rule.per_token;
-        let (mut ids, mut weights) = (vec![0; rows * k], vec![f32::NAN; rows * k]);
-        gate::choose(pool, &logits, bias.as_deref(), experts, &rule, &mut ids, &mut weights);
-        let rows = ids.chunks(k).zip(weights.chunks(k));
-        rows.flat_map(|(ids, weights)| ids.iter().map(|id| *id as f32).chain(weights.to_vec())).collect()
-    };
-    specified.extend(run(&Pool::with_isa(1, coterie_kernels::cpu::isa::Isa::Scalar)));
-    Case { name: format!("gate of {experts}, {rule:?}"), specified, exact, bound: 1e-6, run: Box::new(run) }
+    let run = move |device: &dyn Device| device.choose(&logits, bias.as_deref(), experts, &rule);
+    Case { name: format!("gate of {experts}, {rule:?}"), exact, bound: 1e-6, ..on_one_core(run) }
 }

@@ -5,29 +5,29 @@ use coterie_kernels::cpu::attention::latent::{self, Shape};
 use coterie_kernels::cpu::heads;
 use coterie_kernels::cpu::pool::Pool;
 
-use super::cases::Case;
+use super::cases::{Case, Inputs};
 use super::random::Random;
 
 /// One sequence: the rows of this call, its tokens' latents and rotated keys, and where they are.
-struct Story {
-    rows: usize,
-    context: usize,
-    latents: Vec<f32>,
-    ropes: Vec<f32>,
-    blocks: Vec<u32>,
+pub struct Story {
+    pub rows: usize,
+    pub context: usize,
+    pub latents: Vec<f32>,
+    pub ropes: Vec<f32>,
+    pub blocks: Vec<u32>,
 }
 
 /// Sequences whose blocks are scattered over one cache.
-struct Stories {
-    shape: Shape,
-    all: Vec<Story>,
-    q: Vec<f32>,
-    blocks: usize,
+pub struct Stories {
+    pub shape: Shape,
+    pub all: Vec<Story>,
+    pub q: Vec<f32>,
+    pub blocks: usize,
 }
 
 impl Stories {
     /// `sizes` are (rows of the call, context) per sequence.
-    fn new(shape: Shape, sizes: &[(usize, usize)]) -> Stories {
+    fn new(inputs: Inputs, shape: Shape, sizes: &[(usize, usize)]) -> Stories {
         let mut random = Random::new(shape.latent as u64);
         let needed = |context: usize| context.div_ceil(shape.block_size);
         let blocks: usize = sizes.iter().map(|(_, context)| needed(*context)).sum();
@@ -35,17 +35,17 @@ impl Stories {
         let all = sizes.iter().map(|&(rows, context)| Story {
             rows,
             context,
-            latents: random.values(context * shape.latent),
-            ropes: random.values(context * shape.rope),
+            latents: inputs.of(random.values(context * shape.latent)),
+            ropes: inputs.of(random.values(context * shape.rope)),
             blocks: order.split_off(order.len() - needed(context)),
         });
         let all: Vec<Story> = all.collect();
         let rows: usize = sizes.iter().map(|(rows, _)| rows).sum();
-        let q = random.values(rows * shape.heads * shape.width());
+        let q = inputs.of(random.values(rows * shape.heads * shape.width()));
         Stories { shape, all, q, blocks }
     }
 
-    fn run(&self, pool: &Pool) -> Vec<f32> {
+    pub fn run(&self, pool: &Pool) -> Vec<f32> {
         let shape = &self.shape;
         // Places that hold no token are NaN.
         let mut cache = vec![f32::NAN; self.blocks * shape.block_len()];
@@ -68,8 +68,8 @@ impl Stories {
 }
 
 /// Prefill from the start, a later chunk of a prefill, and decodes, short and over several chunks of keys.
-pub fn paged(shape: Shape) -> Case {
-    let stories = Stories::new(shape, &[(37, 37), (1, 1), (1, 700), (5, 260), (1, 33), (70, 330)]);
+pub fn paged(inputs: Inputs, shape: Shape) -> Case {
+    let stories = Stories::new(inputs, shape, &[(37, 37), (1, 1), (1, 700), (5, 260), (1, 33), (70, 330)]);
     let Shape { heads, latent, rope, scale, .. } = shape;
     let (mut specified, mut exact) = (Vec::new(), Vec::new());
     let mut q = stories.q.chunks(shape.width());
@@ -95,7 +95,7 @@ pub fn paged(shape: Shape) -> Case {
         specified,
         exact,
         bound: 3e-6,
-        run: Box::new(move |pool| stories.run(pool)),
+        run: Box::new(move |device| device.attend_latent(&stories)),
     }
 }
 
@@ -112,15 +112,15 @@ pub fn cut(rows: usize, heads: usize, a: usize, b: usize) -> Case {
         exact: specified.iter().map(|x| f64::from(*x)).collect(),
         specified,
         bound: 0.0,
-        run: Box::new(move |pool| {
-            let count = rows * heads;
+        run: Box::new(move |device| {
+            let (pool, count) = (device.cpu()?, rows * heads);
             let (mut first, mut second) = (vec![f32::NAN; count * a], vec![f32::NAN; count * b]);
             heads::part(pool, &mut first, &x, a + b, 0, a);
             heads::part(pool, &mut second, &x, a + b, a, b);
             let (mut joined, mut swapped) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
             heads::join(pool, &mut joined, [&second, &first], [b, a]);
             heads::swap(pool, &mut swapped, &joined, rows, heads, a + b);
-            swapped
+            Some((swapped, 0.0))
         }),
     }
 }

@@ -6,7 +6,7 @@ use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::{self, GROUP, Int8, Int8View};
 use half::bf16;
 
-use super::cases::Case;
+use super::cases::{Case, Inputs};
 use super::random::Random;
 
 /// `x[m, k] · wᵀ`, weight i of `[n, k]` given by `w`.
@@ -21,19 +21,15 @@ fn specified_product(x: &[f32], w: Matrix<'_>, m: usize) -> Vec<f32> {
     out
 }
 
-pub fn bf16(m: usize, n: usize, k: usize) -> Case {
+pub fn bf16(inputs: Inputs, m: usize, n: usize, k: usize) -> Case {
     let mut random = Random::new((m * n * k) as u64);
-    let (x, w) = (random.values(m * k), random.bf16s(n * k));
+    let (x, w) = (inputs.of(random.values(m * k)), random.bf16s(n * k));
     Case {
         name: format!("bf16 product {m} {n} {k}"),
         specified: specified_product(&x, Matrix::Bf16 { values: &w, n, k }, m),
         exact: exact_product(&x, |i| w[i].to_f64(), m, n, k),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; m * n];
-            matmul::bf16(pool, &mut out, &x, &w, m, n, k);
-            out
-        }),
+        run: Box::new(move |device| device.product(&x, Matrix::Bf16 { values: &w, n, k }, m)),
     }
 }
 
@@ -45,20 +41,16 @@ pub fn f32(m: usize, n: usize, k: usize) -> Case {
         specified: specified_product(&x, Matrix::F32 { values: &w, n, k }, m),
         exact: exact_product(&x, |i| f64::from(w[i]), m, n, k),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; m * n];
-            matmul::f32(pool, &mut out, &x, &w, m, n, k);
-            out
-        }),
+        run: Box::new(move |device| device.product(&x, Matrix::F32 { values: &w, n, k }, m)),
     }
 }
 
 /// Every third row of a larger matrix, of whatever values the bytes have.
-pub fn mxfp4(m: usize, n: usize, k: usize) -> Case {
+pub fn mxfp4(inputs: Inputs, m: usize, n: usize, k: usize) -> Case {
     let mut random = Random::new((m * 5 + n * 11 + k) as u64);
     let (first, step, groups) = (2, 3, k / mxfp4::GROUP);
     let rows = first + n * step;
-    let x = random.values(m * k);
+    let x = inputs.of(random.values(m * k));
     let blocks: Vec<u8> = (0..rows * k / 2).map(|_| random.bits() as u8).collect();
     let scales: Vec<u8> = (0..rows * groups).map(|_| 120 + random.bits() as u8 % 12).collect();
     fn view<'a>(blocks: &'a [u8], scales: &'a [u8], [n, k]: [usize; 2]) -> Matrix<'a> {
@@ -76,18 +68,15 @@ pub fn mxfp4(m: usize, n: usize, k: usize) -> Case {
         specified: specified_product(&x, view(&blocks, &scales, [n, k]), m),
         exact: exact_product(&x, value, m, n, k),
         bound: 1e-6,
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; m * n];
-            matmul::any(pool, &mut out, &x, view(&blocks, &scales, [n, k]), m);
-            out
-        }),
+        run: Box::new(move |device| device.product(&x, view(&blocks, &scales, [n, k]), m)),
     }
 }
 
-/// Exact is the product of the f32 activations: the bound is what quantizing them adds (a few sums may cancel).
-pub fn int8(m: usize, n: usize, k: usize) -> Case {
+/// Exact is the product of the f32 activations: the bound is what quantizing them adds (a few sums may cancel). Who reads
+/// bf16 does not quantize them.
+pub fn int8(inputs: Inputs, m: usize, n: usize, k: usize) -> Case {
     let mut random = Random::new((m * 7 + n * 3 + k) as u64);
-    let x = random.values(m * k);
+    let x = inputs.of(random.values(m * k));
     let mut values: Vec<i8> = (0..n * k).map(|_| random.bits() as i8).collect();
     values[0] = i8::MIN; // outside our quantizer's range, but defined
     let scales: Vec<f32> = random.values(n * k.div_ceil(GROUP)).iter().map(|s| s.abs() / 127.0).collect();
@@ -101,11 +90,19 @@ pub fn int8(m: usize, n: usize, k: usize) -> Case {
             m,
         ),
         exact: exact_product(&x, weight, m, n, k),
-        bound: if m * n < 100 { 5e-2 } else { 1e-2 },
-        run: Box::new(move |pool| {
-            let mut out = vec![f32::NAN; m * n];
-            matmul::int8(pool, &mut out, &x, Int8View { values: &values, scales: &scales, n, k }, m);
-            out
+        bound: match inputs {
+            Inputs::F32 => {
+                if m * n < 100 {
+                    5e-2
+                } else {
+                    1e-2
+                }
+            }
+            Inputs::Bf16 => 1e-6,
+        },
+        run: Box::new(move |device| {
+            let w = Int8View { values: &values, scales: &scales, n, k };
+            device.product(&x, Matrix::Int8(w), m)
         }),
     }
 }
@@ -157,7 +154,8 @@ pub fn grouped() -> Case {
         bound: 0.0,
         run: Box::new({
             let length = specified.len();
-            move |pool| {
+            move |device| {
+                let pool = device.cpu()?;
                 let mut all = vec![f32::NAN; length];
                 let mut rest = &mut all[..];
                 let mut jobs = Vec::new();
@@ -167,7 +165,7 @@ pub fn grouped() -> Case {
                     jobs.push(Job { out, x, w, m });
                 }
                 matmul::grouped(pool, &mut jobs);
-                all
+                Some((all, 0.0))
             }
         }),
         specified,
@@ -192,11 +190,11 @@ pub fn quantize(n: usize, k: usize) -> Case {
         specified: dequantized(&values, &scales),
         exact: wide.iter().map(|w| f64::from(*w)).collect(),
         bound: 1e-2,
-        run: Box::new(move |pool| {
-            let int8 = Int8::quantize_bf16(pool, &w, n, k);
+        run: Box::new(move |device| {
+            let int8 = Int8::quantize_bf16(device.cpu()?, &w, n, k);
             assert_eq!(size_of_val(&*int8.values) + size_of_val(&*int8.scales), Int8::bytes_for(n, k));
             assert_eq!(int8.values, values);
-            dequantized(&int8.values, &int8.scales)
+            Some((dequantized(&int8.values, &int8.scales), 0.0))
         }),
     }
 }

@@ -33,8 +33,6 @@ struct Family {
     /// As `model_type` names it; read where there are no architectures.
     model_type: &'static str,
     read: fn(&Keys) -> Result<Shape, NoSizes>,
-    /// What this version of the runtime serves it on.
-    served_on: &'static [Device],
 }
 
 const fn family(
@@ -42,27 +40,26 @@ const fn family(
     model_type: &'static str,
     read: fn(&Keys) -> Result<Shape, NoSizes>,
 ) -> Family {
-    Family { architecture, model_type, read, served_on: &[] }
+    Family { architecture, model_type, read }
 }
 
-const fn on_cpu(family: Family) -> Family {
-    Family { served_on: &[Device::Cpu], ..family }
-}
+/// What the runtime of this version serves all these families on. What they take can be told of any device.
+pub const SERVED_ON: [Device; 1] = [Device::Cpu];
 
 const FAMILIES: [Family; 13] = [
-    on_cpu(family("MixtralForCausalLM", "mixtral", mixtral::read)),
-    family("MiniMaxText01ForCausalLM", "minimax_text_01", minimax::read),
-    family("MiniMaxM1ForCausalLM", "minimax_m1", minimax::read),
-    family("MiniMaxForCausalLM", "minimax", minimax::read),
-    on_cpu(family("MiniMaxM2ForCausalLM", "minimax_m2", minimax_m2::read)),
-    on_cpu(family("DeepseekV3ForCausalLM", "deepseek_v3", deepseek::read_v3)),
-    on_cpu(family("DeepseekV2ForCausalLM", "deepseek_v2", deepseek::read_v2)),
-    on_cpu(family("PanguUltraMoEForCausalLM", "pangu_ultra_moe", pangu::read)),
-    on_cpu(family("Qwen3MoeForCausalLM", "qwen3_moe", qwen::read_3)),
-    on_cpu(family("Qwen2MoeForCausalLM", "qwen2_moe", qwen::read_2)),
-    on_cpu(family("OlmoeForCausalLM", "olmoe", olmoe::read)),
-    on_cpu(family("Glm4MoeForCausalLM", "glm4_moe", glm::read)),
-    on_cpu(family("GptOssForCausalLM", "gpt_oss", gpt_oss::read)),
+    family("MixtralForCausalLM", "mixtral", mixtral::read),
+    family("MiniMaxText01ForCausalLM", "minimax_text_01", minimax::released),
+    family("MiniMaxM1ForCausalLM", "minimax_m1", minimax::released),
+    family("MiniMaxForCausalLM", "minimax", minimax::transformers),
+    family("MiniMaxM2ForCausalLM", "minimax_m2", minimax_m2::read),
+    family("DeepseekV3ForCausalLM", "deepseek_v3", deepseek::read_v3),
+    family("DeepseekV2ForCausalLM", "deepseek_v2", deepseek::read_v2),
+    family("PanguUltraMoEForCausalLM", "pangu_ultra_moe", pangu::read),
+    family("Qwen3MoeForCausalLM", "qwen3_moe", qwen::read_3),
+    family("Qwen2MoeForCausalLM", "qwen2_moe", qwen::read_2),
+    family("OlmoeForCausalLM", "olmoe", olmoe::read),
+    family("Glm4MoeForCausalLM", "glm4_moe", glm::read),
+    family("GptOssForCausalLM", "gpt_oss", gpt_oss::read),
 ];
 
 /// What a family makes of its config.
@@ -84,8 +81,11 @@ struct Shape {
     kv_values_per_token: u64,
     /// Values in the KV cache of a request of any length: windows.
     window_values: u64,
-    /// Values of running sums of one request, always f32: linear attention.
+    /// Values of what linear attention keeps of one request, always f32: running sums, and the keys and values of the
+    /// last block.
     state_values: u64,
+    /// Values of one snapshot of it: the sums alone.
+    snapshot_values: u64,
     /// Values beside the residual stream that a token needs in one layer's attention.
     attention_width: u64,
     /// Width of one expert.
@@ -105,8 +105,6 @@ struct Shape {
 pub struct ModelSizes {
     /// Class name, e.g. `MixtralForCausalLM`.
     pub architecture: &'static str,
-    /// What this version of the runtime serves it on; empty for a family that it does not know.
-    pub served_on: Vec<Device>,
     /// Parameters, without layers that only guess ahead.
     pub parameters: u64,
     /// Those of routed experts.
@@ -131,8 +129,10 @@ pub struct ModelSizes {
     pub kv_values_per_token: u64,
     /// Values in the KV cache of a request of any length.
     pub window_values: u64,
-    /// Values of a request's running sums, f32.
+    /// Values of what linear attention keeps of a request, f32.
     pub state_values: u64,
+    /// Values of one snapshot of it, f32.
+    pub snapshot_values: u64,
     /// Parameters of layers that only guess ahead; not planned for, the runtime does not load them.
     pub draft_parameters: u64,
     /// How the checkpoint is quantized, as it says itself.
@@ -157,7 +157,6 @@ pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
         / u128::from(shape.experts.max(1));
     Ok(ModelSizes {
         architecture: family.architecture,
-        served_on: family.served_on.to_vec(),
         parameters: sums.values,
         expert_parameters: sums.expert_values,
         active_parameters: sums.values - sums.expert_values + used as u64,
@@ -171,10 +170,11 @@ pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
         kv_values_per_token: shape.kv_values_per_token,
         window_values: shape.window_values,
         state_values: shape.state_values,
+        snapshot_values: shape.snapshot_values,
         draft_parameters: shape.draft_parameters,
         checkpoint_quantization: keys.quantization_method(),
         working_bytes: working_bytes(&shape),
-        angle_bytes: shape.context_length.next_power_of_two() * shape.rotary * size_of::<f32>() as u64,
+        angle_bytes: shape.context_length.next_power_of_two() * shape.rotary * F32,
     })
 }
 
@@ -201,11 +201,13 @@ pub fn kv_value_bytes(device: Device) -> u64 {
 }
 
 impl ModelSizes {
-    /// As `coterie inspect` would tell it of a checkpoint, but for the digest, which only files have. A family that
-    /// the runtime does not serve is taken to be served on every device: what it would take.
+    /// As `coterie inspect` would tell it of a checkpoint, but for the digest, which only files have; on a device that
+    /// the runtime does not serve it on, what it would take there.
     pub fn inspection(&self, device: Device) -> Inspection {
         let bytes = kv_value_bytes(device);
         let cache = self.kv_values_per_token * bytes;
+        let state = self.window_values * bytes + self.state_values * F32;
+        let spare = SPARE_TOKENS * cache + (MAX_RUNNING - 1) * state + SNAPSHOTS * self.snapshot_values * F32;
         let angles = if device == Device::Cpu { self.angle_bytes } else { 0 };
         Inspection {
             architecture: self.architecture.to_owned(),
@@ -219,18 +221,11 @@ impl ModelSizes {
             weight_bytes: self.weight_bytes,
             expert_bytes: Some(self.expert_bytes),
             kv_bytes_per_token: cache,
-            state_bytes: self.window_values * bytes + self.state_values * size_of::<f32>() as u64,
-            working_bytes: self.working_bytes + angles + SPARE_TOKENS * cache,
+            state_bytes: state,
+            working_bytes: self.working_bytes + angles + spare,
+            spare_bytes: spare,
             digest: String::new(),
-            devices: self.devices(),
-        }
-    }
-
-    /// The devices to plan for.
-    pub fn devices(&self) -> Vec<Device> {
-        match self.served_on.is_empty() {
-            true => vec![Device::Cpu, Device::Gpu],
-            false => self.served_on.clone(),
+            devices: SERVED_ON.to_vec(),
         }
     }
 
@@ -246,16 +241,21 @@ impl ModelSizes {
     }
 }
 
-/// Tokens that one step computes at most, rows whose logits are there at once, and cache for requests beside the
-/// longest: the engine's own numbers. The tests of several crates compare what comes of them with `coterie inspect`.
+/// Tokens that one step computes at most, rows whose logits are there at once, cache for requests beside the longest,
+/// requests that run at once, snapshots of their states: the engine's own numbers. The tests of several crates compare
+/// what comes of them with `coterie inspect`.
 const STEP_TOKENS: u64 = 512;
 const LOGIT_ROWS: u64 = 32;
 const SPARE_TOKENS: u64 = 2048;
+const MAX_RUNNING: u64 = 16;
+const SNAPSHOTS: u64 = 16;
 /// The process itself, and its tokenizer for each entry of the vocabulary.
 const PROCESS_BYTES: u64 = 32 << 20;
 const TOKENIZER_BYTES: u64 = 512;
+/// Bytes of a value that is computed with.
+const F32: u64 = 4;
 
-/// As the engine counts it (runtime/engine/src/inspect.rs), without angles and spare cache.
+/// As the engine counts it (runtime/engine/src/inspect.rs), without angles and what is spare.
 fn working_bytes(shape: &Shape) -> u64 {
     let Shape { hidden, vocabulary, experts_per_token, .. } = *shape;
     let attention = 4 * hidden + shape.attention_width;
@@ -263,7 +263,7 @@ fn working_bytes(shape: &Shape) -> u64 {
     let experts = experts_per_token * network(shape.expert_width) + network(shape.shared_width);
     let step = STEP_TOKENS * (attention + experts.max(network(shape.dense_width)));
     let logits = (LOGIT_ROWS + 3) * vocabulary;
-    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + size_of::<f32>() as u64 * (step + logits)
+    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + F32 * (step + logits)
 }
 
 #[cfg(test)]

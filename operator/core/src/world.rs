@@ -40,6 +40,7 @@ pub(crate) fn inspection() -> Inspection {
         kv_bytes_per_token: 64 << 10,
         state_bytes: 0,
         working_bytes: GIB / 4,
+        spare_bytes: 0,
         digest: "sha256:0123".into(),
         devices: vec![Device::Cpu],
     }

@@ -1,15 +1,17 @@
 //! What a plan comes to: does it fit, what does each rank need, what have the nodes, what would fit instead.
 
-use super::Planned;
+use super::{Planned, on_any_device};
 use anyhow::{Context, Result};
+use coterie_api::condition::reason;
+use coterie_api::deployment::DeviceChoice;
 use coterie_api::deployment::status::CapacityStatus;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::{Device, Inspection, Quantization};
-use coterie_operator_core::Action;
-use coterie_operator_core::model_config::ModelSizes;
+use coterie_operator_core::model_config::{ModelSizes, SERVED_ON};
 use coterie_operator_core::observed::ObservedNode;
 use coterie_operator_core::observed::quantity::readable;
 use coterie_operator_core::plan::capacity::CapacityPlan;
+use coterie_operator_core::{Action, Deployment};
 use serde::Serialize;
 
 /// For programs as JSON, for people as a table. Bytes, unless said otherwise.
@@ -20,6 +22,10 @@ pub struct Report {
     pub fits: bool,
     /// The same in words; if it does not fit, with what would.
     pub message: String,
+    /// Whether the runtime of this version can serve it so. A plan from a config.json alone is made for any device.
+    pub served: bool,
+    /// The same in words; if it cannot, with what becomes of the ModelDeployment today.
+    pub today: String,
     /// Whole copies of the model.
     pub replicas: usize,
     /// How the weights are held.
@@ -74,13 +80,15 @@ impl Planned {
         let plan = self.plan.capacity.as_ref().context("the plan has no capacity")?;
         let weights = self.observed.status.weights.as_ref().context("the plan has no model")?;
         let mut model = weights.inspection.clone();
-        if let Some(sizes) = &self.estimate {
-            model.devices.clone_from(&sizes.served_on);
+        if self.estimate.is_some() {
+            model.devices = SERVED_ON.to_vec();
         }
         let (fits, message) = verdict(plan, self.deployment.replicas);
         Ok(Report {
             fits,
             message,
+            served: model.devices.contains(&plan.device),
+            today: self.today(&model, plan.device),
             replicas: self.deployment.replicas,
             quantization: plan.quantization,
             context_length: plan.context_length,
@@ -121,18 +129,16 @@ impl Planned {
             "sizes are estimated from config.json; coterie inspect reads them from the weights themselves"
                 .to_owned(),
         );
-        notes.extend(unserved(sizes));
         notes.push(match plan.device {
             Device::Cpu => "the KV cache is f32, as the runtime holds it on CPUs".to_owned(),
             Device::Gpu => "there is no build of the runtime for GPUs yet; a KV cache in bf16 is assumed, and that the GPUs \
-                            of one rank hold weights, KV cache and state between them in equal parts"
+                            of one rank hold weights, KV cache and states between them in equal parts"
                 .to_owned(),
         });
-        if let Some(method) = &sizes.checkpoint_quantization {
-            notes.push(format!(
-                "the checkpoint is quantized ({method}), which this runtime cannot hold: None is planned as bf16"
-            ));
-        }
+        notes.extend(sizes.checkpoint_quantization.as_deref().map(|method| match method {
+            "mxfp4" => "the checkpoint's experts are in mxfp4: None holds them as they are".to_owned(),
+            _ => format!("the checkpoint is quantized ({method}), which is read and not held: None is bf16"),
+        }));
         if sizes.draft_parameters > 0 {
             notes.push(format!(
                 "{} that only guess ahead (multi-token prediction) are left out: the runtime does not load them",
@@ -145,12 +151,34 @@ impl Planned {
         notes
     }
 
+    /// What the runtime serves the model on, and if that is not what was planned for, what the operator would do with
+    /// the ModelDeployment.
+    fn today(&self, model: &Inspection, device: Device) -> String {
+        let flags: Vec<&str> = model.devices.iter().map(|device| device.flag()).collect();
+        let served = format!("the runtime of this version serves this family on: {}", flags.join(", "));
+        let (Some(sizes), false) = (&self.estimate, model.devices.contains(&device)) else { return served };
+        let asked = match self.deployment.device {
+            DeviceChoice::Auto => "today the operator takes the CPU, where".to_owned(),
+            _ => format!(
+                "today the operator turns accelerator.device: Gpu away ({}); on the CPU",
+                reason::DEVICE_UNSUPPORTED
+            ),
+        };
+        let deployment =
+            Deployment { device: DeviceChoice::Cpu, gpus_per_rank: None, ..self.deployment.clone() };
+        let would = Planned::of(deployment, self.observed.clone(), sizes.inspection(Device::Cpu), None);
+        match &would.plan.capacity {
+            None => served,
+            Some(plan) => format!("{served}; {asked} {}", verdict(plan, self.deployment.replicas).1),
+        }
+    }
+
     /// What the same plan would come to in a format that the runtime does not have: not an offer, but it tells people
     /// how far away they are.
     fn with_int4(&self, sizes: &ModelSizes, plan: &CapacityPlan) -> Option<String> {
         let mut deployment = self.deployment.clone();
         deployment.quantization = Some(Quantization::Int8);
-        let inspection = sizes.inspection_with_int4_experts(plan.device);
+        let inspection = on_any_device(sizes.inspection_with_int4_experts(plan.device));
         let weights = inspection.weight_bytes.int8;
         let would = Planned::of(deployment, self.observed.clone(), inspection, None);
         let capacity = would.plan.capacity.as_ref()?;
@@ -158,24 +186,17 @@ impl Planned {
             let each = format!("{} {}", ranks(capacity.ranks.into()), on(capacity.gpus));
             format!("would fit ({each}, {} a rank)", readable(capacity.needed))
         } else {
-            "would not fit either".to_owned()
+            let int8 = capacity.options.iter().find(|option| option.quantization == Quantization::Int8);
+            match int8.and_then(|option| option.longest_context) {
+                Some(tokens) => format!("would fit with a context of {tokens} tokens at most"),
+                None => "would not fit either".to_owned(),
+            }
         };
         Some(format!(
             "not available: with int4 experts (groups of 128) the weights would be {}, which {fits}",
             readable(weights)
         ))
     }
-}
-
-/// Of a family that is planned for any device, whatever the runtime can do today.
-fn unserved(sizes: &ModelSizes) -> Option<String> {
-    sizes.served_on.is_empty().then(|| {
-        format!(
-            "on which devices this version of the runtime serves {} is not looked at here (coterie inspect tells): the \
-             figures are what it would take",
-            sizes.architecture
-        )
-    })
 }
 
 fn verdict(plan: &CapacityPlan, replicas: usize) -> (bool, String) {

@@ -9,7 +9,7 @@ use std::fmt::Write;
 impl Report {
     /// As text, a paragraph for each subject.
     pub fn table(&self) -> String {
-        let mut text = format!("{}\n\n", self.message);
+        let mut text = format!("{}\n{}\n\n", self.message, self.today);
         text += &columns(&self.subject());
         for rows in [self.rank(), self.options(), self.nodes()] {
             text.push('\n');
@@ -36,13 +36,12 @@ impl Report {
     fn subject(&self) -> Vec<Vec<String>> {
         let (model, capacity) = (&self.model, &self.capacity);
         let model = format!(
-            "{}, {}, {:.2} B of them active; {} layers of {} experts, {} a token",
+            "{}, {}, {:.2} B of them active; {} layers, {}",
             model.architecture,
             billions(model.parameters),
             model.active_parameters as f64 / 1e9,
             model.layers,
-            model.experts,
-            model.experts_per_token
+            model.mixture()
         );
         let copies = match self.redundant {
             0 => String::new(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use coterie_engine::batch::Batch;
 use coterie_engine::block_pool::blocks_for;
-use coterie_engine::engine::STEP_TOKENS;
+use coterie_engine::engine::{DRAFTS, STEP_TOKENS};
 use coterie_engine::model::{Logits, Model};
 use coterie_engine::scheduler::Limits;
 use coterie_engine::{Engine, Event, Request};
@@ -56,6 +56,7 @@ fn measure(running: usize, context: usize, mixed: bool) -> (Vec<Duration>, u64) 
         max_waiting_tokens: usize::MAX,
         prefix_cache: true,
         states: None,
+        drafts: Some(DRAFTS),
     };
     let mut engine = Engine::new(Box::new(Free::default()), limits, Vec::new());
     for number in 0..running {

@@ -53,20 +53,25 @@ impl Batch {
     /// blocks that `table` lists. Returns the first row.
     pub fn push(&mut self, tokens: &[u32], computed: usize, table: &[u32], block_size: usize) -> usize {
         let (first, first_block) = (self.rows(), self.tables.len());
-        self.tokens.extend_from_slice(tokens);
-        for position in computed..computed + tokens.len() {
+        self.tables.extend_from_slice(table);
+        let table = first_block..self.tables.len();
+        self.sequences.push(SequenceRows { rows: first..first, table, context: computed, state: None });
+        self.extend(tokens, block_size);
+        first
+    }
+
+    /// Adds `tokens` behind those of the sequence that was pushed last.
+    pub fn extend(&mut self, tokens: &[u32], block_size: usize) {
+        let sequence = self.sequences.last_mut().expect("a sequence is pushed before it is extended");
+        let table = &self.tables[sequence.table.clone()];
+        for position in sequence.context..sequence.context + tokens.len() {
             self.positions.push(position as u32);
             self.slots
                 .push(table[position / block_size] * block_size as u32 + (position % block_size) as u32);
         }
-        self.tables.extend_from_slice(table);
-        self.sequences.push(SequenceRows {
-            rows: first..self.rows(),
-            table: first_block..self.tables.len(),
-            context: computed + tokens.len(),
-            state: None,
-        });
-        first
+        self.tokens.extend_from_slice(tokens);
+        sequence.rows.end = self.tokens.len();
+        sequence.context += tokens.len();
     }
 
     /// Tells the layers about the running state of the sequence that was pushed last, which also makes the snapshots
@@ -87,7 +92,8 @@ mod tests {
     fn rows_know_their_place_in_the_cache() {
         let mut batch = Batch::default();
         assert_eq!(batch.push(&[7, 8, 9], 3, &[5, 2], 4), 0);
-        assert_eq!(batch.push(&[1], 0, &[3], 4), 3);
+        assert_eq!(batch.push(&[], 0, &[3], 4), 3);
+        batch.extend(&[1], 4);
         assert_eq!(batch.positions, [3, 4, 5, 0]);
         assert_eq!(batch.slots, [5 * 4 + 3, 2 * 4, 2 * 4 + 1, 3 * 4]);
         assert_eq!(batch.sequences[0], SequenceRows { rows: 0..3, table: 0..2, context: 6, state: None });

@@ -12,6 +12,7 @@ use crate::request::{Event, Rejected, Request, RequestId};
 use crate::sampler::Sampler;
 use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
 use crate::sequence::Sequence;
+use crate::speculation::{DraftLimits, Speculate, Worth};
 use crate::state::{StateLimits, StateRoom};
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization};
@@ -27,6 +28,11 @@ pub const MIXED_PROMPT_TOKENS: usize = 128;
 pub const LOGIT_ROWS: usize = 32;
 /// Tokens that the cache holds beside one whole context, so that a long request does not keep all others out.
 pub const SPARE_TOKENS: usize = 2048;
+
+/// What may be drafted unless told otherwise. With 2 of 8 experts a token, the second row of a step costs 0.6 of the
+/// first, the eighth 0.2, and each behind the sixteenth most of what a token costs then (docs/bench/speculation.md).
+pub const DRAFTS: DraftLimits =
+    DraftLimits { module: false, tokens: 15, rows: 32, worth: Worth { first: 0.6, further: 0.45 } };
 
 /// Requests in one batch unless told otherwise.
 pub const MAX_RUNNING: usize = 16;
@@ -60,6 +66,10 @@ pub struct EngineOptions {
     pub cache_tokens: Option<usize>,
     /// May requests take over what others computed for the same beginning?
     pub prefix_cache: bool,
+    /// Where guesses of the next tokens come from, which are computed together with the last one.
+    pub speculate: Speculate,
+    /// Tokens that one request guesses at most.
+    pub draft_tokens: usize,
 }
 
 /// Tokens that the cache of a rank holds unless told otherwise: one request of the whole context, and up to
@@ -84,6 +94,8 @@ impl Default for EngineOptions {
             mixed_prompt_tokens: MIXED_PROMPT_TOKENS,
             cache_tokens: None,
             prefix_cache: true,
+            speculate: Speculate::Lookup,
+            draft_tokens: DRAFTS.tokens,
         }
     }
 }
@@ -116,6 +128,16 @@ pub struct Engine {
     /// Scratch, filled anew each step.
     batch: Batch,
     wanted: Vec<Wanted>,
+    followers: Followers,
+}
+
+/// What a draft module is given, and what it gives.
+#[derive(Default)]
+struct Followers {
+    batch: Batch,
+    seen: Vec<u32>,
+    asking: Vec<usize>,
+    guesses: Vec<u32>,
 }
 
 impl Engine {
@@ -147,7 +169,8 @@ impl Engine {
             None => StateRoom::default(),
         };
         let room = Room { blocks: limits.blocks, states };
-        let model = model::load(&source, Cpu::new, options.threads, room, share, progress)?;
+        let draft = limits.drafts.is_some_and(|drafts| drafts.module);
+        let model = model::load(&source, Cpu::new, options.threads, room, draft, share, progress)?;
         progress(1.0);
         Ok(Engine::new(model, limits, stop_tokens))
     }
@@ -163,6 +186,7 @@ impl Engine {
             generated_tokens: 0,
             batch: Batch::default(),
             wanted: Vec::new(),
+            followers: Followers::default(),
         }
     }
 
@@ -221,19 +245,37 @@ impl Engine {
             let logits = self.model.logits(first..last);
             for (row, wanted) in self.wanted[first..last].iter().enumerate() {
                 let sequence = &mut self.scheduler.running()[wanted.running];
+                let row_token = self.batch.tokens[self.batch.logit_rows[first + row] as usize];
                 if wanted.position + 1 < sequence.tokens.len() {
                     emit::score_prompt(sequence, wanted.position, logits, row);
-                } else {
+                } else if !sequence.ended && sequence.tokens.get(wanted.position) == Some(&row_token) {
                     let before = sequence.tokens.len();
                     emit::generate(&mut self.sampler, sequence, logits, row, events);
                     self.generated_tokens += (sequence.tokens.len() - before) as u64;
                 }
             }
         }
+        self.scheduler.settle();
+        if self.model.drafts() {
+            self.ask_draft_module();
+        }
         for sequence in self.scheduler.running() {
             emit::end_of_scoring(sequence, events);
         }
         self.scheduler.retire(|sequence| sequence.ended);
+    }
+
+    /// Shows the draft module what followed the rows of the step, so that its own state is that of the texts, and takes
+    /// its guesses for the next.
+    fn ask_draft_module(&mut self) {
+        let Followers { batch, seen, asking, guesses } = &mut self.followers;
+        self.scheduler.followers(batch, seen, asking);
+        if batch.rows() > 0 {
+            self.model.draft(batch, seen, guesses);
+            for (running, guess) in asking.iter().zip(guesses) {
+                self.scheduler.running()[*running].set_next(*guess);
+            }
+        }
     }
 
     /// Nothing waits and nothing runs.
@@ -309,6 +351,11 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
         max_waiting: options.max_waiting,
         max_waiting_tokens: options.max_waiting_tokens,
         prefix_cache: options.prefix_cache,
+        drafts: match options.speculate {
+            Speculate::None => None,
+            Speculate::Lookup => Some(DraftLimits { tokens: options.draft_tokens, ..DRAFTS }),
+            Speculate::Mtp => Some(DraftLimits { module: true, tokens: options.draft_tokens, ..DRAFTS }),
+        },
         states: (model::running_state_bytes(config) > 0)
             .then_some(StateLimits { snapshots: SNAPSHOTS, every: SNAPSHOT_BLOCKS }),
     })

@@ -8,6 +8,7 @@ use crate::model;
 use crate::model::config::Config;
 use crate::model::config::plan::{AttentionPlan, LatentPlan, Mixer, Mlp};
 use crate::weights::shard::Checkpoint;
+use crate::weights::tally::Tally;
 use coterie_api::launch::{Device, Inspection, WeightBytes};
 use std::path::Path;
 
@@ -17,6 +18,11 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
     let config = Config::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     let tally = model::weigh(&checkpoint, &config)?;
+    inspection(dir, &config, &tally)
+}
+
+/// What the model that `config` describes is and needs, where its tensors come to `tally`.
+pub(crate) fn inspection(dir: &Path, config: &Config, tally: &Tally) -> Result<Inspection, LoadError> {
     let parameters = tally.values.get();
     let [experts, experts_per_token] = config.experts();
     let used = u128::from(tally.expert_values.get()) * experts_per_token as u128 / experts.max(1) as u128;
@@ -34,18 +40,19 @@ pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
             none: tally.expert_bytes.get(),
             int8: tally.expert_int8_bytes.get(),
         }),
-        kv_bytes_per_token: model::state_bytes_per_token(&config) as u64,
-        state_bytes: model::running_state_bytes(&config) as u64,
-        working_bytes: working_bytes(&config),
+        kv_bytes_per_token: model::state_bytes_per_token(config) as u64,
+        state_bytes: model::running_state_bytes(config) as u64,
+        working_bytes: (working_bytes(config) + spare_bytes(config)) as u64,
+        spare_bytes: spare_bytes(config) as u64,
         digest: digest::text(&digest::digest(dir)?),
         devices: vec![Device::Cpu],
     })
 }
 
-/// Memory beside the weights and one whole context of cache. Checked against a process: the talking model (hidden 576,
-/// vocabulary 49,152), serving 8 requests of 740 tokens at once, had 67 MB beside its weights and the cache that it
-/// had touched, its program file included; of the figure below 99 MB are for that, the rest for [`SPARE_TOKENS`].
-fn working_bytes(config: &Config) -> u64 {
+/// Memory beside the weights, one whole context of cache, and what is [spare](spare_bytes). Checked against a process:
+/// the talking model (hidden 576, vocabulary 49,152), serving 8 requests of 740 tokens at once, had 67 MB beside its
+/// weights and the cache that it had touched, its program file included; the figure below has 99 MB for that.
+fn working_bytes(config: &Config) -> usize {
     let Config { hidden, vocabulary, .. } = *config;
     // The most that is alive at once in a full step, in f32 values a row. Mixer: the residual stream, its norm, and
     // what the mixer makes. Experts: for each send the token, gate, up, their product and the answer; a width's memory
@@ -58,11 +65,14 @@ fn working_bytes(config: &Config) -> u64 {
     let rotary = config.layers.iter().map(|layer| rotary_dim(&layer.mixer)).max().unwrap_or(0);
     let rope = config.context_length.next_power_of_two() * rotary;
     let values = size_of::<f32>() * (step + logits + rope);
-    // Cache and running states for requests beside the longest, and snapshots.
-    let spare = SPARE_TOKENS * model::state_bytes_per_token(config)
+    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + values
+}
+
+/// Cache and running states for requests beside the longest, and snapshots.
+fn spare_bytes(config: &Config) -> usize {
+    SPARE_TOKENS * model::state_bytes_per_token(config)
         + (MAX_RUNNING - 1) * model::running_state_bytes(config)
-        + SNAPSHOTS * model::snapshot_bytes(config);
-    (PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + values + spare) as u64
+        + SNAPSHOTS * model::snapshot_bytes(config)
 }
 
 /// Values a row that a mixer makes beside its norm and its answer: of attention q, k, v and what was attended.

@@ -240,6 +240,14 @@ pub enum LoadError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Guesses of a draft module were asked for.
+    #[error(
+        "the checkpoint has no draft module: there is no tensor {tensor}; use --speculate lookup or none"
+    )]
+    NoDraftModule {
+        /// One of its tensors.
+        tensor: String,
+    },
     /// A GPU was asked for.
     #[error("this build has no CUDA backend; use --device cpu")]
     NoGpu,
@@ -265,6 +273,7 @@ impl LoadError {
             | LoadError::CacheTooLarge { .. }
             | LoadError::StatesTooLarge { .. }
             | LoadError::ExpertMap { .. }
+            | LoadError::NoDraftModule { .. }
             | LoadError::NoGpu => TerminationReason::LaunchRejected,
             LoadError::Read { .. } | LoadError::NoMemory { .. } | LoadError::Exchange { .. } => {
                 TerminationReason::Failed

@@ -18,13 +18,14 @@ use crate::load_error::LoadError;
 use crate::model::config::Config;
 use crate::model::config::plan::{LayerPlan, LightningPlan, Mixer, MoePlan};
 use crate::model::decoder::{Decoder, DecoderWeights};
+use crate::model::draft::{Draft, DraftWeights};
 use crate::model::experts::load_expert;
 use crate::moe::host::{Host, LoadExpert};
 use crate::moe::share::Share;
 use crate::state::StateRoom;
-use crate::weights::Loader;
 use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
+use crate::weights::{Loader, Tensors};
 use coterie_api::launch::Quantization;
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,6 +39,15 @@ pub trait Model {
     /// The logits of the last batch's `logit_rows[wanted]`. Their number times the vocabulary is memory: ask for a
     /// few rows at a time.
     fn logits(&mut self, wanted: Range<usize>) -> &dyn Logits;
+    /// Does it have a draft module?
+    fn drafts(&self) -> bool {
+        false
+    }
+    /// Lets the draft module see what came of the last batch: row i of `batch` is the token that followed row `seen[i]`
+    /// of that. Replaces `guesses` with the tokens that it guesses behind the `logit_rows` of `batch`.
+    fn draft(&mut self, _batch: &Batch, _seen: &[u32], guesses: &mut Vec<u32>) {
+        guesses.clear();
+    }
 }
 
 /// Logits `[rows, vocabulary]`, on whatever device they are.
@@ -71,13 +81,14 @@ pub struct Room {
     pub states: StateRoom,
 }
 
-/// Loads a model onto a backend of `threads` threads, with `room` for sequences; of its experts, one rank's share if
-/// there are several. Every call of `backend` makes one for a thread of its own.
+/// Loads a model onto a backend of `threads` threads, with `room` for sequences, and its draft module if `draft`; of its
+/// experts, one rank's share if there are several. Every call of `backend` makes one for a thread of its own.
 pub fn load<B>(
     source: &Arc<Source>,
     backend: fn(usize) -> B,
     threads: usize,
     room: Room,
+    draft: bool,
     share: Option<Share<'_>>,
     progress: &dyn Fn(f32),
 ) -> Result<Box<dyn Model>, LoadError>
@@ -88,6 +99,11 @@ where
     let Source { checkpoint, config, .. } = &**source;
     let device = backend(threads);
     let mut loader = Loader::new(checkpoint, &device, source.quantization, progress);
+    // Every rank has all of it.
+    let draft = match draft {
+        true => Some(Draft::new(&device, config, DraftWeights::load(&loader, config)?, room)?),
+        false => None,
+    };
     if let Some(share) = &share {
         share.check(config.expert_layers().count(), config.experts()[0])?;
         loader = loader.only(share.map, share.rank);
@@ -101,7 +117,7 @@ where
         }
         None => None,
     };
-    Ok(Box::new(Decoder::new(device, config, weights, room, ranks)?))
+    Ok(Box::new(Decoder::new(device, config, weights, room, ranks)?.with(draft)))
 }
 
 /// Reads single experts later, by their layer's number among those with experts.
@@ -117,9 +133,9 @@ fn expert_loader<B: Backend>(source: Arc<Source>) -> Box<LoadExpert<B>> {
 }
 
 /// Walks the tensors of the model that `config` describes, checks them, and sums up what holding them takes.
-pub fn weigh(checkpoint: &Checkpoint, config: &Config) -> Result<Tally, LoadError> {
+pub fn weigh(tensors: &dyn Tensors, config: &Config) -> Result<Tally, LoadError> {
     let tally = Tally::default();
-    let loader = Loader::new(checkpoint, &tally, Quantization::None, &|_| {});
+    let loader = Loader::new(tensors, &tally, Quantization::None, &|_| {});
     DecoderWeights::load(&loader, config)?;
     Ok(tally)
 }

@@ -1,6 +1,7 @@
 //! Who computes in the next step. By class, and within a class first come, first served: of two running sequences the
 //! first is never held up by the second. Decoding takes one row of the budget each; prompts share the rest in chunks,
-//! and take less of it while somebody decodes: who waits for a next token waits for others' chunks too.
+//! and take less of it while somebody decodes: who waits for a next token waits for others' chunks too. What is over
+//! goes to drafts ([`speculation`](crate::speculation)).
 //!
 //! A sequence is admitted when the cache has room for its tokens so far, and takes blocks as it grows. If none are
 //! left, the last running sequence is preempted: it gives all its blocks back, waits in its old place, and later
@@ -21,10 +22,11 @@ use crate::block_pool::{BLOCK_SIZE, BlockPool, blocks_for};
 use crate::queue::Queue;
 use crate::request::RequestId;
 use crate::sequence::{Sequence, Start};
+use crate::speculation::DraftLimits;
 use crate::state::{Origin, RunningState, Save, StateLimits};
 
 /// How much runs at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Longest sequence, tokens. All of it fits into `blocks`.
     pub context: usize,
@@ -44,6 +46,8 @@ pub struct Limits {
     pub prefix_cache: bool,
     /// For a model with running states.
     pub states: Option<StateLimits>,
+    /// What sequences may guess of their next tokens; none of it where absent.
+    pub drafts: Option<DraftLimits>,
 }
 
 impl Limits {
@@ -77,6 +81,21 @@ pub struct Counts {
     pub cached_tokens: u64,
     /// How often a sequence gave its blocks up.
     pub preemptions: u64,
+    /// Drafts that were computed: one a sequence and step.
+    pub drafts: u64,
+    /// Tokens in them.
+    pub draft_tokens: u64,
+    /// Of these, tokens that were generated then.
+    pub accepted_tokens: u64,
+}
+
+/// What a step has left for drafts once everybody has his rows.
+struct DraftRoom {
+    limits: DraftLimits,
+    rows: usize,
+    /// Who may still want some of it.
+    sequences: usize,
+    blocks: usize,
 }
 
 /// The waiting and the running sequences, and the blocks that they hold.
@@ -163,13 +182,47 @@ impl Scheduler {
         });
     }
 
+    /// Takes what came true of the drafts for computed. To be called when the tokens of the scheduled step are known,
+    /// before anything is taken out.
+    pub fn settle(&mut self) {
+        for sequence in &mut self.running {
+            let [drafted, accepted] = sequence.settle();
+            self.counts.drafts += u64::from(drafted > 0);
+            self.counts.draft_tokens += drafted as u64;
+            self.counts.accepted_tokens += accepted as u64;
+            // A draft is never published before it is known to be text.
+            while accepted > 0 && self.limits.prefix_cache && sequence.publish_next(&mut self.pool).is_some()
+            {
+            }
+        }
+    }
+
+    /// Fills `batch` with what a draft module is to see of the settled step: the tokens that followed its rows, and in
+    /// `seen` these rows. Behind its `logit_rows` go on the running sequences that `asking` lists.
+    pub fn followers(&self, batch: &mut Batch, seen: &mut Vec<u32>, asking: &mut Vec<usize>) {
+        batch.clear();
+        seen.clear();
+        asking.clear();
+        for (running, sequence) in self.running.iter().enumerate() {
+            let Some((row, position, tokens)) = sequence.followed() else { continue };
+            batch.push(tokens, position, &sequence.table, BLOCK_SIZE);
+            seen.extend((row..row + tokens.len()).map(|row| row as u32));
+            if sequence.remaining() == 1 {
+                batch.logit_rows.push(batch.rows() as u32 - 1);
+                asking.push(running);
+            }
+        }
+    }
+
     /// Fills `batch` with the next step's rows, and `wanted` with who waits for its `logit_rows`, one for one.
     pub fn schedule(&mut self, batch: &mut Batch, wanted: &mut Vec<Wanted>) {
         batch.clear();
         wanted.clear();
         self.admit();
+        self.running.iter_mut().for_each(|sequence| sequence.placed = None);
         let decoding = self.running.iter().filter(|s| s.remaining() == 1).count();
         let mut prompt_rows = self.limits.prompt_rows(decoding);
+        let mut draft_room = self.draft_room(decoding, prompt_rows);
         let mut next = 0;
         while next < self.running.len() {
             let was_decoding = self.running[next].remaining() == 1;
@@ -184,6 +237,9 @@ impl Scheduler {
                     return;
                 }
                 prompt_rows -= if was_decoding { 0 } else { rows };
+                if was_decoding && let Some(room) = &mut draft_room {
+                    self.draft(next, room);
+                }
                 self.place(next, rows, batch, wanted);
             }
             next += 1;
@@ -245,12 +301,47 @@ impl Scheduler {
         }
     }
 
-    /// Adds the next `rows` tokens of a running sequence to the batch.
+    /// What is left for drafts beside `decoding` sequences and the prompts that have `prompt_rows` rows together.
+    fn draft_room(&self, decoding: usize, prompt_rows: usize) -> Option<DraftRoom> {
+        let limits = self.limits.drafts?;
+        let prompts = self.running.iter().map(Sequence::remaining).filter(|remaining| *remaining > 1);
+        let taken = decoding + prompts.sum::<usize>().min(prompt_rows);
+        let rows = limits.rows.saturating_sub(decoding).min(self.limits.step_tokens.saturating_sub(taken));
+        Some(DraftRoom { limits, rows, sequences: decoding, blocks: self.room() })
+    }
+
+    /// Lets a running sequence that decodes guess what comes behind its next row, as far as there is room to compute it.
+    fn draft(&mut self, running: usize, room: &mut DraftRoom) {
+        let share = room.rows.div_ceil(room.sequences);
+        room.sequences -= 1;
+        let sequence = &mut self.running[running];
+        let (position, held) = (sequence.computed, sequence.table.len());
+        let to_come = sequence.request.max_tokens.saturating_sub(sequence.generated());
+        if to_come == 0 {
+            return;
+        }
+        let most = room.limits.tokens.min(share).min(to_come - 1);
+        let mut most = most.min((held + room.blocks) * BLOCK_SIZE - (position + 1));
+        if sequence.state.is_some() {
+            // Only rows of a block that is not full can be taken back, and a row that fills one may make a snapshot.
+            most = most.min((BLOCK_SIZE - 2).saturating_sub(position % BLOCK_SIZE));
+        }
+        let drafted = sequence.draft(most, &room.limits);
+        let blocks = blocks_for(position + 1 + drafted);
+        room.rows -= drafted;
+        room.blocks -= blocks.saturating_sub(held);
+        let extended = self.pool.extend(&mut sequence.table, blocks);
+        debug_assert!(extended, "these blocks were free and nobody else's");
+    }
+
+    /// Adds the next `rows` tokens of a running sequence to the batch, and its draft.
     fn place(&mut self, running: usize, rows: usize, batch: &mut Batch, wanted: &mut Vec<Wanted>) {
         let sequence = &mut self.running[running];
         let (from, to) = (sequence.computed, sequence.computed + rows);
         let first = batch.push(&sequence.tokens[from..to], from, &sequence.table, BLOCK_SIZE);
-        for position in from..to {
+        batch.extend(sequence.drafted(), BLOCK_SIZE);
+        sequence.placed = Some((first, from));
+        for position in from..to + sequence.drafted().len() {
             if sequence.wants_logits(position) {
                 batch.logit_rows.push((first + position - from) as u32);
                 wanted.push(Wanted { running, position });
@@ -302,6 +393,7 @@ mod tests {
         max_waiting_tokens: 900,
         prefix_cache: false,
         states: None,
+        drafts: None,
     };
     const CACHED: Limits = Limits { prefix_cache: true, ..LIMITS };
 

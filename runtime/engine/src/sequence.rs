@@ -4,6 +4,7 @@ use crate::block_pool::{BLOCK_SIZE, BlockPool, blocks_for};
 use crate::penalties::Seen;
 use crate::prefix::{BlockTokens, Prefix};
 use crate::request::{Finish, Request, RequestId, TokenLogprobs};
+use crate::speculation::{DraftLimits, Speculation};
 use crate::state::{Origin, RunningState};
 
 /// A request that waits or runs.
@@ -29,6 +30,10 @@ pub struct Sequence {
     pub ended: bool,
     /// Its running state while it runs, if the model has such.
     pub state: Option<RunningState>,
+    /// What it guesses, once it has begun to.
+    pub speculation: Option<Speculation>,
+    /// Its first row in the step's batch and the position of that, if it has any.
+    pub placed: Option<(usize, usize)>,
     /// Blocks of `table` that are full and have a name.
     named: usize,
     /// The name of the tokens in them.
@@ -72,6 +77,8 @@ impl Sequence {
             start: Start::Ahead,
             ended: false,
             state: None,
+            speculation: None,
+            placed: None,
             named: 0,
             prefix: Prefix::Empty { scope: request.cache_scope },
             request,
@@ -156,6 +163,46 @@ impl Sequence {
         Some((self.named * BLOCK_SIZE, self.prefix))
     }
 
+    /// The draft module guesses that `token` follows.
+    pub fn set_next(&mut self, token: u32) {
+        self.speculation.get_or_insert_with(Speculation::by_module).set_next(Some(token));
+    }
+
+    /// Guesses what follows, and says how much of it is to be computed behind the last token: at most `most` tokens,
+    /// as far as they are worth it.
+    pub fn draft(&mut self, most: usize, limits: &DraftLimits) -> usize {
+        let longest = self.request.prompt.len() + self.request.max_tokens;
+        let speculation = self.speculation.get_or_insert_with(|| match limits.module {
+            true => Speculation::by_module(),
+            false => Speculation::by_lookup(longest),
+        });
+        speculation.draft(&self.tokens, most, limits.worth)
+    }
+
+    /// The tokens that the step computes behind the known ones.
+    pub fn drafted(&self) -> &[u32] {
+        self.speculation.as_ref().map_or(&[], Speculation::drafted)
+    }
+
+    /// The step is done: what came of the draft is computed. Returns how many tokens were drafted, and how many came.
+    pub fn settle(&mut self) -> [usize; 2] {
+        let Some(speculation) = &mut self.speculation else { return [0; 2] };
+        let came = &self.tokens[self.computed..];
+        let drafted = speculation.judge(came);
+        // The last of what came was never in a batch.
+        let accepted = came.len().saturating_sub(1).min(drafted);
+        self.computed += accepted;
+        [drafted, accepted]
+    }
+
+    /// The rows of the step that a draft module is to see: the first, its position, and the tokens that follow each. Of
+    /// the last token none follows yet.
+    pub fn followed(&self) -> Option<(usize, usize, &[u32])> {
+        let (row, position) = self.placed.filter(|_| !self.ended)?;
+        let end = self.computed.min(self.tokens.len() - 1);
+        (position < end).then(|| (row, position, &self.tokens[position + 1..=end]))
+    }
+
     /// Gives all blocks up and forgets what was computed, to compute it again from the first token. Its state slot, if
     /// it has one, is somebody else's from then on.
     pub fn restart(&mut self, pool: &mut BlockPool) {
@@ -163,6 +210,10 @@ impl Sequence {
         self.computed = 0;
         self.named = 0;
         self.state = None;
+        self.placed = None;
+        if let Some(speculation) = &mut self.speculation {
+            speculation.set_next(None);
+        }
         self.prefix = Prefix::Empty { scope: self.request.cache_scope };
         if let Some(scores) = &mut self.prompt_scores {
             scores.truncate(1);

@@ -1,8 +1,9 @@
 //! From files to matrices: [`shard`] maps and checks, [`Loader`] walks the tensors that a family names, a
-//! [`Storage`] decides how each is held.
+//! [`Storage`] decides how each is held. Where only the index of the files is there, [`listing`] takes their place.
 
 mod fp8;
 pub(crate) mod json;
+pub mod listing;
 pub mod quantize;
 pub mod safetensors;
 pub mod shard;
@@ -11,7 +12,7 @@ mod unique;
 pub mod written;
 
 use crate::load_error::LoadError;
-use crate::weights::shard::{Checkpoint, TensorView};
+use crate::weights::shard::TensorView;
 use crate::weights::tally::Tally;
 use crate::weights::written::Written;
 use coterie_api::expert_map::ExpertMap;
@@ -29,6 +30,22 @@ pub enum Role {
     Kept,
 }
 
+/// Where tensors are found by name.
+pub trait Tensors {
+    /// Is there a tensor of this name?
+    fn has(&self, name: &str) -> bool;
+
+    /// The tensor `name`, which must have `shape` and a number format that weights may have. A matrix in fp8 comes with
+    /// the scales of its blocks, which `{name}_scale_inv` holds (it is what values are multiplied with).
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError>;
+
+    /// The tensor `name` of packed values, which must be bytes of `shape`.
+    fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError>;
+
+    /// Bytes of all of them; 0 where nobody knows.
+    fn bytes(&self) -> usize;
+}
+
 /// Who holds loaded weights: a backend, or something that only counts them.
 pub trait Storage {
     /// A matrix `[out, in]`.
@@ -43,15 +60,15 @@ pub trait Storage {
     fn vector(&self, written: Written, role: Role) -> Self::Vector;
 }
 
-/// Takes tensors out of a checkpoint into a storage, and reports how far it is.
+/// Takes tensors into a storage, and reports how far it is.
 pub struct Loader<'a, S: Storage> {
-    checkpoint: &'a Checkpoint,
+    tensors: &'a dyn Tensors,
     storage: &'a S,
     quantization: Quantization,
     /// The map and the rank whose experts are wanted; all are without one.
     share: Option<(&'a ExpertMap, usize)>,
     progress: &'a dyn Fn(f32),
-    /// Bytes of the checkpoint's data, and how many of them are loaded.
+    /// Bytes of all tensors, and how many of them are loaded.
     total: usize,
     loaded: Cell<usize>,
 }
@@ -59,14 +76,14 @@ pub struct Loader<'a, S: Storage> {
 impl<'a, S: Storage> Loader<'a, S> {
     /// A loader that has loaded nothing yet. `progress` is told the share that is loaded, 0 to 1.
     pub fn new(
-        checkpoint: &'a Checkpoint,
+        tensors: &'a dyn Tensors,
         storage: &'a S,
         quantization: Quantization,
         progress: &'a dyn Fn(f32),
     ) -> Self {
-        let total = checkpoint.shards().iter().map(|s| s.bytes().len() - s.header_bytes().len()).sum();
+        let total = tensors.bytes();
         progress(0.0);
-        Loader { checkpoint, storage, quantization, share: None, progress, total, loaded: Cell::new(0) }
+        Loader { tensors, storage, quantization, share: None, progress, total, loaded: Cell::new(0) }
     }
 
     /// The same, for the experts only that `map` gives to `rank`.
@@ -85,9 +102,9 @@ impl<'a, S: Storage> Loader<'a, S> {
         load: impl FnOnce(&Loader<'_, Tally>) -> Result<T, LoadError>,
     ) -> Result<(), LoadError> {
         let tally = Tally::default();
-        let Loader { checkpoint, quantization, share, progress, total, .. } = *self;
+        let Loader { tensors, quantization, share, progress, total, .. } = *self;
         let loaded = Cell::new(self.loaded.get());
-        let counting = Loader { checkpoint, storage: &tally, quantization, share, progress, total, loaded };
+        let counting = Loader { tensors, storage: &tally, quantization, share, progress, total, loaded };
         load(&counting)?;
         self.loaded.set(counting.loaded.get());
         Ok(())
@@ -95,7 +112,7 @@ impl<'a, S: Storage> Loader<'a, S> {
 
     /// Is there a tensor of this name?
     pub fn has(&self, name: &str) -> bool {
-        self.checkpoint.has(name)
+        self.tensors.has(name)
     }
 
     /// The matrix `name` of `[outputs, inputs]`.
@@ -105,23 +122,23 @@ impl<'a, S: Storage> Loader<'a, S> {
         [outputs, inputs]: [usize; 2],
         role: Role,
     ) -> Result<S::Matrix, LoadError> {
-        Ok(self.hold(Written::Rows(self.checkpoint.tensor(name, &[outputs, inputs])?), role))
+        Ok(self.hold(Written::Rows(self.tensors.tensor(name, &[outputs, inputs])?), role))
     }
 
     /// The vector `name` of `length` values.
     pub fn vector(&self, name: &str, length: usize) -> Result<S::Vector, LoadError> {
-        let view = self.checkpoint.tensor(name, &[length])?.rows(0..length, &[1, length]);
+        let view = self.tensors.tensor(name, &[length])?.rows(0..length, &[1, length]);
         Ok(self.hold_vector(Written::Rows(view), Role::Dense))
     }
 
     /// A tensor as it lies in its file; its parts go to [`hold`](Loader::hold) and [`hold_vector`](Loader::hold_vector).
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        self.checkpoint.tensor(name, shape)
+        self.tensors.tensor(name, shape)
     }
 
     /// [`tensor`](Loader::tensor) of packed values.
     pub fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        self.checkpoint.packed(name, shape)
+        self.tensors.packed(name, shape)
     }
 
     /// Holds a matrix that is a whole tensor or part of one.

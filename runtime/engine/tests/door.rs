@@ -61,6 +61,7 @@ fn engine() -> Engine {
         max_waiting_tokens: 100,
         prefix_cache: true,
         states: None,
+        drafts: None,
     };
     Engine::new(Box::new(Counting::default()), limits, vec![2])
 }

@@ -1,4 +1,4 @@
-//! The draft module against the reference's, and itself in pieces.
+//! The draft module against the reference's, itself in pieces, and what the engine makes of its guesses.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -10,10 +10,13 @@ use coterie_engine::model::config::Config;
 use coterie_engine::model::decoder::{Decoder, DecoderWeights};
 use coterie_engine::model::draft::{Draft, DraftWeights};
 use coterie_engine::model::{Model, Room};
+use coterie_engine::scheduler::Limits;
+use coterie_engine::speculation::{DraftLimits, Speculate, Worth};
 use coterie_engine::state::StateRoom;
 use coterie_engine::weights::Loader;
 use coterie_engine::weights::safetensors::Header;
 use coterie_engine::weights::shard::Checkpoint;
+use coterie_engine::{Counts, Engine, EngineOptions, Event, LoadError, Request};
 use std::path::{Path, PathBuf};
 
 const BLOCKS: usize = 6;
@@ -82,4 +85,88 @@ fn every_guess_equals_the_references_and_comes_in_any_pieces() {
         compared += 1;
     }
     assert_eq!(compared, 5);
+}
+
+/// Answers to prompts, and what was counted; with drafts of the module where there are `drafts`.
+fn answers(
+    prompts: &[Vec<u32>],
+    drafts: Option<DraftLimits>,
+    together: usize,
+    step_tokens: usize,
+) -> (Vec<Vec<u32>>, Counts) {
+    let options = EngineOptions {
+        threads: 1,
+        speculate: Speculate::Mtp,
+        max_running: together,
+        step_tokens,
+        // What is shared of a block's last token was seen with another token behind it.
+        prefix_cache: false,
+        ..EngineOptions::default()
+    };
+    let adjust = |limits: &mut Limits| limits.drafts = drafts;
+    let mut engine = Engine::load_with(&case(), &options, None, adjust, &|_| {}).unwrap();
+    let ids: Vec<_> =
+        prompts.iter().map(|prompt| engine.submit(Request::new(prompt.clone(), ANSWER)).unwrap()).collect();
+    let mut events = Vec::new();
+    while !engine.is_idle() {
+        engine.step(&mut events);
+    }
+    let of = |id| {
+        let tokens = events.iter().filter_map(|event| match event {
+            Event::Token { id: of, token, .. } if *of == id => Some(*token),
+            _ => None,
+        });
+        tokens.collect()
+    };
+    (ids.into_iter().map(of).collect(), engine.load_now().scheduled)
+}
+
+const ANSWER: usize = 60;
+
+/// The counts follow from the module's guesses about the finished texts: so the engine shows it the right rows, in
+/// whatever pieces and company, and takes its guesses for the right place.
+#[test]
+fn the_engine_drafts_what_the_module_guesses() {
+    let prompts: Vec<Vec<u32>> = (0..12)
+        .map(|number| (0..5 + number).map(|at| (number * 17 + at * at * 7 + at) % 61).collect())
+        .collect();
+    let all = DraftLimits { module: true, tokens: 3, rows: 99, worth: Worth { first: 0.0, further: 0.0 } };
+    let (plain, _) = answers(&prompts, None, 1, 200);
+    for (together, step_tokens) in [(1, 200), (1, 7), (5, 200)] {
+        let mut expected = [0; 3];
+        for (prompt, answer) in prompts.iter().zip(&plain) {
+            let text = [&prompt[..], answer].concat();
+            let guesses = drafted(&text, text.len());
+            let guess = |row: usize| {
+                let best = |a: usize, b: usize| if guesses[row][b] > guesses[row][a] { b } else { a };
+                (0..guesses[row].len()).reduce(best).unwrap() as u32
+            };
+            // A prompt of which one token is left for its last step is guessed behind, too.
+            let one_left = prompt.len() > step_tokens && prompt.len() % step_tokens == 1;
+            let mut known = prompt.len() + usize::from(!one_left);
+            // The last token is not guessed: a step always generates one.
+            while known + 1 < text.len() {
+                let came = guess(known - 2) == text[known];
+                expected[0] += 1;
+                expected[1] += u64::from(came);
+                known += 1 + usize::from(came);
+            }
+            expected[2] += u64::from(one_left);
+        }
+        assert!(expected[1] > 5, "the module is never right: {expected:?}");
+        let (drafting, counts) = answers(&prompts, Some(all), together, step_tokens);
+        assert_eq!(drafting, plain);
+        assert_eq!([counts.draft_tokens, counts.accepted_tokens], expected[..2]);
+        assert_eq!(expected[2] > 0, step_tokens == 7, "some prompts end so");
+    }
+}
+
+#[test]
+fn a_checkpoint_without_a_module_is_refused_by_name() {
+    let dir = case().join("../../mixtral");
+    let dir = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    let options = EngineOptions { speculate: Speculate::Mtp, ..EngineOptions::default() };
+    let refused = Engine::load(&dir.unwrap(), &options, &|_| {}).err().unwrap();
+    assert!(matches!(refused, LoadError::NoDraftModule { .. }), "{refused}");
+    assert!(refused.to_string().contains("--speculate lookup"), "{refused}");
 }

@@ -8,6 +8,7 @@ mod tiny_mixtral;
 
 use coterie_api::launch::Quantization;
 use coterie_engine::simple::{Answer, Simple};
+use coterie_engine::speculation::{DraftLimits, Worth};
 use coterie_engine::state::StateLimits;
 use coterie_engine::{
     Constraint, Engine, EngineOptions, Event, Finish, NotTaken, Rejected, Request, RequestId, Sampling,
@@ -23,11 +24,16 @@ use tempfile::TempDir;
 /// A tiny model, and what the test has seen of it in all scenes: it must have seen some.
 struct Tiny {
     name: &'static str,
+    /// Has it a draft module?
+    module: bool,
     dir: TempDir,
     simple: Simple,
     preemptions: AtomicU64,
     /// Tokens from the prefix cache.
     cached: AtomicU64,
+    /// Tokens that were drafted, and those of them that came.
+    drafted: AtomicU64,
+    accepted: AtomicU64,
 }
 
 impl Tiny {
@@ -35,7 +41,9 @@ impl Tiny {
         let dir = tempfile::tempdir().unwrap();
         tiny_mixtral::write(dir.path(), config, tensors);
         let simple = Simple::load(dir.path()).unwrap();
-        Tiny { name, dir, simple, preemptions: AtomicU64::new(0), cached: AtomicU64::new(0) }
+        let [preemptions, cached, drafted, accepted] = [(); 4].map(|()| AtomicU64::new(0));
+        let module = config["num_nextn_predict_layers"] == 1;
+        Tiny { name, module, dir, simple, preemptions, cached, drafted, accepted }
     }
 }
 
@@ -82,6 +90,7 @@ struct Scene {
     mixed_prompt_tokens: usize,
     max_running: usize,
     states: StateLimits,
+    drafts: Option<DraftLimits>,
 }
 
 impl std::fmt::Debug for Tiny {
@@ -179,16 +188,27 @@ fn scene() -> impl Strategy<Value = Scene> {
     let every = prop_oneof![2 => Just(1usize), 1 => 2usize..4];
     let states = (snapshots, every).prop_map(|(snapshots, every)| StateLimits { snapshots, every });
     let room = (0usize..6, states);
-    (prop::collection::vec(arrival, 1..8), room, (1usize..40, 1usize..40), 1usize..6).prop_map(
-        |(arrivals, (extra_blocks, states), (step_tokens, mixed_prompt_tokens), max_running)| Scene {
+    let budget = (1usize..40, 1usize..40, drafts());
+    (prop::collection::vec(arrival, 1..8), room, budget, 1usize..6).prop_map(
+        |(arrivals, (extra_blocks, states), (step_tokens, mixed_prompt_tokens, drafts), max_running)| Scene {
             arrivals,
             extra_blocks,
             step_tokens,
             mixed_prompt_tokens,
             max_running,
             states,
+            drafts,
         },
     )
+}
+
+/// Often without regard to what pays, so that much is wrong.
+fn drafts() -> impl Strategy<Value = Option<DraftLimits>> {
+    let worth = prop_oneof![2 => Just(0.0f32), 1 => 0.1f32..0.6];
+    let worth = worth.prop_map(|first| Worth { first, further: first / 2.0 });
+    let limits = (any::<bool>(), 1usize..9, 1usize..24, worth);
+    let limits = limits.prop_map(|(module, tokens, rows, worth)| DraftLimits { module, tokens, rows, worth });
+    prop::option::weighted(0.8, limits)
 }
 
 fn engine(tiny: &Tiny, quantization: Quantization, scene: &Scene, threads: usize) -> Engine {
@@ -204,6 +224,9 @@ fn engine(tiny: &Tiny, quantization: Quantization, scene: &Scene, threads: usize
         limits.step_tokens = scene.step_tokens;
         limits.mixed_prompt_tokens = scene.mixed_prompt_tokens;
         limits.states = limits.states.map(|_| scene.states);
+        let of_module = tiny.module;
+        limits.drafts =
+            scene.drafts.map(|drafts| DraftLimits { module: drafts.module && of_module, ..drafts });
     };
     Engine::load_with(tiny.dir.path(), &options, None, adjust, &|_| {}).unwrap()
 }
@@ -237,6 +260,8 @@ fn play(tiny: &Tiny, engine: &mut Engine, scene: &Scene) -> Vec<(Answer, bool)> 
     let load = engine.load_now();
     tiny.preemptions.fetch_add(load.scheduled.preemptions, Ordering::Relaxed);
     tiny.cached.fetch_add(load.scheduled.cached_tokens, Ordering::Relaxed);
+    tiny.drafted.fetch_add(load.scheduled.draft_tokens, Ordering::Relaxed);
+    tiny.accepted.fetch_add(load.scheduled.accepted_tokens, Ordering::Relaxed);
     assert_eq!((load.waiting, load.running, load.kv_usage), (0, 0, 0.0), "a block leaked");
     answers
 }
@@ -304,7 +329,15 @@ fn the_engine_equals_its_specification() {
         let cached = cached.load(Ordering::Relaxed);
         println!("{tiny:?}: {cached} tokens of prompts were in the cache");
         assert!(cached > 300, "{tiny:?}: only {cached} tokens of prompts were in the cache");
+        assert_drafted(tiny, 150);
     }
+}
+
+/// So many drafts came true, and so many did not.
+fn assert_drafted(tiny: &Tiny, enough: u64) {
+    let (drafted, accepted) = (tiny.drafted.load(Ordering::Relaxed), tiny.accepted.load(Ordering::Relaxed));
+    println!("{tiny:?}: {accepted} of {drafted} drafted tokens came");
+    assert!(accepted > enough && drafted - accepted > enough, "{tiny:?}: {accepted} of {drafted} came");
 }
 
 proptest! {
@@ -362,14 +395,19 @@ proptest! {
         cases: 12, failure_persistence: None, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default()
     })]
 
-    #[test]
-    fn every_family_equals_the_simple_loop_and_itself_in_company(scene in scene(), int8 in any::<bool>()) {
+    fn every_family_plays(scene in scene(), int8 in any::<bool>()) {
         for tiny in FAMILIES.iter() {
             println!("{tiny:?}");
             assert_plays_like_the_simple_loop(tiny, &scene);
             assert_alone_as_in_company(tiny, if int8 { Quantization::Int8 } else { Quantization::None }, &scene);
         }
     }
+}
+
+#[test]
+fn every_family_equals_the_simple_loop_and_itself_in_company() {
+    every_family_plays();
+    FAMILIES.iter().for_each(|tiny| assert_drafted(tiny, 10));
 }
 
 fn assert_plays_like_the_simple_loop(tiny: &Tiny, scene: &Scene) {
@@ -382,7 +420,7 @@ fn assert_plays_like_the_simple_loop(tiny: &Tiny, scene: &Scene) {
     }
 }
 
-/// In whatever company, budget and number of threads: the very same bits.
+/// In whatever company, budget, drafts and number of threads: the very same bits.
 fn assert_alone_as_in_company(tiny: &Tiny, quantization: Quantization, scene: &Scene) {
     let together = play(tiny, &mut engine(tiny, quantization, scene, 2), scene);
     for (answer, arrival) in together.iter().zip(&scene.arrivals) {
@@ -392,6 +430,7 @@ fn assert_alone_as_in_company(tiny: &Tiny, quantization: Quantization, scene: &S
             step_tokens: 512,
             mixed_prompt_tokens: 512,
             max_running: 1,
+            drafts: None,
             ..scene.clone()
         };
         let (alone, _) = play(tiny, &mut engine(tiny, quantization, &alone, 1), &alone).remove(0);

@@ -7,6 +7,7 @@ use coterie_engine::batch::Batch;
 use coterie_engine::block_pool::BLOCK_SIZE;
 use coterie_engine::model::{Logits, Model};
 use coterie_engine::scheduler::Limits;
+use coterie_engine::speculation::{DraftLimits, Worth};
 use coterie_engine::state::{Origin, StateLimits};
 use coterie_engine::{Engine, Event, Request, RequestId, inspect};
 use proptest::prelude::*;
@@ -21,6 +22,8 @@ const CONTEXT: usize = 112;
 /// What was seen in all scenes: the test must not be about nothing.
 static CACHED: AtomicU64 = AtomicU64::new(0);
 static PREEMPTIONS: AtomicU64 = AtomicU64::new(0);
+static DRAFTED: AtomicU64 = AtomicU64::new(0);
+static ACCEPTED: AtomicU64 = AtomicU64::new(0);
 
 /// A model with a running state beside its cache, both of which are the tokens themselves.
 struct Witness {
@@ -47,11 +50,15 @@ impl Witness {
     }
 }
 
+/// Mostly what was said five tokens ago, so that drafts come true as well as not; else a hash of all.
 fn next_of(tokens: &[u32]) -> u32 {
     let hash = tokens.iter().fold(17u64, |hash, token| {
         (hash ^ u64::from(*token)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23)
     });
-    (hash >> 33) as u32 % VOCABULARY
+    match tokens.len().checked_sub(5) {
+        Some(before) if hash % 8 > 0 => tokens[before],
+        _ => (hash >> 33) as u32 % VOCABULARY,
+    }
 }
 
 impl Model for Witness {
@@ -69,7 +76,14 @@ impl Model for Witness {
             let mut state = match rows.origin {
                 Origin::Zero => Vec::new(),
                 Origin::Snapshot(from) => self.snapshots[from as usize].clone().expect("it was saved"),
-                Origin::Slot => self.states[rows.slot as usize].take().expect("rows were before"),
+                Origin::Slot => {
+                    let mut state = self.states[rows.slot as usize].take().expect("rows were before");
+                    // A full block is folded into the sum when the next begins.
+                    let folded = (state.len() - 1) / BLOCK_SIZE * BLOCK_SIZE;
+                    assert!(folded <= before, "{before} tokens, but {folded} are folded");
+                    state.truncate(before);
+                    state
+                }
             };
             assert_eq!(state.len(), before, "{:?}: a state of other tokens", rows.origin);
             let mut saves = batch.saves[rows.saves.clone()].iter().peekable();
@@ -129,6 +143,7 @@ const LIMITS: Limits = Limits {
     max_waiting_tokens: usize::MAX,
     prefix_cache: true,
     states: Some(StateLimits { snapshots: 8, every: 2 }),
+    drafts: None,
 };
 
 fn engine(limits: Limits) -> Engine {
@@ -274,13 +289,19 @@ fn arrival() -> impl Strategy<Value = Arrival> {
 
 fn limits() -> impl Strategy<Value = Limits> {
     let states = (0usize..5, 1usize..4).prop_map(|(snapshots, every)| StateLimits { snapshots, every });
-    (7usize..14, 1usize..50, 1usize..50, 1usize..6, states).prop_map(
-        |(blocks, step_tokens, mixed_prompt_tokens, max_running, states)| Limits {
+    let drafts =
+        (1usize..9, 1usize..20, prop_oneof![Just(0.0f32), Just(0.4)]).prop_map(|(tokens, rows, first)| {
+            DraftLimits { module: false, tokens, rows, worth: Worth { first, further: first / 2.0 } }
+        });
+    let drafts = prop::option::of(drafts);
+    (7usize..14, 1usize..50, 1usize..50, 1usize..6, states, drafts).prop_map(
+        |(blocks, step_tokens, mixed_prompt_tokens, max_running, states, drafts)| Limits {
             blocks,
             step_tokens,
             mixed_prompt_tokens,
             max_running,
             states: Some(states),
+            drafts,
             ..LIMITS
         },
     )
@@ -329,6 +350,8 @@ proptest! {
         prop_assert_eq!(load.kv_usage, 0.0, "a block leaked");
         CACHED.fetch_add(load.scheduled.cached_tokens, Ordering::Relaxed);
         PREEMPTIONS.fetch_add(load.scheduled.preemptions, Ordering::Relaxed);
+        DRAFTED.fetch_add(load.scheduled.draft_tokens, Ordering::Relaxed);
+        ACCEPTED.fetch_add(load.scheduled.accepted_tokens, Ordering::Relaxed);
     }
 }
 
@@ -337,4 +360,6 @@ fn in_any_company_everybody_has_the_state_of_his_own_text() {
     every_state_is_its_own_texts();
     assert!(CACHED.load(Ordering::Relaxed) > 10_000, "too little in common: {CACHED:?}");
     assert!(PREEMPTIONS.load(Ordering::Relaxed) > 500, "too easy: {PREEMPTIONS:?}");
+    let (drafted, accepted) = (DRAFTED.load(Ordering::Relaxed), ACCEPTED.load(Ordering::Relaxed));
+    assert!(accepted > 10_000 && drafted - accepted > 10_000, "too easy: {accepted} of {drafted} came");
 }

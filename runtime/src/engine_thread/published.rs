@@ -18,6 +18,9 @@ pub(super) struct Published {
     started_tokens: AtomicU64,
     cached_tokens: AtomicU64,
     preemptions: AtomicU64,
+    drafts: AtomicU64,
+    draft_tokens: AtomicU64,
+    accepted_tokens: AtomicU64,
     generated_tokens: AtomicU64,
     steps: AtomicU64,
     busy_nanoseconds: AtomicU64,
@@ -33,7 +36,16 @@ impl Published {
     pub fn set(&self, load: &Load) {
         // Without `..`: a new figure must be published too.
         let Load { waiting, running, waiting_tokens, kv_usage, scheduled, generated_tokens } = *load;
-        let Counts { prompt_tokens, started, started_tokens, cached_tokens, preemptions } = scheduled;
+        let Counts {
+            prompt_tokens,
+            started,
+            started_tokens,
+            cached_tokens,
+            preemptions,
+            drafts,
+            draft_tokens,
+            accepted_tokens,
+        } = scheduled;
         self.waiting.store(waiting, Relaxed);
         self.running.store(running, Relaxed);
         self.waiting_tokens.store(waiting_tokens, Relaxed);
@@ -43,6 +55,9 @@ impl Published {
         self.started_tokens.store(started_tokens, Relaxed);
         self.cached_tokens.store(cached_tokens, Relaxed);
         self.preemptions.store(preemptions, Relaxed);
+        self.drafts.store(drafts, Relaxed);
+        self.draft_tokens.store(draft_tokens, Relaxed);
+        self.accepted_tokens.store(accepted_tokens, Relaxed);
         self.generated_tokens.store(generated_tokens, Relaxed);
     }
 
@@ -58,6 +73,9 @@ impl Published {
                 started_tokens: self.started_tokens.load(Relaxed),
                 cached_tokens: self.cached_tokens.load(Relaxed),
                 preemptions: self.preemptions.load(Relaxed),
+                drafts: self.drafts.load(Relaxed),
+                draft_tokens: self.draft_tokens.load(Relaxed),
+                accepted_tokens: self.accepted_tokens.load(Relaxed),
             },
             generated_tokens: self.generated_tokens.load(Relaxed),
         }
@@ -82,8 +100,16 @@ mod tests {
 
     #[test]
     fn every_figure_is_read_as_it_was_published() {
-        let scheduled =
-            Counts { prompt_tokens: 4, started: 9, started_tokens: 5, cached_tokens: 6, preemptions: 7 };
+        let scheduled = Counts {
+            prompt_tokens: 4,
+            started: 9,
+            started_tokens: 5,
+            cached_tokens: 6,
+            preemptions: 7,
+            drafts: 10,
+            draft_tokens: 11,
+            accepted_tokens: 12,
+        };
         let load = Load {
             waiting: 1,
             running: 2,

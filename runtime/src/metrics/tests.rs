@@ -38,8 +38,16 @@ fn a_value_is_the_same_under_our_name_and_under_vllms() {
     metrics.count(Outcome::Length);
     metrics.count(Outcome::Cancelled);
     metrics.time_to_first_token.observe(Duration::from_millis(300));
-    let scheduled =
-        Counts { prompt_tokens: 9, started: 3, started_tokens: 12, cached_tokens: 4, preemptions: 2 };
+    let scheduled = Counts {
+        prompt_tokens: 9,
+        started: 3,
+        started_tokens: 12,
+        cached_tokens: 4,
+        preemptions: 2,
+        drafts: 5,
+        draft_tokens: 31,
+        accepted_tokens: 17,
+    };
     let load =
         Load { waiting: 3, running: 2, waiting_tokens: 70, kv_usage: 0.25, scheduled, generated_tokens: 7 };
     let lines = lines(&metrics, load);
@@ -53,6 +61,9 @@ fn a_value_is_the_same_under_our_name_and_under_vllms() {
         ("coterie_prompt_tokens_cached_total", "prefix_cache_hits_total", "4"),
         ("coterie_generation_tokens_total", "generation_tokens_total", "7"),
         ("coterie_preemptions_total", "num_preemptions_total", "2"),
+        ("coterie_drafts_total", "spec_decode_num_drafts_total", "5"),
+        ("coterie_draft_tokens_total", "spec_decode_num_draft_tokens_total", "31"),
+        ("coterie_draft_tokens_accepted_total", "spec_decode_num_accepted_tokens_total", "17"),
         ("coterie_time_to_first_token_seconds_sum", "time_to_first_token_seconds_sum", "0.3"),
     ] {
         assert_has(&lines, &format!("{ours} {value}"));

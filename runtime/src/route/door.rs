@@ -52,8 +52,7 @@ pub struct Door {
     /// What clients may take.
     pub limits: Limits,
     pub(super) bodies: BodyRoom,
-    /// When it began: seconds since 1970, and milliseconds.
-    pub(super) started: u64,
+    /// When it began, milliseconds since 1970.
     pub(super) since: u64,
     draining: AtomicBool,
 }
@@ -77,7 +76,6 @@ impl Door {
             patience,
             limits,
             bodies: BodyRoom::of(body_bytes),
-            started: unix_time().as_secs(),
             since: unix_time().as_millis() as u64,
             draining: AtomicBool::new(false),
         }

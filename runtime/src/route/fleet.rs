@@ -14,7 +14,8 @@ use tokio::time::{MissedTickBehavior, interval};
 pub struct Served {
     /// What its ranks call it.
     pub served_name: Arc<str>,
-    made: Option<i64>,
+    /// When it was made, seconds since 1970, if that is known.
+    pub made: Option<i64>,
     /// Its lane.
     pub lane: Arc<Lane>,
 }
@@ -50,7 +51,7 @@ impl Fleet {
             }
             models.push(Served { served_name: model.served_name.as_str().into(), made: model.made, lane });
         }
-        warn_of_shared_names(&before, &models);
+        warn_of_unused_names(&before, &models);
         let stays = |lane: &Arc<Lane>| models.iter().any(|served| Arc::ptr_eq(&served.lane, lane));
         for gone in before.iter().filter(|served| !stays(&served.lane)) {
             tracing::info!(model = %gone.lane.key, "a model is gone");
@@ -93,13 +94,24 @@ impl Served {
     }
 }
 
-fn warn_of_shared_names(before: &[Served], models: &[Served]) {
-    let is_new = |model: &&Served| {
-        !before.iter().any(|old| old.lane.key == model.lane.key && old.served_name == model.served_name)
+/// Tells once of each served name that is not used, and why.
+fn warn_of_unused_names(before: &[Served], models: &[Served]) {
+    let told = |model: &Served| {
+        let same = |old: &&Served| old.lane.key == model.lane.key && old.served_name == model.served_name;
+        before.iter().find(same).is_some_and(|old| !old.has_its_name(before))
     };
-    for model in models.iter().filter(is_new).filter(|model| !model.has_its_name(models)) {
-        let (key, name) = (&model.lane.key, &model.served_name);
-        tracing::warn!(model = %key, name = &**name, "another model is served under this name; this one is asked for by its whole name");
+    for model in models.iter().filter(|model| !model.has_its_name(models) && !told(model)) {
+        let (key, name) = (&model.lane.key, &*model.served_name);
+        let is_key = |other: &Served| other.lane.key.to_string() == name;
+        let namespace = name.split_once('/').map(|(namespace, _)| namespace);
+        let why = if models.iter().any(is_key) {
+            "it is the whole name of another ModelDeployment"
+        } else if models.iter().any(|other| namespace == Some(&*other.lane.key.namespace)) {
+            "it begins with a namespace, so it is kept for a ModelDeployment there"
+        } else {
+            "another model is served under it"
+        };
+        tracing::warn!(model = %key, name, why, "a served name is not used; the model is asked for by its whole name");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::asked::Asked;
 use super::door::{Door, Order};
+use super::fleet::Served;
 use super::headers::onward;
 use super::lane::Need;
 use super::record::Record;
@@ -59,8 +60,11 @@ pub(super) async fn ready(State(door): State<Arc<Door>>) -> (StatusCode, &'stati
 
 async fn list(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
     door.keys.caller(&headers)?;
-    let names = names(&door)?;
-    let models: Vec<Value> = names.into_iter().map(|name| object(&door, &name)).collect();
+    if !door.fleet.is_known() {
+        return Err(ApiError::no_table());
+    }
+    let all = door.fleet.models();
+    let models: Vec<Value> = all.iter().map(|model| object(&name(model, &all), model.made)).collect();
     Ok(Json(json!({"object": "list", "data": models})))
 }
 
@@ -70,25 +74,21 @@ async fn retrieve(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     door.keys.caller(&headers)?;
-    door.model(&name)?;
-    Ok(Json(object(&door, &name)))
+    let model = door.model(&name)?;
+    Ok(Json(object(&name, model.made)))
 }
 
-/// What each model is asked for by: its served name, or its whole name where that is not enough.
-fn names(door: &Door) -> Result<Vec<String>, ApiError> {
-    if !door.fleet.is_known() {
-        return Err(ApiError::no_table());
-    }
-    let models = door.fleet.models();
-    let name = |model: &super::fleet::Served| match model.has_its_name(&models) {
+/// What a model is asked for by: its served name, or its whole name where that is not enough.
+fn name(model: &Served, all: &[Served]) -> String {
+    match model.has_its_name(all) {
         true => model.served_name.to_string(),
         false => model.lane.key.to_string(),
-    };
-    Ok(models.iter().map(name).collect())
+    }
 }
 
-fn object(door: &Door, name: &str) -> Value {
-    json!({"id": name, "object": "model", "created": door.started, "owned_by": "coterie"})
+/// Every router says the same; 0 where nobody knows when the model was made.
+fn object(name: &str, made: Option<i64>) -> Value {
+    json!({"id": name, "object": "model", "created": made.unwrap_or(0), "owned_by": "coterie"})
 }
 
 /// Answers a request for tokens.

@@ -5,7 +5,8 @@ mod rules;
 
 pub use meter::Bucket;
 use rules::position;
-pub use rules::{Allowance, KeyRule, read};
+use rules::read;
+pub use rules::{Allowance, KeyRule};
 
 use crate::server::ApiError;
 use axum::http::HeaderMap;
@@ -53,6 +54,8 @@ struct Taken {
 #[derive(Debug)]
 pub struct Permit {
     caller: Arc<Caller>,
+    /// Tokens of its prompt that were taken when it came.
+    estimated: u64,
 }
 
 impl Keys {
@@ -136,7 +139,7 @@ impl Caller {
         requests.iter_mut().for_each(|bucket| bucket.take(1));
         tokens.iter_mut().for_each(|bucket| bucket.take(prompt_tokens));
         *running += 1;
-        Ok(Permit { caller: self.clone() })
+        Ok(Permit { caller: self.clone(), estimated: prompt_tokens })
     }
 
     fn allow(&self, allowance: Allowance) {
@@ -162,9 +165,11 @@ impl Permit {
         &self.caller.name
     }
 
-    /// So many tokens were generated for it.
-    pub fn generated(&self, tokens: u64) {
-        self.caller.lock().tokens.iter_mut().for_each(|bucket| bucket.take(tokens));
+    /// It is over: its prompt had so many tokens, if the answer told, and so many were generated. What that is beyond the
+    /// estimate is owed; what the estimate was too much comes back.
+    pub fn settle(&self, prompt: Option<u64>, generated: u64) {
+        let took = prompt.unwrap_or(self.estimated).saturating_add(generated);
+        self.caller.lock().tokens.iter_mut().for_each(|bucket| bucket.correct(self.estimated, took));
     }
 }
 
@@ -175,9 +180,17 @@ impl Drop for Permit {
     }
 }
 
-/// Keeps `keys` as the folder says, until dropped. While it cannot be read, they stay as they were.
-pub async fn follow(folder: &Path, keys: &Keys) -> Infallible {
-    let mut told = Vec::new();
+/// The keys in a folder, and what was told of those that do not count.
+pub fn begin(folder: &Path) -> Result<(Keys, Vec<String>), String> {
+    let (rules, troubles) = read(folder)?;
+    warn(&troubles, &[]);
+    tracing::info!(keys = rules.len(), "API keys are asked for");
+    Ok((Keys::only(rules), troubles))
+}
+
+/// Keeps `keys` as the folder says, until dropped; of what is wrong with it, this was `told` already. While it cannot be
+/// read, they stay as they were.
+pub async fn follow(folder: &Path, keys: &Keys, mut told: Vec<String>) -> Infallible {
     loop {
         sleep(EVERY).await;
         let troubles = match read(folder) {
@@ -187,10 +200,14 @@ pub async fn follow(folder: &Path, keys: &Keys) -> Infallible {
             }
             Err(trouble) => vec![trouble],
         };
-        for trouble in troubles.iter().filter(|trouble| !told.contains(*trouble)) {
-            tracing::warn!(trouble, "an API key does not count");
-        }
+        warn(&troubles, &told);
         told = troubles;
+    }
+}
+
+fn warn(troubles: &[String], told: &[String]) {
+    for trouble in troubles.iter().filter(|trouble| !told.contains(*trouble)) {
+        tracing::warn!(trouble, "an API key does not count");
     }
 }
 
@@ -241,11 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn an_estimate_is_settled_by_what_the_answer_tells() {
+        let allowance = Allowance { tokens_per_minute: Some(1000), ..Allowance::default() };
+        let keys = Keys::only(vec![rule("a", "one", allowance)]);
+        let caller = || keys.caller(&with("Bearer one")).unwrap();
+        caller().admit(900).unwrap().settle(Some(100), 0);
+        caller().admit(890).unwrap().settle(Some(10), 0);
+        caller().admit(100).unwrap().settle(Some(1500), 390);
+        let refused = caller().admit(1).unwrap_err();
+        assert_eq!(refused.status(), 429, "1000 are owed");
+    }
+
+    #[test]
     fn generated_tokens_count_and_stay_counted_when_keys_are_read_anew() {
         let allowance = Allowance { tokens_per_minute: Some(1000), ..Allowance::default() };
         let keys = Keys::only(vec![rule("a", "one", allowance)]);
         let caller = || keys.caller(&with("Bearer one")).unwrap();
-        caller().admit(10).unwrap().generated(5000);
+        caller().admit(10).unwrap().settle(None, 5000);
         assert!(caller().admit(1).is_err());
         keys.set(vec![rule("a", "one", Allowance { priority: 3, ..allowance })]);
         assert!(caller().admit(1).is_err());

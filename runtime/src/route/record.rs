@@ -21,13 +21,16 @@ pub struct Record {
     error: Option<&'static str>,
     /// Tokens generated for it, as far as the rank tells.
     pub tokens: u64,
+    /// Tokens of its prompt, if the rank tells.
+    pub prompt: Option<u64>,
 }
 
 impl Record {
     /// A request that came at `arrived`.
     pub fn begin(door: Arc<Door>, permit: Permit, model: ModelKey, arrived: Instant) -> Record {
         let outcome = Outcome::Cancelled;
-        Record { door, permit, model, arrived, held: None, ranks: 0, outcome, error: None, tokens: 0 }
+        let (held, prompt) = (None, None);
+        Record { door, permit, model, arrived, held, ranks: 0, outcome, error: None, tokens: 0, prompt }
     }
 
     /// It was given a rank.
@@ -66,7 +69,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.permit.generated(self.tokens);
+        self.permit.settle(self.prompt, self.tokens);
         self.door.metrics.ended(&self.model, self.permit.name(), self.outcome, self.tokens);
         tracing::info!(
             model = %self.model,

@@ -61,17 +61,21 @@ pub struct Name<'a> {
     pub made: Option<i64>,
 }
 
-/// Finds what a client calls `asked`: a served name, or `namespace/name`. `name` gives a model's names.
+/// Finds what a client calls `asked`: `namespace/name`, or a served name. In a namespace that has models all such names are
+/// whole names, also while there is no such ModelDeployment: nobody gets another's requests by a served name. `name` gives a
+/// model's names.
 pub fn find<'a, T>(models: &'a [T], asked: &str, name: impl Fn(&'a T) -> Name<'a>) -> Found<'a, T> {
+    let whole = asked.split_once('/');
+    let named = |model: &&'a T| whole == Some((&*name(model).key.namespace, &*name(model).key.name));
+    if let Some(model) = models.iter().find(named) {
+        return Found::One(model);
+    }
+    if whole.is_some_and(|(namespace, _)| models.iter().any(|model| name(model).key.namespace == namespace)) {
+        return Found::None;
+    }
     let served: Vec<&'a T> = models.iter().filter(|model| name(model).served == asked).collect();
     match served[..] {
-        [] => {
-            let named = |model: &&'a T| {
-                let key = name(model).key;
-                asked.split_once('/').is_some_and(|whole| whole == (&key.namespace, &key.name))
-            };
-            models.iter().find(named).map_or(Found::None, Found::One)
-        }
+        [] => Found::None,
         [one] => Found::One(one),
         _ => {
             let all = served.iter().map(|model| name(model));
@@ -109,8 +113,8 @@ mod tests {
 
     #[test]
     fn a_model_is_found_by_its_served_name_and_by_its_whole_name() {
-        let models = [model("a", "chat", "org/smol"), model("b", "chat", "chat"), model("c", "chat", "chat")];
-        assert_eq!(found(&models, "org/smol"), "a/chat");
+        let models = [model("a", "chat", "Org/Smol"), model("b", "chat", "chat"), model("c", "chat", "chat")];
+        assert_eq!(found(&models, "Org/Smol"), "a/chat");
         assert_eq!(found(&models, "a/chat"), "a/chat");
         assert_eq!(found(&models, "b/chat"), "b/chat");
         assert_eq!(found(&models, "smol"), "none");
@@ -136,8 +140,20 @@ mod tests {
     }
 
     #[test]
-    fn a_served_name_that_looks_like_a_whole_one_comes_first() {
-        let models = [model("a", "chat", "x"), model("b", "y", "a/chat")];
-        assert_eq!(found(&models, "a/chat"), "b/y");
+    fn a_whole_name_is_its_owners_alone() {
+        let models = [
+            model("a", "thief", "nc6b/zero"),
+            model("nc6b", "other", "nc6b/zero"),
+            model("nc6b", "zero", "zero"),
+            model("x", "own", "x/own"),
+        ];
+        assert_eq!(found(&models, "nc6b/zero"), "nc6b/zero");
+        assert_eq!(found(&models, "a/thief"), "a/thief");
+        assert_eq!(found(&models, "x/own"), "x/own");
+        assert_eq!(found(&models[..2], "nc6b/zero"), "none", "also while its owner is not there");
+        assert_eq!(found(&models[..1], "nc6b/zero"), "a/thief", "there is no such namespace here");
+        // Names that no Kubernetes would take, as a file may have them.
+        let models = [model("A", "Chat", "x"), model("b", "y", "A/Chat")];
+        assert_eq!(found(&models, "A/Chat"), "A/Chat");
     }
 }

@@ -60,7 +60,8 @@ impl Journal {
         let cached = generation.cached_in(choice).filter(|_| !untold.cached);
         untold.cached |= cached.is_some();
         untold.tokens += tokens.len();
-        write(out, &Entry::Tokens { choice, tokens: tokens.to_vec(), cached });
+        let prompt = cached.map(|_| generation.prompt_tokens() as u64);
+        write(out, &Entry::Tokens { choice, tokens: tokens.to_vec(), cached, prompt });
     }
 
     /// Writes the events that no step told.

@@ -77,7 +77,7 @@ fn unseen(journal: &Journal, cut: usize) -> Value {
 fn take(journal: &mut Journal, entry: &Entry) {
     match entry {
         Entry::Begun(_) => panic!("an answer begins once"),
-        Entry::Tokens { choice, tokens, cached } => journal.take(*choice, tokens, *cached),
+        Entry::Tokens { choice, tokens, cached, .. } => journal.take(*choice, tokens, *cached),
         Entry::Ended => {}
     }
 }

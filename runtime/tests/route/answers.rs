@@ -30,14 +30,14 @@ async fn ranks_get_their_own_name_of_the_model_and_the_clients_headers() {
     let happened = Happened::default();
     let (one, other) = (FakeRank::start(&happened).await, FakeRank::start(&happened).await);
     let door = FrontDoor::start(PATIENCE, WAITING).await;
-    door.update(vec![model("a", "smol", "org/smol", &[&one]), model("b", "smol", "org/smol", &[&other])]);
+    door.update(vec![model("a", "smol", "Org/Smol", &[&one]), model("b", "smol", "Org/Smol", &[&other])]);
     let body = r#"{"model": "b/smol", "prompt": "x"}"#;
     let header = "traceparent: 00-1-2-01\r\nauthorization: Bearer secret";
     let reply = exchange_with(door.address, "POST", "/v1/chat/completions", header, body).await;
     assert_eq!(reply.status, 200);
     assert_eq!(one.requests(), 0);
     let (head, body) = other.seen.lock().unwrap().requests[0].clone();
-    assert_eq!(body, json!({"model": "org/smol", "prompt": "x"}));
+    assert_eq!(body, json!({"model": "Org/Smol", "prompt": "x"}));
     assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1"), "{head}");
     let lines = lines(&head);
     assert!(lines.contains("traceparent: 00-1-2-01") && !head.contains("secret"), "{head}");
@@ -67,6 +67,35 @@ async fn names_that_mean_nothing_or_too_much_are_told_apart() {
     assert_eq!(door.get("/v1/models/smol").await.status, 400);
     assert_eq!(door.get("/v1/embeddings").await.status, 404);
     assert_eq!(door.get("/v1/completions").await.status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_anothers_requests_by_a_served_name() {
+    let happened = Happened::default();
+    let (owner, thief) = (FakeRank::start(&happened).await, FakeRank::start(&happened).await);
+    let door = FrontDoor::start(PATIENCE, WAITING).await;
+    let stranger = || model("a", "thief", "nc6b/zero", &[&thief]);
+    door.update(vec![stranger(), model("nc6b", "zero", "zero", &[&owner])]);
+    assert_eq!(door.complete(json!({"model": "nc6b/zero", "prompt": "x"})).await.status, 200);
+    assert_eq!((owner.requests(), thief.requests()), (1, 0));
+    let listed = door.get("/v1/models").await.json();
+    assert_eq!((&listed["data"][0]["id"], &listed["data"][1]["id"]), (&json!("a/thief"), &json!("zero")));
+    door.update(vec![stranger(), model("nc6b", "other", "other", &[&owner])]);
+    assert_eq!(door.complete(json!({"model": "nc6b/zero", "prompt": "x"})).await.status, 404);
+    assert_eq!(door.complete(json!({"model": "a/thief", "prompt": "x"})).await.status, 200);
+    assert_eq!(thief.seen.lock().unwrap().requests[0].1["model"], "nc6b/zero", "its ranks go by it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_as_old_at_every_router() {
+    for door in [FrontDoor::start(PATIENCE, WAITING).await, FrontDoor::start(PATIENCE, WAITING).await] {
+        door.update(vec![coterie_runtime::route::Model {
+            made: Some(1_700_000_000),
+            ..model("a", "m", "m", &[])
+        }]);
+        assert_eq!(door.get("/v1/models").await.json()["data"][0]["created"], 1_700_000_000);
+        assert_eq!(door.get("/v1/models/a/m").await.json()["created"], 1_700_000_000);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

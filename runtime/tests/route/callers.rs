@@ -57,12 +57,13 @@ async fn without_a_key_nothing_is_told() {
 async fn a_caller_at_its_limit_is_told_when_to_come_again() {
     let allowance = Allowance { tokens_per_minute: Some(10), ..Allowance::default() };
     let (door, _rank) = with_keys(allowance, Allowance::default()).await;
+    // The rank says that the prompt has 3 tokens.
     let body = json!({"prompt": "x", "max_tokens": 40});
     assert_eq!(ask(&door, "one", body.clone()).await.status, 200);
     let reply = ask(&door, "one", body.clone()).await;
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (429, &json!("rate_limit_exceeded")));
     let seconds: u64 = reply.header("retry-after").unwrap().parse().unwrap();
-    assert!((185..=192).contains(&seconds), "32 tokens at 10 a minute, not {seconds} s");
+    assert!((197..=204).contains(&seconds), "34 tokens at 10 a minute, not {seconds} s");
     assert_eq!(ask(&door, "two", body).await.status, 200, "others are not affected");
     let metrics = crate::client::exchange(door.reports, "GET", "/metrics", "").await.body;
     for line in [
@@ -72,6 +73,18 @@ async fn a_caller_at_its_limit_is_told_when_to_come_again() {
         "coterie_router_ranks{namespace=\"chat\",model=\"m\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_counts_as_the_answer_tells_also_in_a_stream() {
+    let allowance = Allowance { tokens_per_minute: Some(1000), ..Allowance::default() };
+    let (door, _rank) = with_keys(allowance, Allowance::default()).await;
+    // Estimated as 900 tokens each, of which 3 and the answer's 4 stay.
+    let prompt = "x".repeat(3600);
+    for stream in [false, true, false] {
+        let body = json!({"prompt": prompt, "stream": stream, "max_tokens": 4});
+        assert_eq!(ask(&door, "one", body).await.status, 200, "streamed: {stream}");
     }
 }
 

@@ -224,6 +224,9 @@ impl Fault {
     }
 }
 
+/// What every prompt has, whatever its length.
+pub const PROMPT_TOKENS: u64 = 3;
+
 fn token(seed: u64, place: usize) -> u32 {
     ((seed % 1000) as u32 * 31 + place as u32 * 7) % 997
 }
@@ -252,7 +255,8 @@ pub fn events(body: &Value, journal: bool, words: &str) -> Vec<String> {
         let token = token(seed, place);
         events.push(event(json!({"id": "c-1", "text": format!("t{token} ")})));
         let number = if words == "wrong journal" { json!("seven") } else { json!(token) };
-        events.extend(entry(json!({"tokens": {"choice": 0, "tokens": [number]}})));
+        let prompt = (place == 0).then_some(PROMPT_TOKENS);
+        events.extend(entry(json!({"tokens": {"choice": 0, "tokens": [number], "prompt": prompt}})));
     }
     events.push(event(json!({"id": "c-1", "finish_reason": "length"})));
     events.push(event(json!({"id": "c-1", "usage": {"completion_tokens": tokens}})));
@@ -282,8 +286,7 @@ fn answer(head: &str, body: &Value, script: &Script, fault: &Fault) -> Vec<Vec<u
     if body["stream"] != true {
         let tokens: u64 = body["max_tokens"].as_u64().unwrap_or(4);
         let text: String = (0..tokens).map(|place| format!("t{} ", token(77, place as usize))).collect();
-        let answer =
-            json!({"id": "c-1", "text": text, "usage": {"prompt_tokens": 3, "completion_tokens": tokens}});
+        let answer = json!({"id": "c-1", "text": text, "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens}});
         let mut bytes = whole(200, &answer.to_string()).into_bytes();
         bytes.truncate(fault.at);
         return vec![bytes];

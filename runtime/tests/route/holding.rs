@@ -6,7 +6,7 @@ use crate::fake_rank::{FakeRank, Happened, undisturbed};
 use coterie_api::rank_load::RankLoad;
 use coterie_runtime::route::{LaneLimits, Patience};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 async fn start(door: &FrontDoor, body: &Value) -> Exchange {
     Exchange::start(door.address, "POST", "/v1/completions", &named(body).to_string()).await
@@ -126,4 +126,38 @@ async fn a_full_rank_gets_no_more_than_it_can_use() {
     });
     assert!(replies.iter().zip(&bodies).all(|(reply, body)| reply.body == undisturbed(body)));
     assert!((4..=5).contains(&most), "{most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_waits_is_shared_by_the_ranks_that_come() {
+    let happened = Happened::default();
+    let ranks = [FakeRank::start(&happened).await, FakeRank::start(&happened).await];
+    for rank in &ranks {
+        rank.change(|script| {
+            script.load = RankLoad { since: 1, ready: true, max_running: 4, ..RankLoad::default() };
+            // An answer takes 1.8 s: the first ones run while their number is looked at.
+            script.pause = Duration::from_millis(100);
+        });
+    }
+    let door = FrontDoor::start(PATIENCE, WAITING).await;
+    door.serve(&[]);
+    let bodies: Vec<Value> = (0..60).map(|number| streamed(&format!("hello {number}"))).collect();
+    let all = futures::future::join_all(bodies.iter().map(|body| door.complete(body)));
+    let watched = async {
+        door.until("waiting", |load| load.waiting == 60).await;
+        door.serve(&[&ranks[0]]);
+        let (found, mut most) = (Instant::now(), [0; 2]);
+        while found.elapsed() < Duration::from_secs(1) {
+            if found.elapsed() > Duration::from_millis(200) {
+                door.serve(&[&ranks[0], &ranks[1]]);
+            }
+            most = [0, 1].map(|rank| most[rank].max(ranks[rank].open()));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        most
+    };
+    let (replies, most) = tokio::join!(all, watched);
+    assert!(replies.iter().zip(&bodies).all(|(reply, body)| reply.body == undisturbed(body)));
+    assert!(most.iter().all(|most| (4..=5).contains(most)), "a batch and a quarter each, not {most:?}");
+    assert!(ranks[1].requests() >= 15, "the second had {} of 60", ranks[1].requests());
 }

@@ -1,7 +1,7 @@
 //! The certificates by which ranks trust each other change while they work.
 
 use super::{address, report, says, spread, uids};
-use crate::READY;
+use crate::{NOTICE, READY};
 use anyhow::{Context, Result, ensure};
 use coterie_api::name;
 use coterie_e2e::chat::question;
@@ -9,9 +9,10 @@ use coterie_e2e::load::Load;
 use coterie_e2e::namespace::{Namespace, is_ready};
 use coterie_e2e::wait::until;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// The certificates that `cargo xtask test` has the operator make are valid for 90 s, and the next ones take over at 60.
@@ -44,6 +45,8 @@ async fn certificates_change_under_load() -> Result<()> {
         println!("{} requests answered by one rank meanwhile", load.finish_without_failure().await?);
     }
 
+    damaged_ones_are_made_anew(&namespace).await?;
+
     // A rank that comes now has only certificates of now, and must be let in.
     namespace.pods().delete("chat-0-1", &DeleteParams::default().grace_period(0)).await?;
     let again = until("the pod to be replaced", READY, || async {
@@ -59,6 +62,32 @@ async fn certificates_change_under_load() -> Result<()> {
     .await?;
     ensure!(says(&again[1], "Count to five.").await? == expected);
     namespace.delete().await
+}
+
+/// Somebody writes something else over the key. Where the next certificates happen to take over just then, the damage is
+/// gone with the old ones and nobody needs to be told; so it is done until somebody is.
+async fn damaged_ones_are_made_anew(namespace: &Namespace) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let events: Api<Event> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let damage = Patch::Merge(json!({"stringData": {name::TLS_KEY_FILE: "no key"}}));
+    let begun = Instant::now();
+    until("an Event that tells of damaged certificates", NOTICE * 3, || async {
+        let seen = events.list(&ListParams::default()).await?.items;
+        if seen.iter().any(|event| event.reason.as_deref() == Some("CertificatesReplaced")) {
+            return Ok(Ok(()));
+        }
+        secrets.patch("chat-exchange-tls", &PatchParams::default(), &damage).await?;
+        Ok(Err(format!("{} Events", seen.len())))
+    })
+    .await?;
+    until("the certificates to be made anew", NOTICE * 2, || async {
+        let secret = secrets.get("chat-exchange-tls").await?.data.unwrap_or_default();
+        let key = secret.get(name::TLS_KEY_FILE).context("no key")?;
+        Ok(if key.0 == b"no key" { Err("the damaged key".to_owned()) } else { Ok(()) })
+    })
+    .await?;
+    println!("made anew {:?} after the key was damaged", begun.elapsed());
+    Ok(())
 }
 
 async fn certificate(namespace: &Namespace) -> Result<ByteString> {

@@ -73,6 +73,7 @@ impl Grouped {
             kv_values_per_token: self.layers * 2 * self.keys(),
             window_values: 0,
             state_values: 0,
+            snapshot_values: 0,
             attention_width: 2 * self.queries() + 2 * self.keys(),
             expert_width,
             shared_width: 0,

@@ -70,6 +70,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
         kv_values_per_token: layers * (decoder.kv_rank + decoder.rope),
         window_values: 0,
         state_values: 0,
+        snapshot_values: 0,
         attention_width: decoder.attention_width(),
         expert_width: decoder.expert_width,
         shared_width: decoder.shared * decoder.expert_width,

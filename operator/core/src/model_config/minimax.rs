@@ -2,10 +2,23 @@
 
 use super::Shape;
 use super::grouped::Grouped;
-use super::keys::{EXPERTS, HEAD_WIDTH, Keys, NoSizes, WIDTH, for_each_layer};
+use super::keys::{EXPERTS, Keys, NoSizes, WIDTH, for_each_layer};
 use super::tensors::{Role, Tensors};
 
-pub(super) fn read(keys: &Keys) -> Result<Shape, NoSizes> {
+/// Tokens whose keys and values lightning attention keeps beside its sums (kernels/src/cpu/lightning.rs).
+const BLOCK: u64 = 16;
+
+/// As released: gates are f32, all else is bf16.
+pub(super) fn released(keys: &Keys) -> Result<Shape, NoSizes> {
+    read(keys, Role::KeptWide)
+}
+
+/// As transformers writes it: all of one format.
+pub(super) fn transformers(keys: &Keys) -> Result<Shape, NoSizes> {
+    read(keys, Role::Kept)
+}
+
+fn read(keys: &Keys, gate: Role) -> Result<Shape, NoSizes> {
     let decoder = Grouped::read(keys)?;
     let (layers, hidden, heads) = (decoder.layers, decoder.hidden, decoder.queries());
     let width = keys.number(&["intermediate_size"], WIDTH)?;
@@ -24,21 +37,22 @@ pub(super) fn read(keys: &Keys) -> Result<Shape, NoSizes> {
     tensors.matrices(Role::Dense, lightning, [hidden, heads]);
     tensors.vectors(Role::Dense, lightning, heads);
     tensors.vectors(Role::Dense, 2 * layers, hidden);
-    tensors.matrices(Role::KeptWide, layers, [experts, hidden]);
+    tensors.matrices(gate, layers, [experts, hidden]);
     tensors.feed_forward(Role::Expert, layers * experts, hidden, width);
     if shared > 0 {
         tensors.feed_forward(Role::Dense, layers, hidden, shared);
         tensors.matrices(Role::Kept, layers, [1, hidden]);
     }
-    let rotary = keys.count(&["rotary_dim"], HEAD_WIDTH)?.unwrap_or(decoder.head_width);
+    let whole = decoder.shape(tensors, [experts, per_token], width);
     Ok(Shape {
         kv_values_per_token: softmax * 2 * decoder.keys(),
-        state_values: lightning * heads * decoder.head_width,
-        // Lightning has as many keys and values as queries, and its gate.
-        attention_width: 5 * heads,
+        state_values: lightning * heads * (decoder.head_width + 2 * BLOCK),
+        snapshot_values: lightning * heads * decoder.head_width,
+        // Of lightning q, k, v, the gate, what was attended and its norm: always more than of softmax.
+        attention_width: if lightning > 0 { 6 * heads } else { whole.attention_width },
         shared_width: shared,
-        rotary,
-        ..decoder.shape(tensors, [experts, per_token], width)
+        rotary: if softmax > 0 { keys.rotary(decoder.head_width, 1.0)? } else { 0 },
+        ..whole
     })
 }
 

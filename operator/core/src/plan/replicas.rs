@@ -7,9 +7,12 @@
 //! down, and to zero, before it has watched a quiet window of its own.
 
 pub mod arrivals;
+mod cost;
 pub mod demand;
+mod fleet;
 mod growth;
 mod held;
+mod lately;
 pub mod need;
 pub mod rates;
 mod record;
@@ -19,7 +22,8 @@ mod tests;
 mod why;
 
 pub use demand::{Demand, Measured, Signals};
-pub use need::{Fleet, Need};
+pub use fleet::Fleet;
+pub use need::Need;
 pub use record::record;
 pub use resolved::resolved;
 
@@ -27,7 +31,7 @@ use crate::validate::Scaling;
 use coterie_api::deployment::scaling::ScalingStatus;
 use held::Held;
 use jiff::{SignedDuration, Timestamp};
-use need::{DEVIATIONS, START_SECONDS, need};
+use need::{Needs, Room};
 use why::{Bound, Reason};
 
 /// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
@@ -45,7 +49,7 @@ const LATER: SignedDuration = SignedDuration::from_secs(10);
 pub struct Scaler {
     /// What routers and ranks tell.
     pub demand: Demand,
-    /// What would have been needed for what came, with the margin.
+    /// What would have been enough for what came, with the margin.
     quiet: Held,
     /// The same, with growth.
     reserve: Held,
@@ -83,8 +87,12 @@ impl Scaler {
         now: Timestamp,
     ) -> Decision {
         let signals = self.demand.signals(now);
-        let need_now = need(policy, &signals, fleet, 1.0, DEVIATIONS);
-        let quiet = self.quiet(policy, &signals, fleet, now);
+        let needs = Needs::of(policy, &signals, fleet.width);
+        let need_now = needs.beside(fleet, 1.0, Room::Growth);
+        let enough = |room| needs.enough(fleet, DOWN_MARGIN, room);
+        let quiet = self.quiet.take(enough(Room::Now), now, policy.quiet);
+        let reserve = self.reserve.take(enough(Room::Growth), now, reserved(policy, &need_now));
+        let quiet = quiet.max(reserve);
         // The first one comes up even if nobody asks: it shows whether the model can be served, and how long that takes.
         let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
         let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
@@ -110,16 +118,11 @@ impl Scaler {
             signals,
         }
     }
+}
 
-    /// The most that was needed: for what came, in the quiet window; for what that could have grown to, only as long as
-    /// bringing it back would pay, half the time that a replica takes to come.
-    fn quiet(&mut self, policy: &Scaling, signals: &Signals, fleet: &Fleet, now: Timestamp) -> usize {
-        let with = |deviations| need(policy, signals, fleet, DOWN_MARGIN, deviations).replicas();
-        let start = signals.start.unwrap_or(START_SECONDS).clamp(0.0, 1e9);
-        let window = policy.quiet.min(SignedDuration::from_secs_f64(start * RESERVE_SHARE));
-        let reserve = self.reserve.take(with(DEVIATIONS), now, window);
-        self.quiet.take(with(0.0), now, policy.quiet).max(reserve)
-    }
+/// How long room for growth is held: only as long as bringing it back would pay.
+fn reserved(policy: &Scaling, need: &Need) -> SignedDuration {
+    policy.quiet.min(SignedDuration::from_secs_f64(RESERVE_SHARE * need.start.clamp(0.0, 1e9)))
 }
 
 /// Replicas before the bounds, and what decided.
@@ -153,7 +156,8 @@ fn wanted(
     match (signals.complete_since, quiet < current) {
         (None, _) => (current, Reason::Blind),
         (Some(_), false) => (current, Reason::Enough),
-        (Some(_), true) if watched(policy.quiet) => (quiet, Reason::Shrink),
-        (Some(_), true) => (current, Reason::NotYet),
+        (Some(_), true) if !watched(policy.quiet) => (current, Reason::NotYet),
+        (Some(_), true) if need.queued() >= current => (current, Reason::Queued),
+        (Some(_), true) => (quiet.max(need.queued()), Reason::Shrink),
     }
 }

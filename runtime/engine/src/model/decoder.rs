@@ -2,9 +2,11 @@
 
 use crate::backend::Backend;
 use crate::batch::Batch;
+use crate::engine::LOGIT_ROWS;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
 use crate::model::config::rope::RopePlan;
+use crate::model::draft::Draft;
 use crate::model::layer::{DecoderLayer, LayerWeights};
 use crate::model::{Logits, Model, Room};
 use crate::moe::expert::LayerExperts;
@@ -65,8 +67,11 @@ impl<S: Storage> DecoderWeights<S> {
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// How many of a matrix's rows there are up to the last that is not zero; all, if all are.
+/// How many of a matrix's rows there are up to the last that is not zero; all, if all are, or nothing is there to read.
 fn rows_before_zeros(matrix: &[u8], rows: usize) -> usize {
+    if matrix.is_empty() {
+        return rows;
+    }
     let mut from_last = matrix.rchunks_exact(matrix.len() / rows);
     let zeros = from_last.position(|row| row.iter().any(|byte| *byte != 0));
     rows - zeros.unwrap_or(0)
@@ -107,6 +112,9 @@ pub struct Decoder<B: Backend> {
     vocabulary: usize,
     /// Columns of logits behind these stand for no token.
     tokens: usize,
+    draft: Option<Draft<B>>,
+    /// Residual stream of the last batch, where a draft module will see it.
+    all: Option<B::Tensor>,
     /// Residual stream of the last batch's `logit_rows`.
     last: Option<B::Tensor>,
     logits: Option<B::Tensor>,
@@ -136,8 +144,26 @@ where
             with_experts += u16::from(weights.experts().is_some());
             layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, room, ranks, eps)?);
         }
-        let (last, logits) = (None, None);
-        Ok(Decoder { backend, embedding, layers, norm, head, eps, vocabulary, tokens, last, logits })
+        let (draft, all, last, logits) = (None, None, None, None);
+        Ok(Decoder {
+            backend,
+            embedding,
+            layers,
+            norm,
+            head,
+            eps,
+            vocabulary,
+            tokens,
+            draft,
+            all,
+            last,
+            logits,
+        })
+    }
+
+    /// The same with a draft module.
+    pub fn with(self, draft: Option<Draft<B>>) -> Self {
+        Decoder { draft, ..self }
     }
 }
 
@@ -186,12 +212,30 @@ impl<B: Backend + 'static> Model for Decoder<B> {
             layer.forward(backend, &placed, &mut x);
         }
         self.last = Some(backend.gather(&x, &batch.logit_rows));
+        self.all = self.draft.is_some().then_some(x);
     }
 
     fn logits(&mut self, wanted: Range<usize>) -> &dyn Logits {
         let logits = self.head(&self.normed(wanted));
         self.logits = Some(logits);
         self
+    }
+
+    fn drafts(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    fn draft(&mut self, batch: &Batch, seen: &[u32], guesses: &mut Vec<u32>) {
+        guesses.clear();
+        let Some(all) = &self.all else { return };
+        let Some(mut draft) = self.draft.take() else { return };
+        let seen = self.backend.rms_norm(&self.backend.gather(all, seen), &self.norm, self.eps);
+        let normed = draft.forward(self, &seen, batch);
+        for rows in batch.logit_rows.chunks(LOGIT_ROWS) {
+            let logits = self.head(&self.backend.gather(&normed, rows));
+            guesses.extend((0..rows.len()).map(|row| self.backend.argmax(&logits, row).0));
+        }
+        self.draft = Some(draft);
     }
 }
 

@@ -29,6 +29,9 @@ impl<S: Storage> DraftWeights<S> {
     pub fn load(loader: &Loader<'_, S>, config: &Config) -> Result<Self, LoadError> {
         let (l, hidden) = (config.layers.len(), config.hidden);
         let name = |name| format!("model.layers.{l}.{name}.weight");
+        if !loader.has(&name("eh_proj")) {
+            return Err(LoadError::NoDraftModule { tensor: name("eh_proj") });
+        }
         let vector = |of| loader.vector(&name(of), hidden);
         Ok(DraftWeights {
             token_norm: vector("enorm")?,
@@ -75,16 +78,22 @@ where
 }
 
 impl<B: Backend + 'static> Draft<B> {
-    /// Logits of the token behind each row of `batch`, `[rows, vocabulary]`. Row i of `seen` is what the model's
+    /// Logits of the token behind each row of `batch`, `[rows, vocabulary]`.
+    pub fn logits(&mut self, model: &Decoder<B>, seen: &B::Tensor, batch: &Batch) -> B::Tensor {
+        let normed = self.forward(model, seen, batch);
+        model.head(&normed)
+    }
+
+    /// What is before the head at each row of `batch`, `[rows, hidden]`. Row i of `seen` is what the model's
     /// [final norm](Decoder::normed) gave at the token before row i. The state of a sequence lies in blocks as the
     /// model's does, a token later.
-    pub fn logits(&mut self, model: &Decoder<B>, seen: &B::Tensor, batch: &Batch) -> B::Tensor {
+    pub fn forward(&mut self, model: &Decoder<B>, seen: &B::Tensor, batch: &Batch) -> B::Tensor {
         let backend = model.backend();
         let placed = backend.place(batch);
         let token = backend.rms_norm(&model.embed(&placed), &self.token_norm, self.eps);
         let seen = backend.rms_norm(seen, &self.hidden_norm, self.eps);
         let [mut x] = backend.matmul(&backend.join(&token, &seen, 1), [&self.project]);
         self.layer.forward(backend, &placed, &mut x);
-        model.head(&backend.rms_norm(&x, &self.norm, self.eps))
+        backend.rms_norm(&x, &self.norm, self.eps)
     }
 }

@@ -1,11 +1,12 @@
 //! The files of a checkpoint: one `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 
 use crate::load_error::LoadError;
+use crate::weights::Tensors;
 use crate::weights::fp8::{self, BlockScales};
 use crate::weights::json::read_json;
 use crate::weights::safetensors::{Dtype, Entry, Header};
 use crate::weights::unique::Pairs;
-use memmap2::{Advice, Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapMut, UncheckedAdvice};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -44,6 +45,13 @@ impl Shard {
         Ok(Shard { path, map, header })
     }
 
+    /// One without any bytes, for tensors that are listed in `path` and not there.
+    pub(super) fn none(path: PathBuf) -> Result<Shard, LoadError> {
+        let map = MmapMut::map_anon(1).and_then(MmapMut::make_read_only);
+        let map = map.map_err(|source| LoadError::Read { path: path.clone(), source })?;
+        Ok(Shard { path, map, header: Header::default() })
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -73,6 +81,18 @@ pub struct TensorView {
 }
 
 impl TensorView {
+    /// A tensor whose bytes are not there, in a [shard without any](Shard::none). It can be counted, not read.
+    pub(super) fn unread(shard: &Arc<Shard>, name: &str, dtype: Dtype, shape: &[usize]) -> TensorView {
+        let bytes = 0..shape.iter().product::<usize>() * dtype.bits() as usize / 8;
+        let (shard, name) = (shard.clone(), name.to_owned());
+        TensorView { shard, name, dtype, shape: shape.to_vec(), bytes, scales: None }
+    }
+
+    /// The same, in fp8 with these scales.
+    pub(super) fn scaled(self, scales: BlockScales) -> TensorView {
+        TensorView { scales: Some(scales), ..self }
+    }
+
     /// Its name in the checkpoint.
     pub fn name(&self) -> &str {
         &self.name
@@ -93,9 +113,14 @@ impl TensorView {
         self.shape.iter().product()
     }
 
-    /// Its values as they lie in the file, little-endian, not necessarily aligned.
+    /// How many bytes they take in the file.
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its values as they lie in the file, little-endian, not necessarily aligned; none where the file is not there.
     pub fn bytes(&self) -> &[u8] {
-        &self.shard.map[self.bytes.clone()]
+        self.shard.map.get(self.bytes.clone()).unwrap_or(&[])
     }
 
     /// The scales of its values, if it is in fp8.
@@ -156,9 +181,14 @@ pub struct Checkpoint {
     fp8_block: Option<[usize; 2]>,
 }
 
+/// `model.safetensors.index.json`.
 #[derive(Deserialize)]
-struct Index {
-    weight_map: Pairs<String>,
+pub(super) struct Index {
+    /// The file of each tensor.
+    pub(super) weight_map: Pairs<String>,
+    /// Whatever else was written; `total_size` is the bytes of all tensors.
+    #[serde(default)]
+    pub(super) metadata: serde_json::Value,
 }
 
 impl Checkpoint {
@@ -184,7 +214,7 @@ impl Checkpoint {
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Checkpoint, LoadError> {
-        let Index { weight_map: Pairs(pairs) } = read_json(&path)?;
+        let Index { weight_map: Pairs(pairs), .. } = read_json(&path)?;
         let mut shards = Vec::new();
         let mut by_file = HashMap::new();
         let mut tensors = HashMap::with_capacity(pairs.len());
@@ -213,35 +243,6 @@ impl Checkpoint {
         &self.shards
     }
 
-    /// Is there a tensor of this name?
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    /// The tensor `name`, which must have `shape` and a number format that weights may have. A matrix in fp8 comes with
-    /// the scales of its blocks, which `{name}_scale_inv` holds (it is what values are multiplied with).
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        let view =
-            self.find(name, shape, |dtype| !matches!(dtype, Dtype::Other(..)), "BF16, F16, F32 or F8_E4M3")?;
-        if view.dtype != Dtype::Fp8 {
-            return Ok(view);
-        }
-        let &[rows, columns] = shape else { return Err(view.wrong_dtype("BF16, F16 or F32")) };
-        let (path, tensor) = (|| view.shard.path.clone(), || name.to_owned());
-        let block =
-            self.fp8_block.ok_or_else(|| LoadError::NoFp8Blocks { path: path(), tensor: tensor() })?;
-        let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
-        let wide = |dtype| !matches!(dtype, Dtype::Other(..) | Dtype::Fp8);
-        let scales = self.find(&format!("{name}_scale_inv"), &expected, wide, "BF16, F16 or F32")?;
-        let scales = BlockScales::new(scales, block, columns);
-        Ok(TensorView { scales: Some(scales), ..view })
-    }
-
-    /// The tensor `name` of packed values, which must be bytes of `shape`.
-    pub fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
-        self.find(name, shape, |dtype| matches!(dtype, Dtype::Other("U8", _)), "U8")
-    }
-
     /// The tensor `name` by itself.
     fn find(
         &self,
@@ -267,16 +268,55 @@ impl Checkpoint {
     }
 }
 
-/// A shard lies beside its index: anything but a plain file name could reach outside the folder.
-fn open_shard(dir: &Path, index: &Path, file: &str, tensor: &str) -> Result<Shard, LoadError> {
-    let (path, shard, tensor) = (index.to_owned(), file.to_owned(), tensor.to_owned());
+impl Tensors for Checkpoint {
+    fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.bytes().len() - shard.header_bytes().len()).sum()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        let view =
+            self.find(name, shape, |dtype| !matches!(dtype, Dtype::Other(..)), "BF16, F16, F32 or F8_E4M3")?;
+        if view.dtype != Dtype::Fp8 {
+            return Ok(view);
+        }
+        let &[rows, columns] = shape else { return Err(view.wrong_dtype("BF16, F16 or F32")) };
+        let (path, tensor) = (|| view.shard.path.clone(), || name.to_owned());
+        let block =
+            self.fp8_block.ok_or_else(|| LoadError::NoFp8Blocks { path: path(), tensor: tensor() })?;
+        let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
+        let wide = |dtype| !matches!(dtype, Dtype::Other(..) | Dtype::Fp8);
+        let scales = self.find(&format!("{name}_scale_inv"), &expected, wide, "BF16, F16 or F32")?;
+        Ok(view.scaled(BlockScales::new(scales, block, columns)))
+    }
+
+    fn packed(&self, name: &str, shape: &[usize]) -> Result<TensorView, LoadError> {
+        self.find(name, shape, |dtype| matches!(dtype, Dtype::Other("U8", _)), "U8")
+    }
+}
+
+/// Where `file` of the index lies. Shards lie beside it: anything but a plain file name could reach outside the folder.
+pub(super) fn shard_path(dir: &Path, index: &Path, file: &str, tensor: &str) -> Result<PathBuf, LoadError> {
     let mut parts = Path::new(file).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file);
-    if !plain || file.contains('\0') {
-        return Err(LoadError::ShardOutside { path, shard, tensor });
+    match plain && !file.contains('\0') {
+        true => Ok(dir.join(file)),
+        false => {
+            let (path, shard, tensor) = (index.to_owned(), file.to_owned(), tensor.to_owned());
+            Err(LoadError::ShardOutside { path, shard, tensor })
+        }
     }
-    match Shard::open(dir.join(file)) {
-        Err(LoadError::MissingFile { .. }) => Err(LoadError::ShardMissing { path, shard, tensor }),
+}
+
+fn open_shard(dir: &Path, index: &Path, file: &str, tensor: &str) -> Result<Shard, LoadError> {
+    match Shard::open(shard_path(dir, index, file, tensor)?) {
+        Err(LoadError::MissingFile { .. }) => {
+            let (path, shard, tensor) = (index.to_owned(), file.to_owned(), tensor.to_owned());
+            Err(LoadError::ShardMissing { path, shard, tensor })
+        }
         opened => opened,
     }
 }

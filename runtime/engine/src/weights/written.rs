@@ -86,7 +86,7 @@ impl Written {
     /// Bytes of the checkpoint that it stands for.
     pub fn bytes(&self) -> usize {
         match self {
-            Written::Rows(view) => view.bytes().len(),
+            Written::Rows(view) => view.length(),
             Written::Columns { view, .. } => self.values() * view.dtype().bits() as usize / 8,
             Written::Mxfp4(packed) => packed.bytes(),
         }

@@ -133,6 +133,18 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         let layer = layer(config, l).into_iter();
         shapes.extend(layer.map(|(name, shape)| (format!("model.layers.{l}.{name}"), shape)));
     }
+    if config["num_nextn_predict_layers"] == 1 {
+        let layers = n("num_hidden_layers");
+        let module = [
+            ("enorm", vec![hidden]),
+            ("hnorm", vec![hidden]),
+            ("eh_proj", vec![hidden, 2 * hidden]),
+            ("shared_head.norm", vec![hidden]),
+        ];
+        let module = module.into_iter().map(|(name, shape)| (format!("{name}.weight"), shape));
+        let whole = layer(config, layers).into_iter().chain(module);
+        shapes.extend(whole.map(|(name, shape)| (format!("model.layers.{layers}.{name}"), shape)));
+    }
     shapes
 }
 

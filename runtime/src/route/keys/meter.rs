@@ -36,9 +36,14 @@ impl Bucket {
         Err(Duration::from_secs_f64((missing * 60.0 / self.per_minute.max(1e-3)).min(86_400.0)))
     }
 
-    /// Takes `amount`, below zero if need be: what was generated was not known before.
+    /// Takes `amount`.
     pub fn take(&mut self, amount: u64) {
         self.level -= amount as f64;
+    }
+
+    /// `estimated` was taken for what took `exact`: the rest is taken below zero if need be, or given back.
+    pub fn correct(&mut self, estimated: u64, exact: u64) {
+        self.level += estimated as f64 - exact as f64;
     }
 
     fn fill(&mut self, now: Instant) {
@@ -87,6 +92,17 @@ mod tests {
         assert_eq!(bucket.has(0, now), Ok(()));
         bucket.take(1);
         assert!(bucket.has(1, now + Duration::from_secs(3600)).is_err());
+    }
+
+    #[test]
+    fn what_an_estimate_missed_is_owed() {
+        let now = Instant::now();
+        let mut bucket = Bucket::full(1000, now);
+        bucket.take(100);
+        bucket.correct(100, 3000);
+        assert_eq!(bucket.has(1000, now), Err(Duration::from_secs(180)));
+        bucket.correct(2000, 0);
+        assert_eq!(bucket.has(1, now), Err(Duration::from_secs_f64(0.06)));
     }
 
     proptest! {

@@ -9,8 +9,11 @@ use tokio::sync::watch;
 
 /// How often ranks are asked for their load.
 pub const POLL: Duration = Duration::from_millis(500);
-/// Requests that a rank may have here while nobody knows how many it runs at once.
-const UNKNOWN_ROOM: u64 = 64;
+/// Requests that a rank may have here before it has answered at all. It is asked as soon as it is found, so the line waits
+/// for milliseconds, and is then given out by what each rank can use.
+const UNHEARD_ROOM: u64 = 1;
+/// Requests that a rank may have here that lives, but does not tell how many it runs at once.
+const UNTOLD_ROOM: u64 = 64;
 /// A pace that was not seen for so long is forgotten: a rank that was slow once, and gets nothing for that, could not
 /// show otherwise.
 const FORGET: Duration = Duration::from_secs(5);
@@ -30,6 +33,8 @@ pub struct Rank {
     pub listed: bool,
     /// Choices that are with it through this lane.
     pub own: u64,
+    /// It has answered to the question for its load, with one or without.
+    heard: bool,
     load: Option<RankLoad>,
     reported: Instant,
     /// `own` when it reported, and prompt tokens sent to it since.
@@ -53,6 +58,7 @@ impl Rank {
             address: address.into(),
             listed: true,
             own: 0,
+            heard: false,
             load: None,
             reported: now,
             own_then: 0,
@@ -98,6 +104,7 @@ impl Rank {
 
     /// It lives but reports no load.
     pub fn answered(&mut self, now: Instant) {
+        self.heard = true;
         self.reported = now;
         self.own_then = self.own;
         self.sent_tokens = 0;
@@ -145,7 +152,7 @@ impl Rank {
             return false;
         }
         let Some(load) = self.load.as_ref().filter(|load| load.max_running > 0) else {
-            return self.own < UNKNOWN_ROOM;
+            return self.own < self.untold_room();
         };
         let spare = (load.max_running / 4).max(1);
         let sent = self.own.saturating_sub(self.own_then);
@@ -154,7 +161,11 @@ impl Rank {
         !crammed && self.requests() < load.max_running + spare
     }
 
-    /// Requests that it has, whoever sent them.
+    fn untold_room(&self) -> u64 {
+        if self.heard { UNTOLD_ROOM } else { UNHEARD_ROOM }
+    }
+
+    /// Requests that it has, whoever sent them: others' as of its last report, ours as of now.
     fn requests(&self) -> u64 {
         let reported = self.load.as_ref().map_or(0, |load| load.waiting + load.running);
         reported.saturating_sub(self.own_then) + self.own
@@ -165,7 +176,7 @@ impl Rank {
         let load = self.load.as_ref();
         View {
             requests: self.requests(),
-            max_running: load.map_or(UNKNOWN_ROOM, |load| load.max_running),
+            max_running: load.map_or_else(|| self.untold_room(), |load| load.max_running),
             waiting_tokens: load.map_or(0, |load| load.waiting_tokens) + self.sent_tokens,
             cached_tokens,
             overdue: now.saturating_duration_since(self.reported).saturating_sub(2 * POLL),
@@ -232,6 +243,31 @@ mod tests {
         assert_eq!(sent, 5);
         rank.done(1, 1);
         assert!(rank.has_room());
+    }
+
+    #[test]
+    fn a_rank_that_has_not_answered_yet_gets_one_request() {
+        let sent = |rank: &mut Rank| {
+            (0..100).take_while(|_| rank.has_room().then(|| rank.send(1, 1)).is_some()).count()
+        };
+        let mut rank = Rank::new(1, "a:1", Instant::now());
+        assert_eq!(sent(&mut rank), 1);
+        rank.did_not_answer(Instant::now());
+        assert_eq!(sent(&mut rank), 0);
+        rank.report(load(), Instant::now());
+        assert_eq!(sent(&mut rank), 4, "a batch and a quarter, with the first");
+
+        let mut silent_about_it = Rank::new(2, "b:1", Instant::now());
+        silent_about_it.answered(Instant::now());
+        assert_eq!(sent(&mut silent_about_it) as u64, UNTOLD_ROOM);
+    }
+
+    #[test]
+    fn requests_of_another_router_take_room() {
+        let mut rank = rank();
+        rank.report(RankLoad { running: 4, ..load() }, Instant::now());
+        rank.send(1, 1);
+        assert!(!rank.has_room(), "four of another's and one of ours are a batch and a quarter");
     }
 
     #[test]

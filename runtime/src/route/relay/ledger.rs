@@ -25,6 +25,8 @@ pub(super) struct Ledger {
     ended: bool,
     /// Tokens of all choices.
     tokens: u64,
+    /// Tokens of the prompt, once a rank has told.
+    prompt: Option<u64>,
     /// An entry came since the rank began.
     further: bool,
 }
@@ -57,8 +59,9 @@ impl Ledger {
             (Entry::Tokens { choice, .. }, _) if choice >= MOST_CHOICES => {
                 return Err(nonsense(&format!("tokens of choice {choice}")));
             }
-            (Entry::Tokens { choice, tokens, cached }, Some(journal)) => {
+            (Entry::Tokens { choice, tokens, cached, prompt }, Some(journal)) => {
                 self.tokens += tokens.len() as u64;
+                self.prompt = self.prompt.or(prompt);
                 journal.take(choice, &tokens, cached);
             }
             (Entry::Ended, _) => self.ended = true,
@@ -89,6 +92,11 @@ impl Ledger {
     /// Nothing more can come.
     pub fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Tokens of the prompt, if a rank has told.
+    pub fn prompt(&self) -> Option<u64> {
+        self.prompt
     }
 
     /// Tokens generated so far.

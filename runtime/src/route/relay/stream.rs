@@ -195,6 +195,7 @@ impl Relayed {
     fn enter(&mut self, splitter: &mut Splitter, piece: &[u8]) -> Result<Vec<u8>, Nonsense> {
         let passed = self.split(splitter, piece);
         self.tries.order.record.tokens = self.ledger.tokens();
+        self.tries.order.record.prompt = self.ledger.prompt();
         if self.ledger.ended() {
             self.tries.order.record.answered();
         }

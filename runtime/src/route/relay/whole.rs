@@ -21,7 +21,9 @@ pub(in crate::route) async fn whole(door: Arc<Door>, order: Order) -> Result<Res
     let mut tries = Tries::new(door, order);
     match first_whole(&mut tries).await {
         Ok((answer, held, ended)) => {
-            tries.order.record.tokens = counted(&held);
+            let usage = usage(&held);
+            tries.order.record.tokens = usage.completion_tokens;
+            tries.order.record.prompt = usage.prompt_tokens;
             tries.order.record.answered();
             Ok(response(tries, answer, held, ended))
         }
@@ -47,19 +49,21 @@ async fn first_whole(tries: &mut Tries) -> Result<(Answer, Vec<u8>, bool), ApiEr
     }
 }
 
-/// The tokens that an answer says were generated.
-fn counted(answer: &[u8]) -> u64 {
+/// What an answer says that it took.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: u64,
+}
+
+fn usage(answer: &[u8]) -> Usage {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Counted {
         usage: Usage,
     }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Usage {
-        completion_tokens: u64,
-    }
-    serde_json::from_slice::<Counted>(answer).unwrap_or_default().usage.completion_tokens
+    serde_json::from_slice::<Counted>(answer).unwrap_or_default().usage
 }
 
 /// Reads the answer to its end, if that is not too far.

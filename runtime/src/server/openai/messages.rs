@@ -2,7 +2,6 @@
 
 use super::error::ApiError;
 use super::parameters::{Neutral, Parameters, wrong_type};
-use super::settings::empty;
 use crate::conversation::{CallKind, CalledFunction, Message, Role, ToolCall};
 use serde_json::{Map, Value};
 
@@ -145,4 +144,9 @@ fn parsed(arguments: String) -> Value {
         Ok(object @ Value::Object(_)) => object,
         _ => Value::String(arguments),
     }
+}
+
+/// An empty object or array.
+fn empty(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }

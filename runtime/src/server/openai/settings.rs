@@ -8,7 +8,6 @@ use crate::generation::{Shown, Wanted};
 use crate::served_model::ServedModel;
 use coterie_api::replay::{Journal, PARAMETER};
 use coterie_engine::{Rejected, Request, Sampling};
-use serde_json::Value;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
@@ -140,11 +139,6 @@ const NEUTRAL: &[Neutral] = &[
     Neutral { name: "service_tier", is_neutral: |v| v == "auto" || v == "default" },
     Neutral { name: "store", is_neutral: |v| v == false },
 ];
-
-/// An empty object or array.
-pub(super) fn empty(value: &Value) -> bool {
-    value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
-}
 
 fn priority(parameters: &mut Parameters) -> Result<u8, ApiError> {
     let given = parameters

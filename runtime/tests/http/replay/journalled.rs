@@ -27,7 +27,7 @@ impl Journalled {
         let Entry::Begun(begun) = &steps[0].1 else { panic!("it does not begin") };
         let mut journal = Journal::new(begun.clone());
         for (_, entry) in &steps[1..] {
-            if let Entry::Tokens { choice, tokens, cached } = entry {
+            if let Entry::Tokens { choice, tokens, cached, .. } = entry {
                 journal.take(*choice, tokens, *cached);
             }
         }

@@ -1,8 +1,9 @@
 //! One way to hold a model on ranks, and what a rank needs for it.
 //!
 //! Every rank of a replica has the weights that are no experts, and of each layer's experts as many as it has slots.
-//! A request lives on one rank, so each rank has KV cache and state for one longest request. The GPUs of one rank hold
-//! weights, cache and state between them in equal parts; working memory is on each of them.
+//! A request lives on one rank, so each rank has KV cache and state for one longest request, and some for others beside
+//! it. The GPUs of one rank hold weights, cache and states between them in equal parts; all other working memory is on
+//! each of them.
 
 use crate::observed::Free;
 use coterie_api::deployment::status::CapacityParts;
@@ -53,12 +54,14 @@ impl Layout {
         let slots = u128::from(self.slots(inspection.experts));
         let share = (u128::from(experts) * slots).div_ceil(u128::from(inspection.experts.max(1)));
         let cache = u128::from(inspection.kv_bytes_per_token) * u128::from(self.context_length);
+        let spare = inspection.spare_bytes.min(inspection.working_bytes);
+        let own = u128::from(inspection.working_bytes - spare) * u128::from(self.gpus.max(1));
         CapacityParts {
             weights: all - experts,
             experts: saturating(share),
             kv_cache: saturating(cache),
             state: inspection.state_bytes,
-            working: inspection.working_bytes.saturating_mul(u64::from(self.gpus.max(1))),
+            working: saturating(own + u128::from(spare)),
         }
     }
 
@@ -68,7 +71,7 @@ impl Layout {
     }
 
     /// What a rank takes from its node, as far as its memory is concerned. A rank on GPUs holds its weights there: of
-    /// the node it needs the working memory.
+    /// the node it needs as much as each GPU has for itself.
     pub fn demand(&self, inspection: &Inspection) -> Demand {
         let needed = self.needed(inspection);
         match self.device {
@@ -76,7 +79,8 @@ impl Layout {
                 Demand { request: Free { memory: needed, ..Free::default() }, ..Demand::default() }
             }
             Device::Gpu => {
-                let memory = with_headroom(u128::from(inspection.working_bytes));
+                let own = inspection.working_bytes.saturating_sub(inspection.spare_bytes);
+                let memory = with_headroom(u128::from(own));
                 let gpus = u64::from(self.gpus);
                 Demand {
                     request: Free { memory, gpus, ..Free::default() },

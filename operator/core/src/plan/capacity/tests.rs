@@ -37,6 +37,20 @@ fn layout(quantization: Quantization, context_length: u32) -> Layout {
     Layout { device: Device::Cpu, quantization, context_length, ranks: 1, redundant: 0, gpus: 0 }
 }
 
+#[test]
+fn what_is_spare_is_shared_by_the_gpus_of_a_rank() {
+    let mut inspection = inspection();
+    (inspection.working_bytes, inspection.spare_bytes) = (3 * GIB, 2 * GIB);
+    let on_cpu = layout(Quantization::None, 1024);
+    let on_gpus = Layout { device: Device::Gpu, gpus: 4, ..on_cpu };
+    assert_eq!(on_cpu.parts(&inspection).working, 3 * GIB);
+    assert_eq!(on_gpus.parts(&inspection).working, 4 * GIB + 2 * GIB);
+    assert_eq!(on_gpus.demand(&inspection).request.memory, 1076 << 20);
+    // A status may say anything.
+    inspection.spare_bytes = u64::MAX;
+    assert_eq!(on_gpus.parts(&inspection).working, 3 * GIB);
+}
+
 /// (4 GiB + 0.5 GiB of cache + 0.25 GiB) × 1.05, in MiB.
 #[test]
 fn need_is_weights_cache_and_working_memory_with_headroom() {

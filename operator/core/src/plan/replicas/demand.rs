@@ -5,7 +5,7 @@
 //! on. So clients that ask a rank directly count too, and a router's own counts are not needed.
 
 use super::arrivals::{Arrivals, Arrived};
-use super::need::LATELY;
+use super::lately::LATELY;
 use super::rates::{Fit, Rates, Stretch};
 use coterie_api::deployment::scaling::MeasuredStatus;
 use coterie_api::front_door::ModelLoad;

@@ -2,15 +2,15 @@
 //!
 //! Measured on square roots of the demand: there the chance of single requests is the same at any rate, and a swing in
 //! proportion to the rate is one in proportion to the root. The deviation is that of a walk without a direction: neither a
-//! trend nor a way back to the mean is assumed. Learning a way back from an hour was tried and served less
+//! trend nor a way back to the mean is assumed. A way back that is learned from an hour served no more at equal hours
 //! (docs/design/020-scaler.md).
 
 /// What is assumed before anything was seen: deviation of the root, relative to it, for each root of a second.
 const ASSUMED: f64 = 0.0127;
 /// The assumption counts as much as so many stretches of the time ahead.
 const ASSUMED_STRETCHES: f64 = 4.0;
-/// Growth beyond that is no wandering but bursts, which nobody can provide for.
-const MOST: f64 = 1.6;
+/// Growth beyond that is no wandering but bursts ([`super::lately`]), which nobody can provide for in advance.
+pub const MOST: f64 = 1.6;
 
 /// What `level`, the demand of the last `window` seconds, may have become `ahead` seconds later, `deviations` up.
 /// `demand` is work of each second, oldest first.
@@ -52,7 +52,8 @@ mod tests {
         assert!((fresh - 10.0 * (1.0_f64 + 2.0 * 0.127).powi(2)).abs() < 1e-9, "{fresh}");
         let known = grown(&[10.0; 3600], 10.0, 10, 100.0, 2.0);
         assert!(known > 10.0 && known < 10.0 + 0.5 * (fresh - 10.0), "{known}");
-        assert_eq!(grown(&[10.0; 3600], 10.0, 10, 100.0, 0.0), 10.0);
+        let none = grown(&[10.0; 3600], 10.0, 10, 100.0, 0.0);
+        assert!((none - 10.0).abs() < 1e-9, "{none}");
     }
 
     #[test]
@@ -65,6 +66,17 @@ mod tests {
         let bursts: Vec<f64> = (0..3600).map(|second| if second % 300 < 12 { 100.0 } else { 0.0 }).collect();
         assert_eq!(grown(&bursts, 10.0, 10, 100.0, 1.5), 16.0);
         assert_eq!(grown(&bursts, 0.0, 10, 100.0, 1.5), 0.0);
+    }
+
+    #[test]
+    fn growth_is_the_deviation_of_what_was_seen_over_the_same_time() {
+        // The root is 4 and 5 in turn, each for as long as a replica takes to come.
+        let demand: Vec<f64> =
+            (0..1010).map(|second| if second / 10 % 2 == 0 { 16.0 } else { 25.0 }).collect();
+        let assumed = (ASSUMED * 10.0_f64.sqrt() * 5.0).powi(2);
+        let deviation = ((100.0 + ASSUMED_STRETCHES * assumed) / (100.0 + ASSUMED_STRETCHES)).sqrt();
+        let found = grown(&demand, 25.0, 1, 9.5, 1.0);
+        assert!((found - (5.0 + deviation).powi(2)).abs() < 1e-9, "{found}");
     }
 
     #[test]

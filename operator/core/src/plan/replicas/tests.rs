@@ -1,5 +1,6 @@
 //! The scaler before demand that is known: what it decides, and what it never does.
 
+mod backlog;
 mod cases;
 mod invariants;
-mod stage;
+pub(super) mod stage;

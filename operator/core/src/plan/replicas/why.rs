@@ -1,7 +1,8 @@
 //! A decision in words, with the numbers that it was made from.
 
 use super::demand::Signals;
-use super::need::{Fleet, Need, unmeasured_target};
+use super::fleet::Fleet;
+use super::need::{Need, unmeasured_target};
 use crate::validate::Scaling;
 
 /// What decided.
@@ -25,6 +26,8 @@ pub(super) enum Reason {
     Shrink,
     /// Fewer may be enough, which was not watched for long enough.
     NotYet,
+    /// Fewer were enough, but more waits than may wait for fewer.
+    Queued,
 }
 
 /// A bound that keeps the wish from coming true.
@@ -77,6 +80,7 @@ pub(super) fn sentence(
             demand(need),
             policy.quiet.as_secs()
         ),
+        Reason::Queued => format!("{queue}: more than may wait for fewer replicas, so none is taken away"),
     };
     match bound {
         Some(Bound::Most(most)) => text += &format!("; maxReplicas is {most}"),
@@ -102,7 +106,7 @@ fn few(need: &Need) -> String {
 /// What comes, and what it takes.
 fn demand(need: &Need) -> String {
     format!(
-        "{:.2} s of work come each second, a replica does {:.2}, and the demand of the last minutes takes {:.1}",
+        "{:.2} s of work come each second, a replica does {:.2}, and with room for growth and bursts that takes {:.1}",
         need.work, need.capacity, need.steady
     )
 }

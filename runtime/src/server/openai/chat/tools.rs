@@ -3,7 +3,6 @@
 use crate::conversation::Tool;
 use crate::server::openai::error::ApiError;
 use crate::server::openai::parameters::{Parameters, wrong_type};
-use crate::server::openai::settings::empty;
 use crate::tool_calls::{CallGrammar, NotEnforced, Reasons, ToolFormat};
 use serde_json::Value;
 
@@ -38,8 +37,11 @@ enum ToolChoice {
 
 impl ToolUse {
     pub fn take(parameters: &mut Parameters) -> Result<ToolUse, ApiError> {
-        for (old, new) in [("functions", "tools"), ("function_call", "tool_choice")] {
-            if parameters.any(old).is_some_and(|value| !empty(&value) && value != "none" && value != "auto") {
+        let functions = parameters.any("functions").is_some_and(|value| value != serde_json::json!([]));
+        let call = parameters.any("function_call").is_some_and(|value| value != "none" && value != "auto");
+        for (is_used, old, new) in [(functions, "functions", "tools"), (call, "function_call", "tool_choice")]
+        {
+            if is_used {
                 let message = format!("'{old}' is deprecated and not supported; use '{new}'.");
                 return Err(ApiError::unsupported(old, message));
             }

@@ -1,0 +1,72 @@
+//! The CUDA kernels where there is no GPU: compiled as C++, with threads, shared memory and tensor cores emulated, over
+//! the CPU's own list of cases.
+
+mod cuda {
+    #![allow(dead_code)] // each test binary uses a part
+    pub mod alone;
+    pub mod attention;
+    pub mod checks;
+    pub mod device;
+    pub mod emulation;
+    pub mod experts;
+    pub mod faults;
+    pub mod gpu;
+    pub mod layer;
+    pub mod lightning;
+    pub mod machine;
+    pub mod memory;
+    pub mod rounded;
+    pub mod sample;
+    pub mod sources;
+}
+mod ops {
+    #![allow(dead_code)] // each test binary uses a part
+    pub mod attention;
+    pub mod cases;
+    pub mod device;
+    pub mod gates;
+    pub mod latent;
+    pub mod lightning;
+    pub mod products;
+    pub mod random;
+}
+
+use cuda::machine::Machine;
+use cuda::{alone, checks, faults, layer, rounded, sample};
+
+#[test]
+fn kernels_are_close_to_the_exact_result() {
+    checks::close_to_the_exact_result(&[false, true].map(Machine::emulated));
+}
+
+#[test]
+fn layers_of_every_format_are_close_to_the_exact_result() {
+    layer::of_every_format_are_close_to_the_exact_result(&Machine::emulated(false));
+}
+
+#[test]
+fn tokens_are_drawn_by_the_rule() {
+    for backwards in [false, true] {
+        sample::tokens_are_drawn_by_the_rule(&Machine::emulated(backwards));
+    }
+}
+
+#[test]
+fn what_is_written_as_bf16_is_the_f32_result_rounded() {
+    rounded::what_is_written_is_the_f32_result_rounded(&Machine::emulated(false));
+}
+
+#[test]
+fn a_row_of_a_product_does_not_depend_on_the_batch() {
+    alone::a_row_of_a_product_does_not_depend_on_the_batch(&Machine::emulated(false));
+}
+
+#[test]
+fn attention_does_not_depend_on_chunks_or_neighbours() {
+    alone::attention_does_not_depend_on_chunks_or_neighbours(&Machine::emulated(false));
+}
+
+#[test]
+fn faults_of_kernels_are_noticed() {
+    faults::of_kernels_are_noticed();
+}
