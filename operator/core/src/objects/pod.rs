@@ -2,6 +2,7 @@
 
 use super::share::{self, Share};
 use super::{labels, metadata, service_names};
+use crate::fingerprint::fingerprint;
 use crate::observed::{Free, Settings};
 use crate::validate::{Deployment, Source};
 use coterie_api::launch::{Device, RankLaunch};
@@ -134,6 +135,11 @@ fn container_port(port_name: &str, number: u16) -> ContainerPort {
     }
 }
 
+/// What an inspect pod takes from the spec beside its source, hashed: one that waits by older rules is made anew.
+pub fn inspect_revision(deployment: &Deployment) -> String {
+    fingerprint(&pod_spec(deployment), 10)
+}
+
 /// The pod that looks at the weights once and leaves what it found in its termination message.
 pub fn inspect_pod(deployment: &Deployment, source_hash: &str, settings: &Settings) -> Pod {
     let quantities = |pairs: &[(&str, &str)]| {
@@ -158,8 +164,11 @@ pub fn inspect_pod(deployment: &Deployment, source_hash: &str, settings: &Settin
         ..pod_spec(deployment)
     };
     let pod_name = inspect_pod_name(&deployment.name, source_hash);
-    let role = labels([(name::LABEL_ROLE, name::ROLE_INSPECT)]);
-    pod(deployment, pod_name, name::ROLE_INSPECT, role, spec)
+    let own = labels([
+        (name::LABEL_ROLE, name::ROLE_INSPECT),
+        (name::LABEL_REVISION, &inspect_revision(deployment)),
+    ]);
+    pod(deployment, pod_name, name::ROLE_INSPECT, own, spec)
 }
 
 fn pod(

@@ -81,7 +81,8 @@ pub fn trouble(pod: &ObservedPod) -> Option<Trouble> {
 
 fn silent_trouble(pod: &str) -> Trouble {
     let message = format!(
-        "pod {pod} was ready and does not answer its probes any more; its process is started again if that goes on, see          kubectl describe pod {pod}"
+        "pod {pod} was ready and does not answer its probes any more; its process is started again if that goes on, see \
+         kubectl describe pod {pod}"
     );
     Trouble { kind: Kind::Silent, reason: "Unhealthy".to_owned(), message }
 }

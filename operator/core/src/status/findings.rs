@@ -50,8 +50,15 @@ fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding 
             no_room(homeless.len(), capacity, pod.unschedulable.as_deref().unwrap_or_default())
         };
     }
-    let message = format!("ranks that have a node: {placed} of {wanted}; wait");
-    Finding::new(State::False, reason::SCHEDULING, message)
+    let has_old_ranks = observed.pods.iter().any(|pod| {
+        pod.role == Some(Role::Rank) && plan.rollout.revision.as_ref().is_some_and(|now| *now != pod.revision)
+    });
+    // The others are not the scheduler's yet: a rollout makes them one after another.
+    let reason = match homeless.is_empty() && has_old_ranks {
+        true => reason::PROGRESSING,
+        false => reason::SCHEDULING,
+    };
+    Finding::new(State::False, reason, format!("ranks that have a node: {placed} of {wanted}; wait"))
 }
 
 /// A rank would fit an empty node, and the scheduler finds no room now.

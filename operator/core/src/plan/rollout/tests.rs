@@ -6,7 +6,7 @@ use super::Step;
 use crate::observed::{ObservedPod, Role};
 use crate::plan::Action;
 use crate::world::{World, rank_name, settled};
-use coterie_api::condition::{READY, ROLLED_OUT, SERVING, WEIGHTS_LOADED};
+use coterie_api::condition::{PLACED, READY, ROLLED_OUT, SERVING, WEIGHTS_LOADED, reason};
 use coterie_api::launch::Quantization;
 use jiff::SignedDuration;
 
@@ -235,6 +235,12 @@ fn the_next_surge_waits_for_the_drain_but_not_for_a_dead_node() {
     let plan = world.quiesce(none);
     assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
     assert_eq!(world.done(), "+smol-3", "the next waits for what is out of service, too");
+    let (state, reason, message) = world.condition(PLACED);
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("False", reason::PROGRESSING),
+        "nothing is unscheduled: {message}"
+    );
     world.now += SignedDuration::from_secs(3);
     let plan = world.quiesce(none);
     assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
