@@ -266,6 +266,8 @@ pub enum TerminationReason {
     ModelRejected,
     /// The command line asks for what this build or machine cannot do.
     LaunchRejected,
+    /// The device cannot be used as it is: no driver or one that is too old, memory that others have.
+    DeviceUnusable,
     /// The machine failed us: out of memory, port taken, read error.
     Failed,
 }

@@ -120,6 +120,7 @@ impl World {
             claim: None,
             settings: Settings {
                 runtime_image: "localhost/coterie:1".into(),
+                gpu_runtime_image: None,
                 image_pull_policy: None,
                 certificate_life: SignedDuration::from_hours(24 * 30),
                 load_window: SignedDuration::from_mins(1),

@@ -143,11 +143,12 @@ pub(super) fn plan(deployment: &Deployment, weights: &WeightsStatus, observed: &
     let inspection = &weights.inspection;
     let nodes = Nodes::eligible(&deployment.template, &observed.nodes);
     let any_node = !observed.nodes.is_empty();
-    let situation = Situation { deployment, inspection, nodes, any_node };
+    let gpu_image = observed.settings.gpu_runtime_image.is_some();
+    let situation = Situation { deployment, inspection, nodes, any_node, gpu_image };
     let basis = basis(deployment, weights);
     let kept = kept(&situation, observed, &basis);
     let device = kept.as_ref().map_or_else(
-        || choose_device(deployment, &inspection.devices, &observed.nodes),
+        || choose_device(deployment, &situation.devices(), &observed.nodes),
         |(layout, _)| layout.device,
     );
     let placed = observed

@@ -192,7 +192,9 @@ fn underway(pod: &ObservedPod) -> Finding {
             let reason = match trouble.kind {
                 Kind::Image => reason::IMAGE_NOT_PULLED,
                 Kind::Unplaced => reason::INSPECT_NOT_PLACED,
-                Kind::Process | Kind::Restart | Kind::Silent | Kind::Model => reason::INSPECT_FAILED,
+                Kind::Process | Kind::Restart | Kind::Silent | Kind::Device | Kind::Model => {
+                    reason::INSPECT_FAILED
+                }
             };
             Finding::new(State::False, reason, trouble.message)
         }

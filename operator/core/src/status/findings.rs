@@ -35,6 +35,9 @@ fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding 
     let wanted = deployment.replicas * plan.rollout.width as usize;
     let homeless: Vec<&ObservedPod> =
         live_ranks(observed, &plan.rollout).filter(|pod| pod.node.is_none()).collect();
+    if let Some(trouble) = plan.rollout.trouble.as_ref().filter(|trouble| trouble.kind == Kind::Device) {
+        return Finding::new(State::False, reason::DEVICE_UNUSABLE, &trouble.message);
+    }
     let placed = plan.rollout.ranks.updated - homeless.len().min(plan.rollout.ranks.updated);
     if placed >= wanted && !capacity.is_hopeless() {
         return Finding::new(State::True, reason::PLACED, format!("{} placed", ranks(placed, "are", "is")));

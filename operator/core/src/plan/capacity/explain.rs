@@ -61,8 +61,13 @@ fn width(situation: &Situation, layout: &Layout) -> Option<Finding> {
 }
 
 fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
-    if situation.inspection.devices.contains(&plan.device) {
+    if situation.devices().contains(&plan.device) {
         return None;
+    }
+    if situation.inspection.devices.contains(&plan.device) {
+        let message = "this installation has no image of the runtime for GPUs; set images.gpuRuntime among the chart's \
+                       values, or accelerator.device to Cpu or Auto";
+        return no(reason::DEVICE_UNSUPPORTED, message.to_owned());
     }
     let (asked, other) = match plan.device {
         Device::Gpu => ("GPUs", "Cpu"),

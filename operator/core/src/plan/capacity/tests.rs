@@ -1,7 +1,7 @@
 mod ranks;
 
 use super::*;
-use crate::observed::Observed;
+use crate::observed::{Observed, Settings};
 use crate::plan::State;
 use crate::validate::validate;
 use crate::world::{GIB, inspection, node, object};
@@ -216,6 +216,30 @@ fn a_device_that_the_runtime_cannot_use() {
     assert!(plan.is_hopeless());
 }
 
+fn for_gpus() -> Settings {
+    Settings { gpu_runtime_image: Some("localhost/coterie:1-gpu".to_owned()), ..Default::default() }
+}
+
+#[test]
+fn without_an_image_for_gpus_nothing_is_served_on_them() {
+    let mut weights = weights();
+    weights.inspection.devices = vec![Device::Cpu, Device::Gpu];
+    let mut gpus = node("gpus", 16 * GIB);
+    (gpus.allocatable.gpus, gpus.gpu_memory) = (8, 80 * GIB);
+    let observed = Observed { nodes: vec![gpus], ..Default::default() };
+    let planned = |device| {
+        let mut object = object(1);
+        object.spec.accelerator.device = device;
+        plan(&validate(&object).unwrap(), &weights, &observed)
+    };
+    let message = refused(&planned(DeviceChoice::Gpu), reason::DEVICE_UNSUPPORTED);
+    assert!(message.contains("set images.gpuRuntime among the chart's values"), "{message}");
+    assert_eq!(planned(DeviceChoice::Auto).device, Device::Cpu);
+    let observed = Observed { settings: for_gpus(), ..observed.clone() };
+    let plan = plan(&validate(&object(1)).unwrap(), &weights, &observed);
+    assert_eq!((plan.device, plan.unplaceable), (Device::Gpu, None));
+}
+
 fn planned_with_gpus(device: DeviceChoice, per_rank: Option<u32>, on_node: u64) -> CapacityPlan {
     let mut inspection = inspection();
     inspection.devices = vec![Device::Cpu, Device::Gpu];
@@ -225,7 +249,7 @@ fn planned_with_gpus(device: DeviceChoice, per_rank: Option<u32>, on_node: u64) 
     let mut gpus = node("gpus", 16 * GIB);
     gpus.allocatable.gpus = on_node;
     gpus.gpu_memory = 4 * GIB;
-    let observed = Observed { nodes: vec![gpus], ..Default::default() };
+    let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
     plan(
         &validate(&object).unwrap(),
         &WeightsStatus { source_hash: "hash".to_owned(), inspection },
@@ -253,14 +277,14 @@ fn the_fewest_gpus_that_hold_a_rank_are_taken() {
 
 #[test]
 fn gpus_whose_memory_nobody_tells_are_promised_nothing() {
-    let mut for_gpus = weights();
-    for_gpus.inspection.devices = vec![Device::Gpu];
+    let mut weights = weights();
+    weights.inspection.devices = vec![Device::Gpu];
     let mut object = object(1);
     object.spec.accelerator.device = DeviceChoice::Gpu;
     let mut gpus = node("gpus", 16 * GIB);
     gpus.allocatable.gpus = 8;
-    let observed = Observed { nodes: vec![gpus], ..Default::default() };
-    let plan = plan(&validate(&object).unwrap(), &for_gpus, &observed);
+    let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+    let plan = plan(&validate(&object).unwrap(), &weights, &observed);
     let message = refused(&plan, reason::NODE_TOO_SMALL);
     assert!(message.contains("label the nodes nvidia.com/gpu.memory=MIB"), "{message}");
     assert!(!plan.is_hopeless(), "the scheduler has the last word");

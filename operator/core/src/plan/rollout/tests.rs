@@ -7,7 +7,7 @@ use crate::observed::{ObservedPod, Role};
 use crate::plan::Action;
 use crate::world::{World, rank_name, settled};
 use coterie_api::condition::{PLACED, READY, ROLLED_OUT, SERVING, WEIGHTS_LOADED, reason};
-use coterie_api::launch::Quantization;
+use coterie_api::launch::{Device, Quantization};
 use jiff::SignedDuration;
 
 fn none(_: &World, _: &crate::plan::Plan) {}
@@ -347,6 +347,37 @@ fn a_crash_is_left_to_the_kubelet_and_kept_in_status() {
     world.settle(none);
     assert_eq!(world.condition(READY).0, "True");
     assert!(world.object.status.as_ref().unwrap().last_failure.is_some(), "kept after recovery");
+}
+
+#[test]
+fn gpus_that_cannot_be_used_are_told_of_and_heal() {
+    let mut world = World::new(1);
+    world.settings.gpu_runtime_image = Some("localhost/coterie:1-gpu".into());
+    (world.nodes[0].allocatable.gpus, world.nodes[0].gpu_memory) = (1, 80 << 30);
+    world.nodes[0].free = world.nodes[0].allocatable;
+    let mut inspection = crate::world::inspection();
+    inspection.devices.push(Device::Gpu);
+    world.verdict = (0, serde_json::to_string(&inspection).unwrap());
+    world.settle(none);
+    let container = &world.pods[0].spec.as_ref().unwrap().containers[0];
+    assert_eq!(container.image.as_deref(), Some("localhost/coterie:1-gpu"));
+    assert_eq!(container.resources.as_ref().unwrap().limits.as_ref().unwrap()["nvidia.com/gpu"].0, "1");
+
+    let sentence = "the NVIDIA driver speaks CUDA 11.4 and 12.0 is needed; update the node's driver";
+    for _ in 0..3 {
+        world.crash(0, 1, &format!(r#"{{"reason":"DeviceUnusable","message":"{sentence}"}}"#));
+        world.now += SignedDuration::from_secs(20);
+    }
+    world.quiesce(none);
+    let (state, reason, message) = world.condition(PLACED);
+    assert_eq!(
+        (state.as_str(), reason.as_str(), message.as_str()),
+        ("False", reason::DEVICE_UNUSABLE, sentence)
+    );
+    assert_eq!(world.condition(READY).1, reason::DEVICE_UNUSABLE);
+    assert_eq!(world.done().matches("smol-0").count(), 1, "made once, and left to the kubelet's back-off");
+    world.settle(none);
+    assert_eq!(world.condition(READY).0, "True");
 }
 
 #[test]
