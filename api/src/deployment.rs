@@ -278,6 +278,8 @@ pub struct ClaimSource {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.device != 'Cpu' || !has(self.perRank) || self.perRank == 1")
     .message("perRank counts GPUs: leave it out with device Cpu, or set device to Gpu"))]
+#[x_kube(validation = Rule::new("!has(self.claimTemplate) || self.device == 'Gpu' && has(self.perRank)")
+    .message("claimTemplate needs device: Gpu, and in perRank how many GPUs one claim holds"))]
 pub struct AcceleratorSpec {
     /// Auto takes GPUs where nodes have them and the runtime can use them, else the CPU.
     #[serde(default)]
@@ -287,6 +289,12 @@ pub struct AcceleratorSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub per_rank: Option<u32>,
+    /// Name of a ResourceClaimTemplate of this namespace, by which every rank claims its GPUs (Dynamic Resource
+    /// Allocation, Kubernetes 1.34 and later) where nodes do not offer nvidia.com/gpu; perRank says how many one claim
+    /// holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub claim_template: Option<String>,
 }
 
 /// What to compute on, or to leave it to the operator.

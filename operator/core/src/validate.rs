@@ -49,6 +49,8 @@ pub struct Deployment {
     pub device: DeviceChoice,
     /// GPUs of one rank, if it was asked for; counts when the device is a GPU.
     pub gpus_per_rank: Option<u32>,
+    /// The ResourceClaimTemplate by which a rank claims its GPUs, if it does.
+    pub claim_template: Option<String>,
     /// Whole copies of the model; what `scaling` starts from, if that is there.
     pub replicas: usize,
     /// How many replicas there are by demand, if that was asked for.
@@ -159,6 +161,9 @@ pub enum Invalid {
     /// GPUs on a CPU.
     #[error("accelerator.perRank counts GPUs: leave it out with device Cpu, or set device to Gpu")]
     PerRankOnCpu,
+    /// A claim without GPUs.
+    #[error("accelerator.claimTemplate needs device: Gpu, and in perRank how many GPUs one claim holds")]
+    ClaimTemplate,
     /// Not a quantity.
     #[error("template.resources.{field} is {text:?}: write a quantity like 500m or 4Gi")]
     Quantity {
@@ -258,6 +263,10 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
     if spec.accelerator.device == DeviceChoice::Cpu && gpus_per_rank.is_some_and(|gpus| gpus != 1) {
         return Err(Invalid::PerRankOnCpu);
     }
+    let claim_template = spec.accelerator.claim_template.clone();
+    if claim_template.is_some() && (spec.accelerator.device != DeviceChoice::Gpu || gpus_per_rank.is_none()) {
+        return Err(Invalid::ClaimTemplate);
+    }
     if let Some(ranks) = spec.ranks.filter(|ranks| !(1..=RANKS_LIMIT as u32).contains(ranks)) {
         return Err(Invalid::Ranks(ranks));
     }
@@ -288,6 +297,7 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         quantization: spec.model.quantization,
         device: spec.accelerator.device,
         gpus_per_rank,
+        claim_template,
         replicas: usize::try_from(spec.replicas).map_err(|_| Invalid::Replicas(spec.replicas))?,
         scaling: spec.scaling.as_ref().map(|scaling| scaling::scaling(scaling, spec.replicas)).transpose()?,
         ranks: spec.ranks,

@@ -118,7 +118,8 @@ impl CapacityPlan {
     /// How many ranks of `deployment` the node holds when empty.
     pub fn ranks_on(&self, deployment: &Deployment, node: &ObservedNode) -> u64 {
         let demand = Demand { request: self.demand, of_each_gpu: self.of_each_gpu() };
-        if nodes::may_use(&deployment.template, node) { nodes::takes(node, demand) } else { 0 }
+        let seen = nodes::seen(deployment, std::slice::from_ref(node));
+        if nodes::may_use(&deployment.template, node) { nodes::takes(&seen[0], demand) } else { 0 }
     }
 
     /// For the status; `free` is only told while a rank waits for room, or every pod in the cluster would change it.
@@ -141,7 +142,8 @@ impl CapacityPlan {
 
 pub(super) fn plan(deployment: &Deployment, weights: &WeightsStatus, observed: &Observed) -> CapacityPlan {
     let inspection = &weights.inspection;
-    let nodes = Nodes::eligible(&deployment.template, &observed.nodes);
+    let seen = nodes::seen(deployment, &observed.nodes);
+    let nodes = Nodes::eligible(&deployment.template, &seen);
     let any_node = !observed.nodes.is_empty();
     let gpu_image = observed.settings.gpu_runtime_image.is_some();
     let situation = Situation { deployment, inspection, nodes, any_node, gpu_image };
@@ -243,7 +245,8 @@ fn basis(deployment: &Deployment, weights: &WeightsStatus) -> String {
 /// What to compute on, where the runtime can serve the model on `devices`.
 pub fn choose_device(deployment: &Deployment, devices: &[Device], nodes: &[ObservedNode]) -> Device {
     let gpus = u64::from(deployment.gpus_per_rank.unwrap_or(1));
-    let eligible = Nodes::eligible(&deployment.template, nodes);
+    let seen = nodes::seen(deployment, nodes);
+    let eligible = Nodes::eligible(&deployment.template, &seen);
     match deployment.device {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Gpu => Device::Gpu,

@@ -22,6 +22,8 @@ struct Made<'a> {
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim_template: Option<&'a str>,
     /// Ranks that are alone in their replica and ranks that share its experts are started differently; how many there
     /// are, peers and expert map tell them while they run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -57,6 +59,7 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
         quantization: capacity.quantization,
         device: capacity.device,
         gpus: (capacity.device == Device::Gpu).then_some(capacity.gpus),
+        claim_template: deployment.claim_template.as_deref(),
         several,
         activations: activations.filter(|_| several),
         drain_seconds: deployment.drain_seconds,

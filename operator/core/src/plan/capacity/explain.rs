@@ -8,6 +8,7 @@ use crate::observed::quantity::readable;
 use crate::plan::{Finding, State};
 use coterie_api::condition::reason;
 use coterie_api::launch::Device;
+use coterie_api::name;
 
 /// Writes the first obstacle that there is into the plan.
 pub(super) fn obstacles(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) {
@@ -117,6 +118,16 @@ fn gpus(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opti
     if plan.demand.gpus <= most {
         return None;
     }
+    if situation.deployment.claim_template.is_some() && most == 0 {
+        let message = format!(
+            "one rank claims {} GPUs, and no node tells that it has any; label the nodes {}=NUMBER and {}=MIB, as NVIDIA's \
+             GPU feature discovery does",
+            plan.demand.gpus,
+            name::LABEL_GPU_COUNT,
+            name::LABEL_GPU_MEMORY
+        );
+        return no(reason::TOO_FEW_GPUS, message);
+    }
     let fewer = Layout { gpus: u32::try_from(most).unwrap_or(u32::MAX), ..*layout };
     let lower = match most > 0 && situation.fits(&fewer) {
         true => format!("set accelerator.perRank to at most {most}, "),
@@ -159,7 +170,7 @@ fn room(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opti
              NVIDIA's GPU feature discovery does",
             readable(plan.of_each_gpu()),
             asked(plan),
-            coterie_api::name::LABEL_GPU_MEMORY
+            name::LABEL_GPU_MEMORY
         ),
         Device::Gpu if node.allocatable.memory < demand.memory => format!(
             "one rank requests {} of its node's own memory beside the GPUs, and {} has {} for pods; add a node with \

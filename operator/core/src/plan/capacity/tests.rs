@@ -266,6 +266,30 @@ fn gpus_are_taken_where_nodes_have_enough() {
 }
 
 #[test]
+fn gpus_to_claim_are_those_that_labels_count() {
+    let mut weights = weights();
+    weights.inspection.devices = vec![Device::Cpu, Device::Gpu];
+    let mut object = object(1);
+    object.spec.accelerator.device = DeviceChoice::Gpu;
+    object.spec.accelerator.per_rank = Some(2);
+    let planned = |object: &ModelDeployment, label: Option<&str>| {
+        let mut gpus = node("gpus", 16 * GIB);
+        gpus.gpu_memory = 80 * GIB;
+        gpus.labels.extend(label.map(|count| ("nvidia.com/gpu.count".to_owned(), count.to_owned())));
+        let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+        plan(&validate(object).unwrap(), &weights, &observed)
+    };
+    refused(&planned(&object, Some("4")), reason::TOO_FEW_GPUS);
+    object.spec.accelerator.claim_template = Some("two-gpus".to_owned());
+    let plan = planned(&object, Some("4"));
+    assert_eq!((plan.unplaceable.as_ref(), plan.room), (None, 2));
+    let message = refused(&planned(&object, Some("1")), reason::TOO_FEW_GPUS);
+    assert!(message.starts_with("one rank asks for 2 GPUs, and no node has more than 1"), "{message}");
+    let message = refused(&planned(&object, None), reason::TOO_FEW_GPUS);
+    assert!(message.contains("label the nodes nvidia.com/gpu.count=NUMBER"), "{message}");
+}
+
+#[test]
 fn the_fewest_gpus_that_hold_a_rank_are_taken() {
     // 5.1 GiB in bf16 with working memory on each of two GPUs of 4 GiB.
     let plan = planned_with_gpus(DeviceChoice::Gpu, None, 8);
