@@ -47,6 +47,8 @@ pub mod reason {
     pub const TOO_MANY_RANKS: &str = "TooManyRanks";
     /// Valid: `experts.redundant` is more than the other ranks can hold once each.
     pub const TOO_MANY_COPIES: &str = "TooManyCopies";
+    /// Valid: `model.speculate` is Mtp, and the checkpoint has no draft module.
+    pub const NO_DRAFT_MODULE: &str = "NoDraftModule";
 
     /// Placed: every wanted rank has a node.
     pub const PLACED: &str = "Placed";

@@ -13,7 +13,7 @@ pub use resource_definition::crd;
 pub use scaling::ScalingSpec;
 pub use status::ModelDeploymentStatus;
 
-use crate::launch::{Activations, Quantization};
+use crate::launch::{Activations, Quantization, Speculate};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
@@ -204,6 +204,10 @@ pub struct ModelSpec {
     /// How the weights are held in memory. Default: the best that fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// Where the guesses of speculative decoding come from, which change no answer: None; Lookup (what followed the same
+    /// words before); Mtp (the checkpoint's draft module, which takes memory). Default: Lookup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculate: Option<Speculate>,
 }
 
 /// Where the weights are: exactly one of the fields.

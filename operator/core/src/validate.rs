@@ -16,7 +16,7 @@ use coterie_api::deployment::{
     SourceSpec, TemplateSpec,
 };
 use coterie_api::expert_map::{EXPERTS_LIMIT, RANKS_LIMIT};
-use coterie_api::launch::Quantization;
+use coterie_api::launch::{Quantization, Speculate};
 use coterie_api::name::{ANNOTATION_RESTART, GPU_RESOURCE};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -45,6 +45,8 @@ pub struct Deployment {
     pub context_length: Option<u32>,
     /// How the weights are held, if it was asked for.
     pub quantization: Option<Quantization>,
+    /// Where guesses come from, if it was asked for.
+    pub speculate: Option<Speculate>,
     /// What to compute on.
     pub device: DeviceChoice,
     /// GPUs of one rank, if it was asked for; counts when the device is a GPU.
@@ -295,6 +297,7 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         source: source(&spec.model.source)?,
         context_length: spec.model.context_length,
         quantization: spec.model.quantization,
+        speculate: spec.model.speculate,
         device: spec.accelerator.device,
         gpus_per_rank,
         claim_template,

@@ -41,6 +41,7 @@ pub(crate) fn inspection() -> Inspection {
         state_bytes: 0,
         working_bytes: GIB / 4,
         spare_bytes: 0,
+        draft_module: None,
         digest: "sha256:0123".into(),
         devices: vec![Device::Cpu],
     }

@@ -54,7 +54,7 @@ async fn accepts_valid() -> Result<()> {
             "model": {
                 "servedName": "org/Model-7B_v0.1:x",
                 "source": {"persistentVolumeClaim": {"claimName": "weights.v1", "path": "models/mixtral..v1"}},
-                "contextLength": 8192, "quantization": "Int8"
+                "contextLength": 8192, "quantization": "Int8", "speculate": "Mtp"
             },
             "accelerator": {"device": "Gpu", "perRank": 2, "claimTemplate": "two-gpus"},
             "replicas": 0,

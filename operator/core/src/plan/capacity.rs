@@ -24,7 +24,7 @@ use crate::plan::Finding;
 use crate::validate::Deployment;
 use coterie_api::deployment::DeviceChoice;
 use coterie_api::deployment::status::{CapacityOption, CapacityParts, CapacityStatus, WeightsStatus};
-use coterie_api::launch::{Device, Quantization, RankLaunch};
+use coterie_api::launch::{Device, Quantization, RankLaunch, Speculate};
 use coterie_api::name;
 use nodes::Nodes;
 use situation::Situation;
@@ -92,6 +92,7 @@ impl CapacityPlan {
             served_name: deployment.served_name.clone(),
             context_length: deployment.context_length,
             quantization: self.quantization,
+            speculate: deployment.speculate,
             device: self.device,
             port: name::HTTP_PORT,
             drain_seconds: deployment.drain_seconds,
@@ -141,7 +142,10 @@ impl CapacityPlan {
 }
 
 pub(super) fn plan(deployment: &Deployment, weights: &WeightsStatus, observed: &Observed) -> CapacityPlan {
-    let inspection = &weights.inspection;
+    let inspection = &match deployment.speculate {
+        Some(Speculate::Mtp) => weights.inspection.clone().with_draft_module(),
+        _ => weights.inspection.clone(),
+    };
     let seen = nodes::seen(deployment, &observed.nodes);
     let nodes = Nodes::eligible(&deployment.template, &seen);
     let any_node = !observed.nodes.is_empty();
@@ -227,19 +231,21 @@ fn described(situation: &Situation, layout: &Layout, basis: String) -> CapacityP
 /// to change those restarts nobody.
 fn basis(deployment: &Deployment, weights: &WeightsStatus) -> String {
     let template = &deployment.template;
-    fingerprint(
-        &(
-            (
-                &weights.source_hash,
-                &weights.inspection.digest,
-                deployment.context_length,
-                deployment.quantization,
-            ),
-            (deployment.device, deployment.gpus_per_rank),
-            (&template.requests, &template.limits, &template.node_selector, &template.tolerations),
+    let made = (
+        (
+            &weights.source_hash,
+            &weights.inspection.digest,
+            deployment.context_length,
+            deployment.quantization,
         ),
-        12,
-    )
+        (deployment.device, deployment.gpus_per_rank),
+        (&template.requests, &template.limits, &template.node_selector, &template.tolerations),
+    );
+    // What was chosen before there were draft modules keeps its hash.
+    match deployment.speculate {
+        Some(Speculate::Mtp) => fingerprint(&(made, Speculate::Mtp), 12),
+        _ => fingerprint(&made, 12),
+    }
 }
 
 /// What to compute on, where the runtime can serve the model on `devices`.

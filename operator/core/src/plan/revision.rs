@@ -7,7 +7,7 @@
 use super::capacity::CapacityPlan;
 use crate::fingerprint::fingerprint;
 use crate::validate::{Deployment, Source};
-use coterie_api::launch::{Activations, Device, Quantization};
+use coterie_api::launch::{Activations, Device, Quantization, Speculate};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
@@ -19,6 +19,8 @@ struct Made<'a> {
     source: [&'a str; 3],
     context_length: Option<u32>,
     quantization: Quantization,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speculate: Option<Speculate>,
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpus: Option<u32>,
@@ -57,6 +59,7 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
         },
         context_length: deployment.context_length,
         quantization: capacity.quantization,
+        speculate: deployment.speculate,
         device: capacity.device,
         gpus: (capacity.device == Device::Gpu).then_some(capacity.gpus),
         claim_template: deployment.claim_template.as_deref(),

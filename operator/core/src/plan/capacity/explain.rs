@@ -7,12 +7,13 @@ use crate::observed::ObservedNode;
 use crate::observed::quantity::readable;
 use crate::plan::{Finding, State};
 use coterie_api::condition::reason;
-use coterie_api::launch::Device;
+use coterie_api::launch::{Device, Speculate};
 use coterie_api::name;
 
 /// Writes the first obstacle that there is into the plan.
 pub(super) fn obstacles(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) {
-    plan.invalid = context(situation).or_else(|| width(situation, layout));
+    plan.invalid =
+        context(situation).or_else(|| width(situation, layout)).or_else(|| draft_module(situation));
     if plan.invalid.is_some() {
         return;
     }
@@ -59,6 +60,18 @@ fn width(situation: &Situation, layout: &Layout) -> Option<Finding> {
         return no(reason::TOO_MANY_COPIES, message);
     }
     None
+}
+
+fn draft_module(situation: &Situation) -> Option<Finding> {
+    let asked = situation.deployment.speculate == Some(Speculate::Mtp);
+    if !asked || situation.inspection.draft_module.is_some() {
+        return None;
+    }
+    let message = format!(
+        "model.speculate is Mtp, and this {} has no draft module that the runtime knows; set Lookup, or leave it out",
+        situation.inspection.architecture
+    );
+    no(reason::NO_DRAFT_MODULE, message)
 }
 
 fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {

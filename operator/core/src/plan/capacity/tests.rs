@@ -7,7 +7,7 @@ use crate::validate::validate;
 use crate::world::{GIB, inspection, node, object};
 use coterie_api::condition::reason;
 use coterie_api::deployment::ModelDeployment;
-use coterie_api::launch::WeightBytes;
+use coterie_api::launch::{DraftModule, WeightBytes};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -287,6 +287,34 @@ fn gpus_to_claim_are_those_that_labels_count() {
     assert!(message.starts_with("one rank asks for 2 GPUs, and no node has more than 1"), "{message}");
     let message = refused(&planned(&object, None), reason::TOO_FEW_GPUS);
     assert!(message.contains("label the nodes nvidia.com/gpu.count=NUMBER"), "{message}");
+}
+
+#[test]
+fn a_draft_module_is_counted_where_it_is_asked_for() {
+    let mut weights = weights();
+    weights.inspection.draft_module = Some(DraftModule {
+        weight_bytes: WeightBytes { none: GIB, int8: GIB / 2 },
+        kv_bytes_per_token: 1000,
+        spare_bytes: 1 << 20,
+    });
+    let of = |weights: &WeightsStatus, speculate| {
+        let mut object = object(1);
+        object.spec.model.speculate = speculate;
+        let observed = Observed { nodes: vec![node("large", 16 * GIB)], ..Default::default() };
+        plan(&validate(&object).unwrap(), weights, &observed)
+    };
+    let without = of(&weights, None);
+    assert_eq!(of(&weights, Some(Speculate::Lookup)).parts, without.parts);
+    let with = of(&weights, Some(Speculate::Mtp));
+    assert_ne!(with.basis, without.basis);
+    assert_eq!(with.parts.weights, without.parts.weights + GIB);
+    assert_eq!(with.parts.kv_cache, without.parts.kv_cache + 1000 * u64::from(with.context_length));
+    assert_eq!(with.parts.working, without.parts.working + (1 << 20));
+
+    weights.inspection.draft_module = None;
+    let finding = of(&weights, Some(Speculate::Mtp)).invalid.unwrap();
+    assert_eq!(finding.reason, reason::NO_DRAFT_MODULE);
+    assert!(finding.message.ends_with("set Lookup, or leave it out"), "{}", finding.message);
 }
 
 #[test]
