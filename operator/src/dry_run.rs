@@ -89,7 +89,12 @@ pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -
     }
     let observed = Observed {
         nodes: observe_nodes(&usable, &[]),
-        settings: Settings { runtime_image, ..Settings::default() },
+        settings: Settings {
+            // What a cluster has is not known here; where the model cannot be served, the inspection says so.
+            gpu_runtime_image: Some(format!("{runtime_image}-gpu")),
+            runtime_image,
+            ..Settings::default()
+        },
         certificates: ObservedCertificates::Missing,
         ..Observed::default()
     };

@@ -10,11 +10,11 @@ use crate::chat_template::SUBCOMMAND;
 use crate::server::Limits;
 use crate::telemetry::check_endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coterie_api::launch::Speculate;
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
 use coterie_api::name::HTTP_PORT;
 use coterie_engine::EngineOptions;
 use coterie_engine::engine::{DRAFTS, MIXED_PROMPT_TOKENS, STEP_TOKENS};
-use coterie_engine::speculation::Speculate;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -314,6 +314,7 @@ mod tests {
                         served_name: "smol-moe".into(),
                         context_length,
                         quantization,
+                        speculate: Some(Speculate::Mtp),
                         device,
                         port: 8081,
                         drain_seconds: 60,
@@ -344,6 +345,7 @@ mod tests {
                 served_name: args.served_name(),
                 context_length: args.context,
                 quantization: args.quantization,
+                speculate: Some(args.speculate),
                 device: args.device,
                 port: args.port,
                 drain_seconds: args.drain_seconds,

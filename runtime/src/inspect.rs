@@ -175,6 +175,7 @@ mod tests {
             state_bytes: 0,
             working_bytes: 1 << 30,
             spare_bytes: 1 << 29,
+            draft_module: None,
             digest: "sha256:ab".into(),
             devices: vec![Device::Cpu],
         }

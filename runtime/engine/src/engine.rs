@@ -12,10 +12,10 @@ use crate::request::{Event, Rejected, Request, RequestId};
 use crate::sampler::Sampler;
 use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
 use crate::sequence::Sequence;
-use crate::speculation::{DraftLimits, Speculate, Worth};
+use crate::speculation::{DraftLimits, Worth};
 use crate::state::{StateLimits, StateRoom};
 use crate::weights::shard::Checkpoint;
-use coterie_api::launch::{Device, Quantization};
+use coterie_api::launch::{Device, Quantization, Speculate};
 use std::path::Path;
 use std::sync::Arc;
 
