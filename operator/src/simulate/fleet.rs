@@ -18,7 +18,7 @@ const LOOKS: u64 = 20;
 const STUCK: f64 = 600.0;
 /// Seconds after the last arrival for which a replay goes on in any case, and at most.
 const LAST_WAIT: f64 = 6.0 * 3600.0;
-const LAST_WAIT_LIMIT: f64 = 31.0 * 86_400.0;
+const LAST_WAIT_LIMIT: f64 = 7.0 * 86_400.0;
 
 /// What does not depend on the policy.
 #[derive(Clone, Copy, Debug)]
@@ -266,6 +266,6 @@ mod tests {
     fn an_answer_that_takes_years_is_not_waited_for_and_counted() {
         let (unanswered, hours) = unanswered(60.0);
         assert_eq!(unanswered, 1);
-        assert!((hours - 31.0 * 24.0).abs() < 0.1, "{hours}");
+        assert!((hours - 7.0 * 24.0).abs() < 0.1, "{hours}");
     }
 }

@@ -73,7 +73,7 @@ mod tests {
         // The root is 4 and 5 in turn, each for as long as a replica takes to come.
         let demand: Vec<f64> =
             (0..1010).map(|second| if second / 10 % 2 == 0 { 16.0 } else { 25.0 }).collect();
-        let assumed = (ASSUMED * 10.0_f64.sqrt() * 5.0).powi(2);
+        let assumed = (ASSUMED * 9.5_f64.sqrt() * 5.0).powi(2);
         let deviation = ((100.0 + ASSUMED_STRETCHES * assumed) / (100.0 + ASSUMED_STRETCHES)).sqrt();
         let found = grown(&demand, 25.0, 1, 9.5, 1.0);
         assert!((found - (5.0 + deviation).powi(2)).abs() < 1e-9, "{found}");
