@@ -285,6 +285,9 @@ pub struct Inspection {
     pub digest: String,
     /// Devices that this build of the runtime can serve the model on.
     pub devices: Vec<Device>,
+    /// GPUs that one rank of this build can compute on at most. Absent in what an older runtime found: 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub most_gpus: u32,
 }
 
 /// What a draft module takes; every rank has all of it.
@@ -322,6 +325,14 @@ impl Inspection {
         };
         format!("{layers} with {} experts, {} a token", self.experts, self.experts_per_token)
     }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn is_zero(bytes: &u64) -> bool {

@@ -178,6 +178,7 @@ mod tests {
             draft_module: None,
             digest: "sha256:ab".into(),
             devices: vec![Device::Cpu],
+            most_gpus: 1,
         }
     }
 

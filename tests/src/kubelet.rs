@@ -33,6 +33,7 @@ pub fn inspection() -> Inspection {
         draft_module: None,
         digest: "sha256:0123456789abcdef".to_owned(),
         devices: vec![Device::Cpu],
+        most_gpus: 1,
     }
 }
 

@@ -251,6 +251,7 @@ impl ModelSizes {
             }),
             digest: String::new(),
             devices: SERVED_ON.to_vec(),
+            most_gpus: 1,
         }
     }
 

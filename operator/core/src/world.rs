@@ -44,6 +44,7 @@ pub(crate) fn inspection() -> Inspection {
         draft_module: None,
         digest: "sha256:0123".into(),
         devices: vec![Device::Cpu],
+        most_gpus: 16,
     }
 }
 

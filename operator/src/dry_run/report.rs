@@ -126,7 +126,8 @@ impl Planned {
         notes.extend(left_out.map(|(node, why)| format!("node {} does not count: it is {why}", node.name)));
         let Some(sizes) = &self.estimate else { return notes };
         notes.push(
-            "sizes are estimated from config.json; coterie inspect reads them from the weights themselves"
+            "sizes are estimated from config.json; coterie inspect reads them from the weights themselves, and refuses what \
+             this version cannot compute"
                 .to_owned(),
         );
         notes.push(match plan.device {

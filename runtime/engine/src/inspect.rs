@@ -58,6 +58,7 @@ pub(crate) fn inspection(
         }),
         digest: digest::text(&digest::digest(dir)?),
         devices: vec![Device::Cpu],
+        most_gpus: 1,
     })
 }
 

@@ -18,6 +18,7 @@ pub(super) fn obstacles(situation: &Situation, layout: &Layout, plan: &mut Capac
         return;
     }
     plan.unplaceable = device(situation, plan)
+        .or_else(|| most_gpus(situation, plan))
         .or_else(|| limit(situation, layout, plan))
         .or_else(|| selection(situation))
         .or_else(|| gpus(situation, layout, plan))
@@ -60,6 +61,21 @@ fn width(situation: &Situation, layout: &Layout) -> Option<Finding> {
         return no(reason::TOO_MANY_COPIES, message);
     }
     None
+}
+
+/// One rank on more GPUs than the runtime can use together.
+fn most_gpus(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
+    let most = situation.inspection.most_gpus;
+    if plan.gpus <= most {
+        return None;
+    }
+    let message = format!(
+        "accelerator.perRank is {}, and one rank of this build of the runtime computes on {} at most; lower perRank, or raise \
+         ranks",
+        plan.gpus,
+        if most == 1 { "1 GPU".to_owned() } else { format!("{most} GPUs") }
+    );
+    no(reason::DEVICE_UNSUPPORTED, message)
 }
 
 fn draft_module(situation: &Situation) -> Option<Finding> {

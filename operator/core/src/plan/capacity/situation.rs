@@ -94,6 +94,7 @@ impl Situation<'_> {
             (Device::Cpu, _) => vec![0],
             (Device::Gpu, Some(asked)) => vec![asked],
             (Device::Gpu, None) => {
+                let most = most.min(self.inspection.most_gpus.into());
                 GPUS.into_iter().filter(|gpus| *gpus == 1 || u64::from(*gpus) <= most).collect()
             }
         }

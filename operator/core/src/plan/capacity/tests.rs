@@ -290,6 +290,29 @@ fn gpus_to_claim_are_those_that_labels_count() {
 }
 
 #[test]
+fn a_rank_is_given_no_more_gpus_than_it_can_use() {
+    let of = |asked| {
+        let mut inspection = inspection();
+        (inspection.devices, inspection.most_gpus) = (vec![Device::Gpu], 1);
+        let mut object = object(1);
+        (object.spec.accelerator.device, object.spec.accelerator.per_rank) = (DeviceChoice::Gpu, asked);
+        let mut gpus = node("gpus", 16 * GIB);
+        (gpus.allocatable.gpus, gpus.gpu_memory) = (8, 4 * GIB);
+        let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+        plan(
+            &validate(&object).unwrap(),
+            &WeightsStatus { source_hash: "hash".into(), inspection },
+            &observed,
+        )
+    };
+    // With two, all would fit as it is.
+    let plan = of(None);
+    assert_eq!((plan.gpus, plan.quantization), (1, Quantization::Int8));
+    let message = refused(&of(Some(2)), reason::DEVICE_UNSUPPORTED);
+    assert!(message.contains("one rank of this build of the runtime computes on 1 GPU at most"), "{message}");
+}
+
+#[test]
 fn a_draft_module_is_counted_where_it_is_asked_for() {
     let mut weights = weights();
     weights.inspection.draft_module = Some(DraftModule {
