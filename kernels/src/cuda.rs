@@ -7,8 +7,12 @@
 
 pub mod attention;
 pub mod dense;
+pub mod device;
+pub mod driver;
 pub mod elements;
 pub mod gate;
+pub mod heads;
+mod kernels;
 pub mod launch;
 pub mod lightning;
 pub mod matmul;
@@ -16,3 +20,5 @@ pub mod norm;
 pub mod rotary;
 pub mod rows;
 pub mod sample;
+
+pub use kernels::KERNELS;
