@@ -25,6 +25,9 @@ pub enum DeviceError {
 
 /// A device. What it is asked for, it does in that order; only [`read`](Device::read) waits for it.
 pub trait Device: Send + Sync {
+    /// Bytes of memory that nobody uses.
+    fn free_memory(&self) -> Result<usize, DeviceError>;
+
     /// Memory that nobody has written yet, aligned to 16 bytes at least.
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError>;
 
@@ -53,7 +56,7 @@ pub trait Device: Send + Sync {
     unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError>;
 }
 
-/// Memory of a device, given back when it is dropped.
+/// Memory of a device, given back when it is dropped. Who launches kernels keeps what they use.
 pub struct Memory<D: Device> {
     device: Arc<D>,
     address: Address,
@@ -106,7 +109,7 @@ impl<D: Device> Memory<D> {
 
 impl<D: Device> Drop for Memory<D> {
     fn drop(&mut self) {
-        // SAFETY: it was allocated so; who launches kernels keeps what they use.
+        // SAFETY: it was allocated so.
         unsafe { self.device.free(self.address) };
     }
 }

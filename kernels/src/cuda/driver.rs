@@ -37,13 +37,6 @@ impl Driver {
         self.architecture
     }
 
-    /// Bytes of memory that nobody uses, and bytes of all of it.
-    pub fn memory(&self) -> Result<[usize; 2], DeviceError> {
-        self.enter()?;
-        let (free, total) = result::mem_get_info().map_err(|error| failed("cuMemGetInfo", error))?;
-        Ok([free, total])
-    }
-
     /// Makes the GPU this thread's.
     fn enter(&self) -> Result<(), DeviceError> {
         // SAFETY: the context is there as long as the process.
@@ -56,6 +49,12 @@ fn failed(what: &'static str, error: DriverError) -> DeviceError {
 }
 
 impl Device for Driver {
+    fn free_memory(&self) -> Result<usize, DeviceError> {
+        self.enter()?;
+        let (free, _) = result::mem_get_info().map_err(|error| failed("cuMemGetInfo", error))?;
+        Ok(free)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
         self.enter()?;
         // SAFETY: nothing is asked of memory that nobody has yet. None of no bytes would be given.
@@ -67,8 +66,10 @@ impl Device for Driver {
 
     unsafe fn free(&self, memory: Address) {
         // A context that broke has lost its memory anyway.
-        // SAFETY: the caller's.
-        let _ = self.enter().map(|()| unsafe { result::free_sync(memory) });
+        let _ = self.enter().map(|()| {
+            // SAFETY: the caller's; nothing of the stream reads it any more when that is done.
+            unsafe { result::stream::synchronize(self.stream).and_then(|()| result::free_sync(memory)) }
+        });
     }
 
     unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {

@@ -8,9 +8,11 @@
 //! request gives the same tokens whatever runs beside it.
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::batch::Batch;
 use crate::load_error::LoadError;
+use crate::model::Need;
 use crate::model::config::plan::{Activation, Blend, LightningPlan};
 use crate::model::config::rope::RopePlan;
 use crate::state::StateRoom;
@@ -86,6 +88,10 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     /// A batch whose arrays lie where the operations read them.
     type Batch<'a>;
 
+    /// Refuses a model that the device cannot compute, or has no memory for, before anything of it is loaded.
+    fn check(&self, _need: &Need<'_>) -> Result<(), LoadError> {
+        Ok(())
+    }
     /// Makes a batch readable for the device, once a step.
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
     /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
