@@ -3,11 +3,12 @@
 use crate::chat_template::Rendering;
 use crate::config::{InspectArgs, Output};
 use crate::conversation::{Conversation, Message, Role};
+use crate::cubins;
 use crate::machine;
 use crate::model_dir;
 use crate::served_model::TextSide;
 use crate::termination::{failed, not_loaded, write_message};
-use coterie_api::launch::{Inspection, Quantization, Termination};
+use coterie_api::launch::{Device, Inspection, Quantization, Termination};
 use coterie_engine::Description;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -18,14 +19,16 @@ const GIB: f64 = (1 << 30) as f64;
 /// Inspects, and prints what was found; in a pod, the operator reads it from the termination message.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
-    if let Some(description) = coterie_engine::describe(&args.model).map_err(not_loaded)? {
+    if let Some(mut description) = coterie_engine::describe(&args.model).map_err(not_loaded)? {
+        leave_out_gpus_without_code(&mut description.model, args);
         print!("{}", described(&description, args.output)?);
         // In a pod somebody wants to serve it: there the folder is refused all the same.
         if !args.termination_log.exists() {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
+    let mut inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
+    leave_out_gpus_without_code(&mut inspection, args);
     let text_side = TextSide::load(&args.model, &Rendering::by_this_program())?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),
@@ -38,6 +41,13 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     }
     write_message(&inspection, &args.termination_log).map_err(unwritable)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The engine tells what there are kernels for; their machine code may not have come with this program.
+fn leave_out_gpus_without_code(inspection: &mut Inspection, args: &InspectArgs) {
+    if !cubins::are_in(&cubins::folder(args.cubins.as_deref())) {
+        inspection.devices.retain(|device| *device != Device::Gpu);
+    }
 }
 
 /// Whether conversations can be rendered.

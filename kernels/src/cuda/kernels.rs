@@ -72,5 +72,5 @@ pub const KERNELS: &[(&str, &[&str])] = &[
         "rows",
         &["gather_f32", "gather_bf16", "narrow_rows", "add_biases", "fill_columns", "combine", "dispatch"],
     ),
-    ("sample", &["sample"]),
+    ("sample", &["best", "sample"]),
 ];

@@ -31,7 +31,7 @@ impl Machine {
 
     /// The first GPU, with the kernels in `cubins`.
     pub fn gpu(cubins: &Path) -> Machine {
-        let open = || Driver::open(cubins).unwrap_or_else(|why| panic!("no CUDA device: {why}"));
+        let open = || Driver::open(cubins).map_err(|why| why.to_string()).expect("there is a CUDA device");
         Machine::Gpu(GPU.get_or_init(open))
     }
 

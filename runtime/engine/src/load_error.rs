@@ -312,6 +312,11 @@ impl LoadError {
     /// Who has to act: whoever made the folder, whoever wrote the command line, or whoever runs the machine.
     pub fn reason(&self) -> TerminationReason {
         match self {
+            LoadError::Read { .. }
+            | LoadError::NoMemory { .. }
+            | LoadError::Exchange { .. }
+            | LoadError::Gpu(_)
+            | LoadError::NoGpu(OpenError::Refused { .. }) => TerminationReason::Failed,
             LoadError::ContextTooLong { .. }
             | LoadError::ZeroOption { .. }
             | LoadError::CacheTooSmall { .. }
@@ -322,10 +327,6 @@ impl LoadError {
             | LoadError::NoKernel { .. }
             | LoadError::NoGpuMemory { .. }
             | LoadError::NoGpu(_) => TerminationReason::LaunchRejected,
-            LoadError::Read { .. }
-            | LoadError::NoMemory { .. }
-            | LoadError::Exchange { .. }
-            | LoadError::Gpu(_) => TerminationReason::Failed,
             _ => TerminationReason::ModelRejected,
         }
     }

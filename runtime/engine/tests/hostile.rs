@@ -353,7 +353,7 @@ fn options_that_cannot_be_met() {
             "one request of 50",
         ),
         (EngineOptions { cache_tokens: Some(1 << 33), ..options() }, "more than can be addressed"),
-        (EngineOptions { device: Device::Gpu, ..options() }, "no CUDA backend; use --device cpu"),
+        (EngineOptions { device: Device::Gpu, ..options() }, "no GPU can be used: "),
     ] {
         let error = Engine::load(dir.path(), &options, &|_| {}).err().unwrap();
         assert!(error.to_string().contains(says), "{error}");

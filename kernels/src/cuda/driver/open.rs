@@ -164,3 +164,21 @@ unsafe fn kernels(folder: &Path) -> Result<HashMap<&'static str, sys::CUfunction
     }
     Ok(kernels)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_code_that_is_not_there_or_is_none_is_told() {
+        let folder = std::env::temp_dir().join(format!("coterie-cubins-{}", std::process::id()));
+        // SAFETY: no file is such that the driver is asked.
+        let refused = || unsafe { kernels(&folder) }.expect_err("nothing is there").to_string();
+        assert!(refused().contains("attention.cubin: No such file"), "{}", refused());
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        std::fs::write(folder.join("attention.cubin"), "// PTX").expect("a file can be written");
+        let why = refused();
+        std::fs::remove_dir_all(&folder).expect("the folder goes");
+        assert!(why.contains("it is no machine code"), "{why}");
+    }
+}

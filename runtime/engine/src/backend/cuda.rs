@@ -1,10 +1,14 @@
 //! CUDA: tensors and weights in a device's memory, operations from the kernels of `coterie-kernels`.
 //!
 //! What goes through tensor cores is rounded to bf16 before, and caches are bf16; everything else is f32. A row's bits depend
-//! on the row alone, as everywhere. The host decides who goes to which expert, so it waits for every gate's choice.
+//! on the row alone, as everywhere.
+//!
+//! A rank that holds all experts asks for a whole step, and waits only where logits are read. Among several ranks this
+//! process brings rows to experts, and waits for every gate's choice.
 
 mod attention;
 mod batch;
+mod experts;
 mod heads;
 mod lightning;
 mod memory;
@@ -20,6 +24,7 @@ use crate::model::Need;
 use crate::model::config::plan::{Activation, Blend, LightningPlan};
 use crate::model::config::rope::RopePlan;
 use crate::moe::activations;
+use crate::moe::expert::Expert;
 use crate::state::StateRoom;
 pub use attention::{CudaKvBlocks, CudaLatentBlocks};
 pub use batch::CudaBatch;
@@ -27,11 +32,12 @@ use coterie_api::launch::Activations;
 use coterie_kernels::cpu::logits;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cuda::device::Device;
+pub use coterie_kernels::cuda::driver::ARCHITECTURES;
 use coterie_kernels::cuda::elements::{Elements, Op};
-use coterie_kernels::cuda::gate::Gate;
 use coterie_kernels::cuda::launch::{Address, Launch};
 use coterie_kernels::cuda::norm::Norm;
 use coterie_kernels::cuda::rows::{Biases, Combine, Fill, Gather};
+use coterie_kernels::cuda::sample::Best;
 use coterie_kernels::gate::Rule;
 pub use lightning::CudaStates;
 pub use memory::CudaTensor;
@@ -77,6 +83,17 @@ impl<D: Device> Cuda<D> {
         self.launch(&elements.launch(op));
     }
 
+    /// Of each row the largest value and its column.
+    fn best_of_rows(&self, x: &CudaTensor<D>) -> Vec<(u32, f32)> {
+        let out = self.spare.take(2 * x.rows * size_of::<u32>());
+        let (logits, tokens, vocabulary) = (x.address(), out.address(), x.width as u32);
+        let values = tokens + (x.rows * size_of::<u32>()) as Address;
+        self.launch(&Best { logits, tokens, values, vocabulary }.launch(x.rows as u32));
+        let both: Vec<u32> = out.read(2 * x.rows);
+        let (tokens, values) = both.split_at(x.rows);
+        tokens.iter().zip(values).map(|(token, value)| (*token, f32::from_bits(*value))).collect()
+    }
+
     /// The same in place.
     fn change(&self, op: Op, x: &mut CudaTensor<D>, b: Address, factors: [f32; 2]) {
         let (count, width, address) = (x.rows * x.width, x.width, x.address_mut());
@@ -97,7 +114,7 @@ impl<D: Device + 'static> Backend for Cuda<D> {
         room::memory(need, self.device.free_memory()?)
     }
 
-    fn place<'a>(&self, batch: &'a Batch) -> CudaBatch<D> {
+    fn place(&self, batch: &Batch) -> CudaBatch<D> {
         CudaBatch::new(batch, &self.spare)
     }
 
@@ -232,17 +249,21 @@ impl<D: Device + 'static> Backend for Cuda<D> {
     }
 
     fn choose(&self, logits: &CudaTensor<D>, correction: Option<&CudaVector<D>>, rule: &Rule) -> Choice {
-        let choices = logits.rows * rule.per_token;
-        // Numbers and weights behind each other, to be read at once.
-        let both = self.spare.take(2 * choices * size_of::<u32>());
-        let ids = both.address();
-        let bias = correction.map_or(0, |bias| bias.memory.address());
-        let memory = [logits.address(), bias, ids, ids + (choices * size_of::<u32>()) as Address];
-        let launch = Gate::launch(rule, memory, logits.rows, logits.width);
-        self.launch(&launch.expect("models with too many experts are refused"));
-        let mut experts: Vec<u32> = both.read(2 * choices);
-        let weights = experts.split_off(choices).into_iter().map(f32::from_bits).collect();
+        let chosen = self.chosen(logits, correction, rule);
+        let mut experts: Vec<u32> = chosen.memory.read(2 * chosen.choices);
+        let weights = experts.split_off(chosen.choices).into_iter().map(f32::from_bits).collect();
         Choice { experts, weights, per_token: rule.per_token }
+    }
+
+    fn experts(
+        &self,
+        x: &CudaTensor<D>,
+        logits: &CudaTensor<D>,
+        correction: Option<&CudaVector<D>>,
+        rule: &Rule,
+        experts: &[&Expert<Self>],
+    ) -> Option<CudaTensor<D>> {
+        self.all_experts(x, logits, correction, rule, experts)
     }
 
     fn gather(&self, x: &CudaTensor<D>, rows: &[u32]) -> CudaTensor<D> {
@@ -325,8 +346,7 @@ impl<D: Device + 'static> Backend for Cuda<D> {
     }
 
     fn argmax(&self, x: &CudaTensor<D>, row: usize) -> (u32, f32) {
-        let best = logits::argmax(&self.pool, x.row(row));
-        (best, x.row(row)[best as usize])
+        x.best(|| self.best_of_rows(x))[row]
     }
 
     fn log_softmax_top(&self, x: &CudaTensor<D>, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>) {

@@ -1,6 +1,6 @@
 //! The CUDA backend on a device that the CPU plays: the emulation of the kernels' tests.
 
-#![allow(dead_code, clippy::panic)]
+#![allow(dead_code)]
 
 #[path = "../../../../kernels/tests/cuda/emulation.rs"]
 mod emulation;
@@ -8,8 +8,6 @@ mod emulation;
 mod guarded;
 #[path = "../../../../kernels/tests/cuda/sources.rs"]
 mod sources;
-
-pub mod scene;
 
 use coterie_engine::backend::cuda::Cuda;
 use coterie_engine::moe::host::MakeBackend;

@@ -2,7 +2,7 @@
 //! change neither a score nor a sum.
 
 use super::Cuda;
-use super::batch::{CudaBatch, Run};
+use super::batch::{CudaBatch, Run, SPREAD};
 use super::memory::CudaTensor;
 use super::weights::CudaVector;
 use crate::backend::{AttentionShape, LatentShape};
@@ -11,9 +11,6 @@ use crate::load_error::LoadError;
 use coterie_kernels::cuda::attention::{self, Attention, Form, LATENT, Merge, Store, StoreLatents};
 use coterie_kernels::cuda::device::{Device, Memory};
 use coterie_kernels::cuda::launch::Address;
-
-/// Most blocks of a grid along z.
-const MOST_DEEP: u32 = u16::MAX as u32;
 
 /// One layer's keys and values, each `[blocks, kv_heads, block size, width]`.
 pub struct CudaKvBlocks<D: Device> {
@@ -33,6 +30,11 @@ pub(super) fn bytes_per_token(shape: &AttentionShape, width: usize) -> usize {
 
 /// Bytes that a token leaves in a layer's cache of latents.
 pub(super) const LATENT_BYTES_PER_TOKEN: usize = (LATENT[0] + LATENT[1]) * 2;
+
+/// Bytes that a chunk of keys leaves of a row's head: its sums, its maximum and its sum of weights.
+pub(super) fn part_bytes(width: usize) -> usize {
+    (width + 2) * size_of::<f32>()
+}
 
 /// What the launches of one call have in common.
 struct Call {
@@ -164,11 +166,12 @@ impl<D: Device> Cuda<D> {
         for run in &batch.runs {
             let of_row = |width: usize| (run.rows.start * call.heads * width * size_of::<f32>()) as Address;
             let out = call.out + of_row(call.widths[1]);
-            // What a chunk of keys leaves: its sums, its maximum and its sum of weights.
-            let spread = run.decodes && run.chunks > 1 && run.sequences * run.chunks <= MOST_DEEP;
+            let spread = run.decodes && run.chunks > 1 && run.rows.len() * run.chunks as usize <= SPREAD;
             let chunks = if spread { run.chunks } else { 1 };
-            let part = (call.widths[1] + 2) * size_of::<f32>();
-            let parts = spread.then(|| self.spare.take(run.rows.len() * call.heads * chunks as usize * part));
+            let parts = spread.then(|| {
+                let of_row = call.heads * chunks as usize * part_bytes(call.widths[1]);
+                self.spare.take(run.rows.len() * of_row)
+            });
             let parts_address = parts.as_ref().map_or(0, |parts| parts.address());
             let attention = Attention {
                 q: call.q + of_row(call.widths[0]),

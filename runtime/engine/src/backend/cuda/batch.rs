@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// A sequence of at most so many rows counts as one that decodes: its keys are spread over blocks.
 const DECODE_ROWS: usize = 16;
 
+/// Rows times chunks of keys that one launch spreads at most, as each leaves something in memory.
+pub(super) const SPREAD: usize = 8192;
+
 /// A batch where kernels read it.
 pub struct CudaBatch<D: Device> {
     /// Rows of all sequences.
@@ -74,10 +77,9 @@ impl<D: Device> CudaBatch<D> {
         let mut words = Words::default();
         let [token_ids, row_positions, slots] =
             [&batch.tokens, &batch.positions, &batch.slots].map(|array| words.push(array.iter().copied()));
-        let mut runs: Vec<Run> = batch
-            .sequences
-            .chunk_by(|a, b| decodes(a) == decodes(b))
-            .map(|sequences| Run::new(batch, sequences, &mut words))
+        let mut runs: Vec<Run> = runs(&batch.sequences)
+            .into_iter()
+            .map(|sequences| Run::new(batch, &batch.sequences[sequences], &mut words))
             .collect();
         let mut waves = waves(batch, &mut words);
         let saves = batch.saves.iter().flat_map(|save| [save.tokens as u32, save.snapshot]);
@@ -109,12 +111,38 @@ fn decodes(sequence: &SequenceRows) -> bool {
     sequence.rows.len() <= DECODE_ROWS
 }
 
+fn chunks(sequence: &SequenceRows) -> usize {
+    sequence.context.div_ceil(CHUNK as usize)
+}
+
+/// Cuts the sequences into runs, of those that decode no more than can be spread.
+fn runs(sequences: &[SequenceRows]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let (mut rows, mut longest) = (0, 0);
+    for (number, sequence) in sequences.iter().enumerate() {
+        let (with_its, with_longest) = (rows + sequence.rows.len(), longest.max(chunks(sequence)));
+        match runs.last_mut() {
+            Some(run)
+                if decodes(&sequences[run.start]) == decodes(sequence)
+                    && (!decodes(sequence) || with_its * with_longest <= SPREAD) =>
+            {
+                run.end = number + 1;
+                (rows, longest) = (with_its, with_longest);
+            }
+            _ => {
+                runs.push(number..number + 1);
+                (rows, longest) = (sequence.rows.len(), chunks(sequence));
+            }
+        }
+    }
+    runs
+}
+
 impl Run {
     fn new(batch: &Batch, sequences: &[SequenceRows], words: &mut Words) -> Run {
         let rows = sequences[0].rows.start..sequences[sequences.len() - 1].rows.end;
         let ends = sequences.iter().map(|sequence| (sequence.rows.end - rows.start) as u32);
         let table_width = sequences.iter().map(|sequence| sequence.table.len()).max().unwrap_or(0);
-        let longest = sequences.iter().map(|sequence| sequence.context).max().unwrap_or(0);
         let table = |sequence: &SequenceRows| {
             let blocks = &batch.tables[sequence.table.clone()];
             // Nobody looks behind a sequence's own blocks.
@@ -132,7 +160,7 @@ impl Run {
             contexts: words.push(sequences.iter().map(|sequence| sequence.context as u32)),
             tables: words.push(sequences.iter().flat_map(table)),
             table_width: table_width as u32,
-            chunks: longest.div_ceil(CHUNK as usize) as u32,
+            chunks: sequences.iter().map(chunks).max().unwrap_or(0) as u32,
             rows,
         }
     }
@@ -182,4 +210,34 @@ fn fields(sequence: Sequence) -> [u32; 7] {
     const _: () = assert!(size_of::<Sequence>() == 28 && size_of::<Save>() == 8);
     let Sequence { first_row, rows, position, slot, origin, first_save, saves } = sequence;
     [first_row, rows, position, slot, origin, first_save, saves]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block_pool::BLOCK_SIZE;
+
+    fn cut(rows_and_contexts: &[[usize; 2]]) -> Vec<Range<usize>> {
+        let mut first = 0;
+        let sequences = rows_and_contexts.iter().map(|&[rows, context]| {
+            first += rows;
+            SequenceRows {
+                rows: first - rows..first,
+                table: 0..context.div_ceil(BLOCK_SIZE),
+                context,
+                state: None,
+            }
+        });
+        runs(&sequences.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn runs_are_of_one_kind_and_leave_no_more_than_fits() {
+        assert_eq!(cut(&[]), []);
+        assert_eq!(cut(&[[1, 9], [16, 99], [17, 99], [500, 500], [2, 2]]), [0..2, 2..4, 4..5]);
+        // 4 rows of 2048 chunks each are as many as can be.
+        let long = 2048 * CHUNK as usize;
+        assert_eq!(cut(&[[1, long], [3, 5], [1, 5], [1, long]]), [0..2, 2..4]);
+        assert_eq!(cut(&[[16, long], [16, long]]), [0..1, 1..2]);
+    }
 }

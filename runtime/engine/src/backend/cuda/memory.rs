@@ -84,11 +84,13 @@ pub struct CudaTensor<D: Device> {
     pub(super) width: usize,
     /// Its values, once somebody here asked for them.
     seen: OnceCell<Vec<f32>>,
+    /// Of each row the largest value's column, and the value, once somebody asked for one.
+    best: OnceCell<Vec<(u32, f32)>>,
 }
 
 impl<D: Device> CudaTensor<D> {
     pub(super) fn new(memory: Buffer<D>, rows: usize, width: usize) -> Self {
-        CudaTensor { memory, rows, width, seen: OnceCell::new() }
+        CudaTensor { memory, rows, width, seen: OnceCell::new(), best: OnceCell::new() }
     }
 
     /// Where it is, to be read.
@@ -99,12 +101,18 @@ impl<D: Device> CudaTensor<D> {
     /// Where it is, to be changed.
     pub(super) fn address_mut(&mut self) -> Address {
         self.seen.take();
+        self.best.take();
         self.memory.address()
     }
 
     /// Its values in this process.
     pub(super) fn values(&self) -> &[f32] {
         self.seen.get_or_init(|| self.memory.read(self.rows * self.width))
+    }
+
+    /// Of each row the largest value's column, and the value, as `find` finds them.
+    pub(super) fn best(&self, find: impl FnOnce() -> Vec<(u32, f32)>) -> &[(u32, f32)] {
+        self.best.get_or_init(find)
     }
 
     pub(super) fn row(&self, row: usize) -> &[f32] {

@@ -12,7 +12,7 @@ use coterie_kernels::cuda::rows::{Gather, Narrow};
 /// From so many rows a matrix on, tiles of 128 rows are better filled than they are empty.
 const LARGE_ROWS: usize = 64;
 
-fn tiles(rows: usize, matrices: usize) -> Tiles {
+pub(super) fn tiles(rows: usize, matrices: usize) -> Tiles {
     if rows < LARGE_ROWS * matrices { Tiles::Narrow } else { Tiles::Large }
 }
 
@@ -28,7 +28,7 @@ struct Rows {
 
 impl<D: Device> Cuda<D> {
     /// `x` as products read it.
-    fn narrow(&self, x: &CudaTensor<D>, rows: usize, width: usize) -> Buffer<D> {
+    pub(super) fn narrow(&self, x: &CudaTensor<D>, rows: usize, width: usize) -> Buffer<D> {
         let padded = width.next_multiple_of(STEP);
         let out = self.spare.take(rows * padded * 2);
         let narrow =
@@ -61,6 +61,7 @@ impl<D: Device> Cuda<D> {
             experts: matrices as u32,
             n: w.outputs as u32,
             k: w.inputs.next_multiple_of(STEP) as u32,
+            out_width: w.outputs as u32,
             row_step: 1,
             group: group as u32,
             scale_rows: scale_rows as u32,

@@ -1,6 +1,7 @@
 //! Whether a GPU can serve a model: sizes that kernels take, and memory.
 
-use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token};
+use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token, part_bytes};
+use super::batch::SPREAD;
 use super::lightning;
 use crate::block_pool::BLOCK_SIZE;
 use crate::engine::{LOGIT_ROWS, STEP_TOKENS};
@@ -55,12 +56,23 @@ pub(super) fn memory(need: &Need<'_>, free: usize) -> Result<(), LoadError> {
     let last = config.layers.last().filter(|_| draft);
     let layers = config.layers.iter().chain(last);
     let cache: usize = layers.map(|layer| cache_bytes(&layer.mixer, room)).sum();
+    let spread = config.layers.iter().map(|layer| spread_bytes(&layer.mixer)).max().unwrap_or(0);
     // Buffers come in powers of two: up to twice of what a step needs.
-    let step = 2 * inspect::step_bytes(config, STEP_TOKENS, LOGIT_ROWS);
+    let step = 2 * (inspect::step_bytes(config, STEP_TOKENS, LOGIT_ROWS) + spread);
     let needed = weights.saturating_add(cache).saturating_add(step);
     match needed <= free {
         true => Ok(()),
         false => Err(LoadError::NoGpuMemory { needed, weights, cache, free }),
+    }
+}
+
+/// What decoding with keys spread over blocks leaves in memory at most.
+fn spread_bytes(mixer: &Mixer) -> usize {
+    let of = |heads: usize, width: usize| SPREAD * heads * part_bytes(width);
+    match mixer {
+        Mixer::Attention(AttentionPlan { shape, .. }) => of(shape.heads, shape.head_dim),
+        Mixer::Latent(LatentPlan { shape, .. }) => of(shape.heads, LATENT[0]),
+        Mixer::Lightning(_) => 0,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Requests that meet in one engine whose room is tight: prompts in chunks beside answers, beginnings that others have computed,
 //! guesses, and preemptions.
 
-use super::backend;
 use coterie_api::launch::Quantization;
+use coterie_engine::backend::Backend;
+use coterie_engine::moe::host::MakeBackend;
 use coterie_engine::scheduler::{Counts, Limits};
 use coterie_engine::speculation::{DraftLimits, Worth};
 use coterie_engine::state::StateLimits;
@@ -27,7 +28,16 @@ pub fn requests() -> Vec<(usize, Request)> {
     ]
 }
 
-fn engine(dir: &Path, quantization: Quantization, adjust: impl FnOnce(&mut Limits)) -> Engine {
+fn engine<B>(
+    backend: &MakeBackend<B>,
+    dir: &Path,
+    quantization: Quantization,
+    adjust: impl FnOnce(&mut Limits),
+) -> Engine
+where
+    B: Backend + 'static,
+    B::Rope: Clone,
+{
     let options = EngineOptions {
         quantization,
         context_length: Some(64),
@@ -35,14 +45,23 @@ fn engine(dir: &Path, quantization: Quantization, adjust: impl FnOnce(&mut Limit
         max_running: 4,
         ..EngineOptions::default()
     };
-    let loaded = Engine::load_on(backend(), dir, &options, None, adjust, &|_| {});
+    let loaded = Engine::load_on(backend.clone(), dir, &options, None, adjust, &|_| {});
     loaded.unwrap_or_else(|why| panic!("{}: {why}", dir.display()))
 }
 
 /// All of them in one engine.
-pub fn together(dir: &Path, quantization: Quantization, module: bool) -> (Vec<Answer>, Counts) {
-    let mut engine = engine(dir, quantization, |limits| {
-        limits.blocks = 7;
+pub fn together<B>(
+    backend: &MakeBackend<B>,
+    dir: &Path,
+    quantization: Quantization,
+    module: bool,
+) -> (Vec<Answer>, Counts)
+where
+    B: Backend + 'static,
+    B::Rope: Clone,
+{
+    let mut engine = engine(backend, dir, quantization, |limits| {
+        limits.blocks = 5;
         limits.step_tokens = 21;
         limits.mixed_prompt_tokens = 11;
         limits.states = limits.states.map(|_| StateLimits { snapshots: 6, every: 1 });
@@ -56,9 +75,13 @@ pub fn together(dir: &Path, quantization: Quantization, module: bool) -> (Vec<An
 }
 
 /// Each in an engine of its own that has room, and guesses nothing.
-pub fn alone(dir: &Path, quantization: Quantization) -> Vec<Answer> {
+pub fn alone<B>(backend: &MakeBackend<B>, dir: &Path, quantization: Quantization) -> Vec<Answer>
+where
+    B: Backend + 'static,
+    B::Rope: Clone,
+{
     let of = |(_, request): (usize, Request)| {
-        let mut engine = engine(dir, quantization, |limits| limits.drafts = None);
+        let mut engine = engine(backend, dir, quantization, |limits| limits.drafts = None);
         play(&mut engine, &[(0, request)]).remove(0)
     };
     requests().into_iter().map(of).collect()
