@@ -59,7 +59,7 @@ impl<D: Device> Cuda<D> {
     ) -> Result<CudaKvBlocks<D>, LoadError> {
         let limit = attention::WIDTHS[attention::WIDTHS.len() - 1];
         let width = attention::width(shape.head_dim).ok_or(LoadError::NoKernel {
-            what: "a head's width",
+            what: "the width of a head",
             found: shape.head_dim,
             limit,
         })?;
@@ -112,10 +112,9 @@ impl<D: Device> Cuda<D> {
             window: window.unwrap_or(0),
             scale,
         };
-        let width_u32 = width as u32;
         self.attend_runs(&call, batch, |run| match run.decodes {
-            true => Form::Decode(width_u32),
-            false => Form::Prefill(width_u32),
+            true => Form::Decode(width as u32),
+            false => Form::Prefill(width as u32),
         });
         if head_dim < width { self.part(&out, width, [0, head_dim]) } else { out }
     }

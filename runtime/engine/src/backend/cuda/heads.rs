@@ -51,13 +51,14 @@ impl<D: Device> Cuda<D> {
         [out_width, out_first]: [usize; 2],
         [count, zeros]: [usize; 2],
     ) {
-        let [x_width_u32, x_first, out_width, out_first, count, zeros] =
+        let heads = (x.rows * (x.width / x_width)) as u64;
+        let [x_width, x_first, out_width, out_first, count, zeros] =
             [x_width, x_first, out_width, out_first, count, zeros].map(|size| size as u32);
         let heads = Heads {
             x: x.address(),
             out: out.address(),
-            heads: (x.rows * (x.width / x_width)) as u64,
-            x_width: x_width_u32,
+            heads,
+            x_width,
             x_first,
             out_width,
             out_first,

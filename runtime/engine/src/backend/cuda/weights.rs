@@ -138,8 +138,10 @@ impl<D: Device> Cuda<D> {
     fn mxfp4(&self, packed: &Packed) -> Result<CudaMatrix<D>, LoadError> {
         let Packed { blocks, scales, outputs, first, step } = packed;
         let groups = scales.shape()[1];
-        let rows = |of: &[u8], row: usize| -> Vec<u8> {
-            (0..*outputs).flat_map(|i| of[(first + i * step) * row..][..row].to_vec()).collect()
+        let rows = |of: &[u8], row: usize| {
+            let mut rows = Vec::with_capacity(outputs * row);
+            (0..*outputs).for_each(|i| rows.extend_from_slice(&of[(first + i * step) * row..][..row]));
+            rows
         };
         let values = rows(blocks.bytes(), groups * mxfp4::GROUP / 2);
         let form = Form::Product { format: Format::Mxfp4, group: mxfp4::GROUP, scale_rows: 1 };

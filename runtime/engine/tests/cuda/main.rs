@@ -1,13 +1,21 @@
 //! The CUDA backend, its kernels in emulation: golden checkpoints of every family, and the promise that a request gets the same
-//! bits whatever runs beside it. On a GPU the same is asked by `gpu.rs`.
+//! bits whatever runs beside it. On a GPU the same is asked by `gpu.rs`. What a backend does by itself is asked below.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod attention;
+#[path = "../checks/mod.rs"]
 mod checks;
+#[path = "../emulated/mod.rs"]
 mod emulated;
+mod experts;
+#[path = "../golden/mod.rs"]
 mod golden;
+#[path = "../tiny_families/mod.rs"]
 mod tiny_families;
+#[path = "../tiny_mixtral/mod.rs"]
 mod tiny_mixtral;
+mod weights;
 
 use coterie_api::launch::TerminationReason;
 use coterie_engine::{Engine, EngineOptions};
