@@ -47,6 +47,8 @@ pub mod reason {
     pub const TOO_MANY_RANKS: &str = "TooManyRanks";
     /// Valid: `experts.redundant` is more than the other ranks can hold once each.
     pub const TOO_MANY_COPIES: &str = "TooManyCopies";
+    /// Valid: `model.speculate` is Mtp, and the checkpoint has no draft module.
+    pub const NO_DRAFT_MODULE: &str = "NoDraftModule";
 
     /// Placed: every wanted rank has a node.
     pub const PLACED: &str = "Placed";
@@ -56,6 +58,8 @@ pub mod reason {
     pub const MEMORY_LIMIT_TOO_SMALL: &str = "MemoryLimitTooSmall";
     /// Placed: this build of the runtime cannot serve the model on the device that was asked for.
     pub const DEVICE_UNSUPPORTED: &str = "DeviceUnsupported";
+    /// Placed, WeightsLoaded, Serving, RolledOut: a rank has a node and cannot use its GPUs.
+    pub const DEVICE_UNUSABLE: &str = "DeviceUnusable";
     /// Placed: `template.nodeSelector` and `template.tolerations` leave no node at all.
     pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
     /// Placed: no node is large enough, even when empty.

@@ -13,7 +13,7 @@ pub use resource_definition::crd;
 pub use scaling::ScalingSpec;
 pub use status::ModelDeploymentStatus;
 
-use crate::launch::{Activations, Quantization};
+use crate::launch::{Activations, Quantization, Speculate};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
@@ -204,6 +204,10 @@ pub struct ModelSpec {
     /// How the weights are held in memory. Default: the best that fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// Where the guesses of speculative decoding come from, which change no answer: None; Lookup (what followed the same
+    /// words before); Mtp (the checkpoint's draft module, which takes memory). Default: Lookup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculate: Option<Speculate>,
 }
 
 /// Where the weights are: exactly one of the fields.
@@ -278,6 +282,8 @@ pub struct ClaimSource {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.device != 'Cpu' || !has(self.perRank) || self.perRank == 1")
     .message("perRank counts GPUs: leave it out with device Cpu, or set device to Gpu"))]
+#[x_kube(validation = Rule::new("!has(self.claimTemplate) || self.device == 'Gpu' && has(self.perRank)")
+    .message("claimTemplate needs device: Gpu, and in perRank how many GPUs one claim holds"))]
 pub struct AcceleratorSpec {
     /// Auto takes GPUs where nodes have them and the runtime can use them, else the CPU.
     #[serde(default)]
@@ -287,6 +293,12 @@ pub struct AcceleratorSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub per_rank: Option<u32>,
+    /// Name of a ResourceClaimTemplate of this namespace, by which every rank claims its GPUs (Dynamic Resource
+    /// Allocation, Kubernetes 1.34 and later) where nodes do not offer nvidia.com/gpu; perRank says how many one claim
+    /// holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub claim_template: Option<String>,
 }
 
 /// What to compute on, or to leave it to the operator.

@@ -51,6 +51,41 @@ impl std::str::FromStr for Quantization {
     }
 }
 
+/// Where the guesses of speculative decoding come from. They change how fast an answer comes, never the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Speculate {
+    /// Nothing is guessed.
+    None,
+    /// What followed the same tokens when they were in the text before.
+    Lookup,
+    /// The checkpoint's draft module (multi-token prediction): one token a step.
+    Mtp,
+}
+
+impl Speculate {
+    const ALL: [Speculate; 3] = [Speculate::None, Speculate::Lookup, Speculate::Mtp];
+
+    /// As written on the command line of `coterie serve --speculate`.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Speculate::None => "none",
+            Speculate::Lookup => "lookup",
+            Speculate::Mtp => "mtp",
+        }
+    }
+}
+
+impl std::str::FromStr for Speculate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|source| source.flag().eq_ignore_ascii_case(text));
+        let known = Self::ALL.map(Speculate::flag).join(", ");
+        found.ok_or_else(|| format!("unknown source of guesses {text:?}; known: {known}"))
+    }
+}
+
 /// What a rank computes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
@@ -136,6 +171,8 @@ pub struct RankLaunch {
     pub context_length: Option<u32>,
     /// How the weights are held.
     pub quantization: Quantization,
+    /// Where guesses come from; the runtime's choice when absent.
+    pub speculate: Option<Speculate>,
     /// What to compute on.
     pub device: Device,
     /// HTTP port.
@@ -157,6 +194,9 @@ impl RankLaunch {
             flag("context", context.to_string());
         }
         flag("quantization", self.quantization.flag().to_owned());
+        if let Some(source) = self.speculate {
+            flag("speculate", source.flag().to_owned());
+        }
         flag("device", self.device.flag().to_owned());
         flag("port", self.port.to_string());
         flag("drain-seconds", self.drain_seconds.to_string());
@@ -238,13 +278,45 @@ pub struct Inspection {
     /// share it; of the rest each has its own. Absent in what an older runtime found: 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub spare_bytes: u64,
+    /// What its draft module takes beside all that, if it has one that the runtime knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_module: Option<DraftModule>,
     /// `sha256:…` over the folder's files: names, sizes, and contents as documented by `coterie inspect --help`.
     pub digest: String,
     /// Devices that this build of the runtime can serve the model on.
     pub devices: Vec<Device>,
+    /// GPUs that one rank of this build can compute on at most. Absent in what an older runtime found: 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub most_gpus: u32,
+}
+
+/// What a draft module takes; every rank has all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DraftModule {
+    /// Weights in memory, bytes.
+    pub weight_bytes: WeightBytes,
+    /// KV cache, bytes per token of context.
+    pub kv_bytes_per_token: u64,
+    /// KV cache for requests beside the longest, bytes.
+    pub spare_bytes: u64,
 }
 
 impl Inspection {
+    /// The same with the draft module loaded; as it is, without one.
+    pub fn with_draft_module(mut self) -> Inspection {
+        if let Some(draft) = self.draft_module {
+            let WeightBytes { none, int8 } = draft.weight_bytes;
+            self.weight_bytes.none = self.weight_bytes.none.saturating_add(none);
+            self.weight_bytes.int8 = self.weight_bytes.int8.saturating_add(int8);
+            self.kv_bytes_per_token = self.kv_bytes_per_token.saturating_add(draft.kv_bytes_per_token);
+            self.working_bytes = self.working_bytes.saturating_add(draft.spare_bytes);
+            self.spare_bytes = self.spare_bytes.saturating_add(draft.spare_bytes);
+        }
+        self
+    }
+
     /// Which layers have experts, and how many: `each with 8 experts, 2 a token`.
     pub fn mixture(&self) -> String {
         let layers = match self.expert_layers.filter(|layers| *layers != self.layers) {
@@ -253,6 +325,14 @@ impl Inspection {
         };
         format!("{layers} with {} experts, {} a token", self.experts, self.experts_per_token)
     }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn is_zero(bytes: &u64) -> bool {
@@ -266,6 +346,8 @@ pub enum TerminationReason {
     ModelRejected,
     /// The command line asks for what this build or machine cannot do.
     LaunchRejected,
+    /// The device cannot be used as it is: no driver or one that is too old, memory that others have.
+    DeviceUnusable,
     /// The machine failed us: out of memory, port taken, read error.
     Failed,
 }
@@ -291,6 +373,7 @@ mod tests {
             served_name: "m".into(),
             context_length: None,
             quantization: Quantization::Int8,
+            speculate: None,
             device: Device::Cpu,
             port: 8080,
             drain_seconds: 60,
@@ -300,6 +383,8 @@ mod tests {
             launch.args().join(" "),
             "serve --model /model --served-name m --quantization int8 --device cpu --port 8080 --drain-seconds 60"
         );
+        let guessing = RankLaunch { speculate: Some(Speculate::Mtp), ..launch.clone() };
+        assert!(guessing.args().join(" ").contains(" --speculate mtp "));
         let with = RankLaunch { context_length: Some(512), ..launch.clone() };
         assert!(with.args().join(" ").contains(" --context 512 "));
         let experts = ExpertsLaunch {

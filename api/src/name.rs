@@ -96,5 +96,7 @@ pub const SERVICE_PORT: u16 = 80;
 pub const MODEL_MOUNT: &str = "/model";
 /// The resource name under which nodes offer NVIDIA GPUs.
 pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
+/// Label of a node, as NVIDIA's GPU feature discovery sets it: how many GPUs it has.
+pub const LABEL_GPU_COUNT: &str = "nvidia.com/gpu.count";
 /// Label of a node, as NVIDIA's GPU feature discovery sets it: memory of one of its GPUs, MiB.
 pub const LABEL_GPU_MEMORY: &str = "nvidia.com/gpu.memory";

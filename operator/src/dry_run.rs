@@ -52,6 +52,8 @@ pub enum Model {
 
 /// From a config alone it is told what a model would take on any device, also where the runtime cannot serve it yet.
 const ANY_DEVICE: [Device; 2] = [Device::Cpu, Device::Gpu];
+/// As many as one rank can be given.
+const ANY_NUMBER_OF_GPUS: u32 = 16;
 
 /// What the operator would make of a ModelDeployment on nodes where nothing runs.
 pub struct Planned {
@@ -89,7 +91,12 @@ pub fn plan(spec: &Input, model: &Model, nodes: &Input, runtime_image: String) -
     }
     let observed = Observed {
         nodes: observe_nodes(&usable, &[]),
-        settings: Settings { runtime_image, ..Settings::default() },
+        settings: Settings {
+            // What a cluster has is not known here; where the model cannot be served, the inspection says so.
+            gpu_runtime_image: Some(format!("{runtime_image}-gpu")),
+            runtime_image,
+            ..Settings::default()
+        },
         certificates: ObservedCertificates::Missing,
         ..Observed::default()
     };
@@ -151,7 +158,7 @@ impl Planned {
 
 /// The same, planned for as if the runtime served it everywhere.
 fn on_any_device(inspection: Inspection) -> Inspection {
-    Inspection { devices: ANY_DEVICE.to_vec(), ..inspection }
+    Inspection { devices: ANY_DEVICE.to_vec(), most_gpus: ANY_NUMBER_OF_GPUS, ..inspection }
 }
 
 /// The ranks of a replica of several wait for the files that they share: lets them be there.

@@ -18,7 +18,10 @@ pub struct Options {
     /// Image of the pods that serve and inspect models
     #[arg(long, env = "RUNTIME_IMAGE")]
     pub runtime_image: String,
-    /// Pull policy of that image: Always, IfNotPresent or Never
+    /// Image of those that serve on GPUs; without it none do
+    #[arg(long, env = "GPU_RUNTIME_IMAGE")]
+    pub gpu_runtime_image: Option<String>,
+    /// Pull policy of these images: Always, IfNotPresent or Never
     #[arg(long, env = "RUNTIME_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     pub image_pull_policy: String,
     /// Port of /health, /ready and /metrics; 0 for none
@@ -68,6 +71,7 @@ impl Options {
         }
         Ok(Settings {
             runtime_image: self.runtime_image.clone(),
+            gpu_runtime_image: self.gpu_runtime_image.clone().filter(|image| !image.is_empty()),
             image_pull_policy: Some(policy),
             certificate_life: SignedDuration::from_secs(self.certificate_seconds.into()),
             load_window: SignedDuration::from_secs(self.expert_window_seconds.into()),

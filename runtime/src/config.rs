@@ -11,11 +11,11 @@ use crate::cubins;
 use crate::server::Limits;
 use crate::telemetry::check_endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coterie_api::launch::Speculate;
 use coterie_api::launch::{Device, Quantization, TERMINATION_LOG};
 use coterie_api::name::HTTP_PORT;
 use coterie_engine::EngineOptions;
 use coterie_engine::engine::{DRAFTS, MIXED_PROMPT_TOKENS, STEP_TOKENS};
-use coterie_engine::speculation::Speculate;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -206,10 +206,6 @@ pub struct InspectArgs {
     /// Folder of the model
     #[arg(value_name = "DIR")]
     pub model: PathBuf,
-    /// Folder of the kernels' machine code for GPUs, which has a folder for each architecture
-    /// [default: share/coterie/cubins beside the folder of this program]
-    #[arg(long, value_name = "DIR", env = "COTERIE_CUBINS")]
-    pub cubins: Option<PathBuf>,
     /// Form of the answer on stdout
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -328,6 +324,7 @@ mod tests {
                         served_name: "smol-moe".into(),
                         context_length,
                         quantization,
+                        speculate: Some(Speculate::Mtp),
                         device,
                         port: 8081,
                         drain_seconds: 60,
@@ -358,6 +355,7 @@ mod tests {
                 served_name: args.served_name(),
                 context_length: args.context,
                 quantization: args.quantization,
+                speculate: Some(args.speculate),
                 device: args.device,
                 port: args.port,
                 drain_seconds: args.drain_seconds,

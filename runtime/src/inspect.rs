@@ -3,7 +3,6 @@
 use crate::chat_template::Rendering;
 use crate::config::{InspectArgs, Output};
 use crate::conversation::{Conversation, Message, Role};
-use crate::cubins;
 use crate::machine;
 use crate::model_dir;
 use crate::served_model::TextSide;
@@ -19,16 +18,14 @@ const GIB: f64 = (1 << 30) as f64;
 /// Inspects, and prints what was found; in a pod, the operator reads it from the termination message.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
-    if let Some(mut description) = coterie_engine::describe(&args.model).map_err(not_loaded)? {
-        leave_out_gpus_without_code(&mut description.model, args);
+    if let Some(description) = coterie_engine::describe(&args.model).map_err(not_loaded)? {
         print!("{}", described(&description, args.output)?);
         // In a pod somebody wants to serve it: there the folder is refused all the same.
         if !args.termination_log.exists() {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let mut inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
-    leave_out_gpus_without_code(&mut inspection, args);
+    let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
     let text_side = TextSide::load(&args.model, &Rendering::by_this_program())?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&inspection).map_err(unwritable)?),
@@ -41,13 +38,6 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Termination> {
     }
     write_message(&inspection, &args.termination_log).map_err(unwritable)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The engine tells what there are kernels for; their machine code may not have come with this program.
-fn leave_out_gpus_without_code(inspection: &mut Inspection, args: &InspectArgs) {
-    if !cubins::are_in(&cubins::folder(args.cubins.as_deref())) {
-        inspection.devices.retain(|device| *device != Device::Gpu);
-    }
 }
 
 /// Whether conversations can be rendered.
@@ -185,8 +175,10 @@ mod tests {
             state_bytes: 0,
             working_bytes: 1 << 30,
             spare_bytes: 1 << 29,
+            draft_module: None,
             digest: "sha256:ab".into(),
             devices: vec![Device::Cpu],
+            most_gpus: 1,
         }
     }
 

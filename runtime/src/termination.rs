@@ -28,7 +28,7 @@ pub fn not_loaded(error: LoadError) -> Termination {
 pub fn exit_code(reason: TerminationReason) -> u8 {
     match reason {
         TerminationReason::ModelRejected | TerminationReason::LaunchRejected => 2,
-        TerminationReason::Failed => 1,
+        TerminationReason::DeviceUnusable | TerminationReason::Failed => 1,
     }
 }
 

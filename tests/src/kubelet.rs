@@ -30,8 +30,10 @@ pub fn inspection() -> Inspection {
         state_bytes: 0,
         working_bytes: 50_000_000,
         spare_bytes: 0,
+        draft_module: None,
         digest: "sha256:0123456789abcdef".to_owned(),
         devices: vec![Device::Cpu],
+        most_gpus: 1,
     }
 }
 

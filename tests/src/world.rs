@@ -166,6 +166,7 @@ impl World {
     pub fn options(&self) -> Options {
         Options {
             namespace: Some(self.namespace.clone()),
+            gpu_runtime_image: None,
             runtime_image: "coterie:test".to_owned(),
             image_pull_policy: "Never".to_owned(),
             http_port: 0,

@@ -27,6 +27,15 @@ fn spread(ranks: u32) -> Value {
     spec
 }
 
+/// That model in a namespace of its own, once all its ranks are ready.
+async fn ready(prefix: &str, ranks: u32) -> Result<(Namespace, Vec<Pod>)> {
+    let namespace = Namespace::create(prefix).await?;
+    namespace.apply("chat", spread(ranks)).await?;
+    namespace.condition("chat", "Ready", "True", READY).await?;
+    let pods = namespace.ready_ranks("chat", ranks as usize, READY).await?;
+    Ok((namespace, pods))
+}
+
 /// `http://ADDRESS:PORT` of one pod.
 fn address(pod: &Pod) -> Result<String> {
     let ip =
@@ -49,10 +58,7 @@ fn uids(pods: &[Pod]) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn ranks_share_experts_and_survive_a_lost_one() -> Result<()> {
-    let namespace = Namespace::create("e2e-ranks").await?;
-    namespace.apply("chat", spread(2)).await?;
-    namespace.condition("chat", "Ready", "True", READY).await?;
-    let ranks = namespace.ready_ranks("chat", 2, READY).await?;
+    let (namespace, ranks) = ready("e2e-ranks", 2).await?;
     let names: Vec<String> = ranks.iter().map(ResourceExt::name_any).collect();
     ensure!(names == ["chat-0-0", "chat-0-1"], "{names:?}");
     let nodes: BTreeSet<_> = ranks.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
@@ -90,20 +96,13 @@ async fn ranks_share_experts_and_survive_a_lost_one() -> Result<()> {
     ensure!(again[0].uid() == ranks[0].uid(), "the rank that stayed was replaced");
     println!("{} requests answered meanwhile", load.finish_without_failure().await?);
     ensure!(says(&again[1], "Count to five.").await? == zero);
-    until("the ranks to be joined again", READY, || async {
-        let peers = report(&again[0]).await?["peers"].clone();
-        Ok(if peers[0]["state"] == "Alive" { Ok(()) } else { Err(peers.to_string()) })
-    })
-    .await?;
+    joined_again(&again[0]).await?;
     namespace.delete().await
 }
 
 #[tokio::test]
 async fn a_replica_becomes_wider_and_narrower_under_load() -> Result<()> {
-    let namespace = Namespace::create("e2e-width").await?;
-    namespace.apply("chat", spread(2)).await?;
-    namespace.condition("chat", "Ready", "True", READY).await?;
-    let two = namespace.ready_ranks("chat", 2, READY).await?;
+    let (namespace, two) = ready("e2e-width", 2).await?;
     let expected = says(&two[0], "Count to five.").await?;
 
     let loads = [&two[0], &two[1]].map(|pod| {
@@ -128,6 +127,15 @@ async fn a_replica_becomes_wider_and_narrower_under_load() -> Result<()> {
         ensure!(report["adopted"] == 0, "experts were lost on the way: {report}");
     }
     namespace.delete().await
+}
+
+/// Waits until a rank of two has the other one back.
+async fn joined_again(pod: &Pod) -> Result<()> {
+    until("the ranks to be joined again", READY, || async {
+        let peers = report(pod).await?["peers"].clone();
+        Ok(if peers[0]["state"] == "Alive" { Ok(()) } else { Err(peers.to_string()) })
+    })
+    .await
 }
 
 /// Waits until all ranks send by the same map, and hold what is theirs by it.

@@ -21,7 +21,8 @@ mod tensors;
 
 pub use keys::NoSizes;
 
-use coterie_api::launch::{Device, Inspection, WeightBytes};
+use coterie_api::launch::{Device, DraftModule, Inspection, WeightBytes};
+use coterie_api::nearest::nearest;
 use keys::Keys;
 use serde_json::Value;
 use tensors::Tensors;
@@ -96,8 +97,15 @@ struct Shape {
     dense_width: u64,
     /// Dimensions that are rotated.
     rotary: u64,
-    /// Parameters of layers that only guess ahead (multi-token prediction).
-    draft_parameters: u64,
+    /// The layer that only guesses ahead (multi-token prediction), if there is one.
+    draft: Option<DraftLayer>,
+}
+
+/// The first of the layers behind the last, by which the runtime can guess ahead.
+struct DraftLayer {
+    tensors: Tensors,
+    /// Values in the KV cache that each token leaves.
+    kv_values_per_token: u64,
 }
 
 /// What a model takes.
@@ -133,8 +141,10 @@ pub struct ModelSizes {
     pub state_values: u64,
     /// Values of one snapshot of it, f32.
     pub snapshot_values: u64,
-    /// Parameters of layers that only guess ahead; not planned for, the runtime does not load them.
+    /// Parameters of the layer that only guesses ahead, which is planned for where it is asked for.
     pub draft_parameters: u64,
+    /// Its weights in memory, bytes, and the values in the KV cache that each token leaves in it.
+    draft: Option<(WeightBytes, u64)>,
     /// How the checkpoint is quantized, as it says itself.
     pub checkpoint_quantization: Option<String>,
     /// Memory beside weights and KV cache, but for the two below, bytes.
@@ -153,6 +163,10 @@ pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
         return Err(NoSizes::ExpertsPerToken { per_token: shape.experts_per_token, experts: shape.experts });
     }
     let sums = shape.tensors.sums()?;
+    let draft = shape.draft.as_ref();
+    let draft = draft
+        .map(|layer| Ok::<_, NoSizes>((layer.tensors.sums()?, layer.kv_values_per_token)))
+        .transpose()?;
     let used = u128::from(sums.expert_values) * u128::from(shape.experts_per_token)
         / u128::from(shape.experts.max(1));
     Ok(ModelSizes {
@@ -171,7 +185,8 @@ pub fn read(config: &str) -> Result<ModelSizes, NoSizes> {
         window_values: shape.window_values,
         state_values: shape.state_values,
         snapshot_values: shape.snapshot_values,
-        draft_parameters: shape.draft_parameters,
+        draft_parameters: draft.as_ref().map_or(0, |(sums, _)| sums.values),
+        draft: draft.map(|(sums, values)| (sums.bytes, values)),
         checkpoint_quantization: keys.quantization_method(),
         working_bytes: working_bytes(&shape),
         angle_bytes: shape.context_length.next_power_of_two() * shape.rotary * F32,
@@ -185,9 +200,14 @@ fn find(keys: &Keys) -> Result<&'static Family, NoSizes> {
         (true, Some(name)) => FAMILIES.iter().find(|family| family.model_type == name),
         _ => None,
     };
-    by_name.or_else(by_type).ok_or_else(|| NoSizes::UnknownFamily {
-        named: named.first().copied().or(keys.text("model_type")).unwrap_or("").chars().take(100).collect(),
-        known: FAMILIES.iter().map(|family| family.architecture).collect::<Vec<_>>().join(", "),
+    by_name.or_else(by_type).ok_or_else(|| {
+        let named = named.first().copied().or(keys.text("model_type")).unwrap_or("");
+        let known = FAMILIES.each_ref().map(|family| family.architecture);
+        NoSizes::UnknownFamily {
+            named: named.chars().take(100).collect(),
+            known: known.join(", "),
+            nearest: nearest(named, known).unwrap_or_default(),
+        }
     })
 }
 
@@ -224,8 +244,14 @@ impl ModelSizes {
             state_bytes: state,
             working_bytes: self.working_bytes + angles + spare,
             spare_bytes: spare,
+            draft_module: self.draft.map(|(weight_bytes, values)| DraftModule {
+                weight_bytes,
+                kv_bytes_per_token: values * bytes,
+                spare_bytes: SPARE_TOKENS * values * bytes,
+            }),
             digest: String::new(),
             devices: SERVED_ON.to_vec(),
+            most_gpus: 1,
         }
     }
 

@@ -7,7 +7,7 @@ mod share;
 
 pub use config_map::{ExpertsConfig, config_map_shows, experts_config_map, experts_name};
 pub(crate) use pod::model_dir;
-pub use pod::{RankPod, inspect_pod, inspect_pod_name, rank_pod, rank_pod_name};
+pub use pod::{RankPod, inspect_pod, inspect_pod_name, inspect_revision, rank_pod, rank_pod_name};
 pub use service::{client_service, ranks_service, service_names, shows};
 pub(crate) use share::experts_launch;
 pub use share::{Share, Told};

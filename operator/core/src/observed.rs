@@ -32,6 +32,7 @@ pub use pod::{ObservedPod, Phase, Role, TerminationSeen, Waiting};
 
 use crate::plan::replicas::Decision;
 use coterie_api::deployment::{ModelDeploymentStatus, PullPolicy};
+use coterie_api::launch::Device;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,12 +74,24 @@ pub struct Observed {
 pub struct Settings {
     /// Image of the runtime (`coterie`).
     pub runtime_image: String,
+    /// The one that has machine code for GPUs, too, if there is one.
+    pub gpu_runtime_image: Option<String>,
     /// When nodes pull it; Kubernetes' default when absent.
     pub image_pull_policy: Option<PullPolicy>,
     /// How long a certificate of the exchange is valid.
     pub certificate_life: SignedDuration,
     /// How long the load on experts is counted before it is told.
     pub load_window: SignedDuration,
+}
+
+impl Settings {
+    /// Image of the ranks that compute on `device`; none if there is no such image.
+    pub fn image_for(&self, device: Device) -> Option<&str> {
+        match device {
+            Device::Cpu => Some(&self.runtime_image),
+            Device::Gpu => self.gpu_runtime_image.as_deref(),
+        }
+    }
 }
 
 /// State of a PersistentVolumeClaim.

@@ -16,7 +16,7 @@ use coterie_api::deployment::{
     SourceSpec, TemplateSpec,
 };
 use coterie_api::expert_map::{EXPERTS_LIMIT, RANKS_LIMIT};
-use coterie_api::launch::Quantization;
+use coterie_api::launch::{Quantization, Speculate};
 use coterie_api::name::{ANNOTATION_RESTART, GPU_RESOURCE};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -45,10 +45,14 @@ pub struct Deployment {
     pub context_length: Option<u32>,
     /// How the weights are held, if it was asked for.
     pub quantization: Option<Quantization>,
+    /// Where guesses come from, if it was asked for.
+    pub speculate: Option<Speculate>,
     /// What to compute on.
     pub device: DeviceChoice,
     /// GPUs of one rank, if it was asked for; counts when the device is a GPU.
     pub gpus_per_rank: Option<u32>,
+    /// The ResourceClaimTemplate by which a rank claims its GPUs, if it does.
+    pub claim_template: Option<String>,
     /// Whole copies of the model; what `scaling` starts from, if that is there.
     pub replicas: usize,
     /// How many replicas there are by demand, if that was asked for.
@@ -159,6 +163,9 @@ pub enum Invalid {
     /// GPUs on a CPU.
     #[error("accelerator.perRank counts GPUs: leave it out with device Cpu, or set device to Gpu")]
     PerRankOnCpu,
+    /// A claim without GPUs.
+    #[error("accelerator.claimTemplate needs device: Gpu, and in perRank how many GPUs one claim holds")]
+    ClaimTemplate,
     /// Not a quantity.
     #[error("template.resources.{field} is {text:?}: write a quantity like 500m or 4Gi")]
     Quantity {
@@ -258,6 +265,10 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
     if spec.accelerator.device == DeviceChoice::Cpu && gpus_per_rank.is_some_and(|gpus| gpus != 1) {
         return Err(Invalid::PerRankOnCpu);
     }
+    let claim_template = spec.accelerator.claim_template.clone();
+    if claim_template.is_some() && (spec.accelerator.device != DeviceChoice::Gpu || gpus_per_rank.is_none()) {
+        return Err(Invalid::ClaimTemplate);
+    }
     if let Some(ranks) = spec.ranks.filter(|ranks| !(1..=RANKS_LIMIT as u32).contains(ranks)) {
         return Err(Invalid::Ranks(ranks));
     }
@@ -286,8 +297,10 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
         source: source(&spec.model.source)?,
         context_length: spec.model.context_length,
         quantization: spec.model.quantization,
+        speculate: spec.model.speculate,
         device: spec.accelerator.device,
         gpus_per_rank,
+        claim_template,
         replicas: usize::try_from(spec.replicas).map_err(|_| Invalid::Replicas(spec.replicas))?,
         scaling: spec.scaling.as_ref().map(|scaling| scaling::scaling(scaling, spec.replicas)).transpose()?,
         ranks: spec.ranks,

@@ -41,8 +41,10 @@ pub(crate) fn inspection() -> Inspection {
         state_bytes: 0,
         working_bytes: GIB / 4,
         spare_bytes: 0,
+        draft_module: None,
         digest: "sha256:0123".into(),
         devices: vec![Device::Cpu],
+        most_gpus: 16,
     }
 }
 
@@ -120,6 +122,7 @@ impl World {
             claim: None,
             settings: Settings {
                 runtime_image: "localhost/coterie:1".into(),
+                gpu_runtime_image: None,
                 image_pull_policy: None,
                 certificate_life: SignedDuration::from_hours(24 * 30),
                 load_window: SignedDuration::from_mins(1),

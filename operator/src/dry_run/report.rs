@@ -6,7 +6,7 @@ use coterie_api::condition::reason;
 use coterie_api::deployment::DeviceChoice;
 use coterie_api::deployment::status::CapacityStatus;
 use coterie_api::expert_map::ExpertMap;
-use coterie_api::launch::{Device, Inspection, Quantization};
+use coterie_api::launch::{Device, Inspection, Quantization, Speculate};
 use coterie_operator_core::model_config::{ModelSizes, SERVED_ON};
 use coterie_operator_core::observed::ObservedNode;
 use coterie_operator_core::observed::quantity::readable;
@@ -126,7 +126,8 @@ impl Planned {
         notes.extend(left_out.map(|(node, why)| format!("node {} does not count: it is {why}", node.name)));
         let Some(sizes) = &self.estimate else { return notes };
         notes.push(
-            "sizes are estimated from config.json; coterie inspect reads them from the weights themselves"
+            "sizes are estimated from config.json; coterie inspect reads them from the weights themselves, and refuses what \
+             this version cannot compute"
                 .to_owned(),
         );
         notes.push(match plan.device {
@@ -140,8 +141,12 @@ impl Planned {
             _ => format!("the checkpoint is quantized ({method}), which is read and not held: None is bf16"),
         }));
         if sizes.draft_parameters > 0 {
+            let what = match self.deployment.speculate {
+                Some(Speculate::Mtp) => "are counted",
+                _ => "are left out: the runtime loads them where model.speculate is Mtp",
+            };
             notes.push(format!(
-                "{} that only guess ahead (multi-token prediction) are left out: the runtime does not load them",
+                "{} that only guess ahead (multi-token prediction) {what}",
                 billions(sizes.draft_parameters)
             ));
         }

@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use coterie_api::launch::Speculate;
 use coterie_engine::engine::STEP_TOKENS;
-use coterie_engine::speculation::Speculate;
 use coterie_engine::{Constraint, Engine, EngineOptions, Event, Request, TokenMask};
 use serde_json::json;
 

@@ -47,12 +47,13 @@ pub fn describe(dir: &Path) -> Result<Option<Description>, LoadError> {
         return Err(LoadError::Config { path: dir.join("config.json"), rule });
     }
     let tally = model::weigh(&listing, &config)?;
+    let draft = model::weigh_draft_module(&listing, &config);
     let mut layer_kinds = BTreeMap::new();
     for layer in &config.layers {
         *layer_kinds.entry(kind(&layer.mixer)).or_default() += 1;
     }
     Ok(Some(Description {
-        model: inspection(dir, &config, &tally)?,
+        model: inspection(dir, &config, &tally, draft.as_ref())?,
         layer_kinds,
         tensors: listing.tensors(),
         files: listing.files,

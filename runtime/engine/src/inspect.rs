@@ -10,20 +10,27 @@ use crate::model::config::Config;
 use crate::model::config::plan::{AttentionPlan, LatentPlan, Mixer, Mlp};
 use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
-use coterie_api::launch::{Device, Inspection, WeightBytes};
+use coterie_api::launch::{Device, DraftModule, Inspection, WeightBytes};
 use std::path::Path;
 
-/// What the model in `dir` is and needs, and the devices that there is code for. Every check that loading makes is made, on the headers alone; of the weights
-/// only what the digest samples is read (see [`digest`]).
+/// What the model in `dir` is and needs, and the devices that there is code for. Every check that loading makes is made,
+/// on the headers alone; of the weights only what the digest samples is read (see [`digest`]).
 pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
     let config = Config::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     let tally = model::weigh(&checkpoint, &config)?;
-    inspection(dir, &config, &tally)
+    let draft = model::weigh_draft_module(&checkpoint, &config);
+    inspection(dir, &config, &tally, draft.as_ref())
 }
 
-/// What the model that `config` describes is and needs, where its tensors come to `tally`.
-pub(crate) fn inspection(dir: &Path, config: &Config, tally: &Tally) -> Result<Inspection, LoadError> {
+/// What the model that `config` describes is and needs, where its tensors come to `tally`, and those of its draft module
+/// to `draft`.
+pub(crate) fn inspection(
+    dir: &Path,
+    config: &Config,
+    tally: &Tally,
+    draft: Option<&Tally>,
+) -> Result<Inspection, LoadError> {
     let parameters = tally.values.get();
     let [experts, experts_per_token] = config.experts();
     let used = u128::from(tally.expert_values.get()) * experts_per_token as u128 / experts.max(1) as u128;
@@ -45,11 +52,17 @@ pub(crate) fn inspection(dir: &Path, config: &Config, tally: &Tally) -> Result<I
         state_bytes: model::running_state_bytes(config) as u64,
         working_bytes: (working_bytes(config) + spare_bytes(config)) as u64,
         spare_bytes: spare_bytes(config) as u64,
+        draft_module: draft.map(|tally| DraftModule {
+            weight_bytes: WeightBytes { none: tally.bytes.get(), int8: tally.int8_bytes.get() },
+            kv_bytes_per_token: model::draft_bytes_per_token(config) as u64,
+            spare_bytes: (SPARE_TOKENS * model::draft_bytes_per_token(config)) as u64,
+        }),
         digest: digest::text(&digest::digest(dir)?),
         devices: match room::shapes(config) {
             Ok(()) => vec![Device::Cpu, Device::Gpu],
             Err(_) => vec![Device::Cpu],
         },
+        most_gpus: 1,
     })
 }
 

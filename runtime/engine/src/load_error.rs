@@ -315,8 +315,7 @@ impl LoadError {
             LoadError::Read { .. }
             | LoadError::NoMemory { .. }
             | LoadError::Exchange { .. }
-            | LoadError::Gpu(_)
-            | LoadError::NoGpu(OpenError::Refused { .. }) => TerminationReason::Failed,
+            | LoadError::Gpu(_) => TerminationReason::Failed,
             LoadError::ContextTooLong { .. }
             | LoadError::ZeroOption { .. }
             | LoadError::CacheTooSmall { .. }
@@ -325,8 +324,8 @@ impl LoadError {
             | LoadError::ExpertMap { .. }
             | LoadError::NoDraftModule { .. }
             | LoadError::NoKernel { .. }
-            | LoadError::NoGpuMemory { .. }
-            | LoadError::NoGpu(_) => TerminationReason::LaunchRejected,
+            | LoadError::NoGpu(OpenError::Cubins { .. }) => TerminationReason::LaunchRejected,
+            LoadError::NoGpu(_) | LoadError::NoGpuMemory { .. } => TerminationReason::DeviceUnusable,
             _ => TerminationReason::ModelRejected,
         }
     }

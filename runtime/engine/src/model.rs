@@ -103,14 +103,8 @@ impl<'a> Need<'a> {
     ) -> Result<Self, LoadError> {
         let Source { checkpoint, config, quantization } = source;
         let [all, experts] = weigh(checkpoint, config)?.held(*quantization);
-        let of_module = match draft {
-            true => {
-                let tally = Tally::default();
-                DraftWeights::load(&Loader::new(checkpoint, &tally, *quantization, &|_| {}), config)?;
-                tally.held(*quantization)[0]
-            }
-            false => 0,
-        };
+        let module = draft.then(|| weigh_draft_module(checkpoint, config)).flatten();
+        let of_module = module.map_or(0, |tally| tally.held(*quantization)[0]);
         // Of a replica's experts a rank holds some.
         let elsewhere = share.map_or(0, |share| {
             let of_all = config.expert_layers().count() * config.experts()[0];
@@ -182,14 +176,31 @@ pub fn weigh(tensors: &dyn Tensors, config: &Config) -> Result<Tally, LoadError>
     Ok(tally)
 }
 
+/// The same for the draft module; nothing, if there is none that this build reads. Who asks for it all the same is told
+/// why when it is loaded, and nobody else needs it.
+pub fn weigh_draft_module(tensors: &dyn Tensors, config: &Config) -> Option<Tally> {
+    let tally = Tally::default();
+    let loader = Loader::new(tensors, &tally, Quantization::None, &|_| {});
+    DraftWeights::load(&loader, config).ok()?;
+    Some(tally)
+}
+
 /// Bytes of per-layer state that one token leaves in the cache, all layers together.
 pub fn state_bytes_per_token(config: &Config) -> usize {
-    let of_layer = |layer: &LayerPlan| match &layer.mixer {
+    config.layers.iter().map(bytes_per_token).sum()
+}
+
+/// Those of the draft module, which is like the last layer.
+pub fn draft_bytes_per_token(config: &Config) -> usize {
+    config.layers.last().map_or(0, bytes_per_token)
+}
+
+fn bytes_per_token(layer: &LayerPlan) -> usize {
+    match &layer.mixer {
         Mixer::Attention(attention) => attention.shape.bytes_per_token(),
         Mixer::Latent(latent) => latent.shape.bytes_per_token(),
         Mixer::Lightning(_) => 0,
-    };
-    config.layers.iter().map(of_layer).sum()
+    }
 }
 
 /// Bytes of running state that one sequence has, all layers together, however long it is: the sums, and the keys and

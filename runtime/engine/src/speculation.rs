@@ -8,41 +8,6 @@ mod pace;
 
 use lookup::{LONGEST, Lookup};
 use pace::Pace;
-use std::str::FromStr;
-
-/// Where guesses come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speculate {
-    /// Nothing is guessed.
-    None,
-    /// What followed the same tokens when they were in the text before.
-    Lookup,
-    /// The checkpoint's draft module ([`model::draft`](crate::model::draft)): one token a step.
-    Mtp,
-}
-
-impl Speculate {
-    const ALL: [Speculate; 3] = [Speculate::None, Speculate::Lookup, Speculate::Mtp];
-
-    /// As written on the command line of `coterie serve --speculate`.
-    pub fn flag(self) -> &'static str {
-        match self {
-            Speculate::None => "none",
-            Speculate::Lookup => "lookup",
-            Speculate::Mtp => "mtp",
-        }
-    }
-}
-
-impl FromStr for Speculate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|source| source.flag().eq_ignore_ascii_case(text));
-        let known = Self::ALL.map(Speculate::flag).join(", ");
-        found.ok_or_else(|| format!("unknown source of guesses {text:?}; known: {known}"))
-    }
-}
 
 /// Guessed tokens that are computed.
 #[derive(Clone, Copy, Debug, PartialEq)]

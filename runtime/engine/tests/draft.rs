@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use coterie_api::launch::Quantization;
+use coterie_api::launch::Speculate;
 use coterie_engine::backend::Backend;
 use coterie_engine::backend::cpu::Cpu;
 use coterie_engine::batch::Batch;
@@ -11,7 +12,7 @@ use coterie_engine::model::decoder::{Decoder, DecoderWeights};
 use coterie_engine::model::draft::{Draft, DraftWeights};
 use coterie_engine::model::{Model, Room};
 use coterie_engine::scheduler::Limits;
-use coterie_engine::speculation::{DraftLimits, Speculate, Worth};
+use coterie_engine::speculation::{DraftLimits, Worth};
 use coterie_engine::state::StateRoom;
 use coterie_engine::weights::Loader;
 use coterie_engine::weights::safetensors::Header;

@@ -24,6 +24,8 @@ pub(super) struct Shape {
     arguments_as_text: bool,
     /// Calls are not printed, and have to stand in the text in this format: MiniMax-M1.
     calls_in_text: Option<ToolFormat>,
+    /// An answer of calls alone has an empty text: of none, as the OpenAI protocol has it, Qwen3's can make nothing.
+    text_beside_calls: bool,
     /// Reasoning is `thinking`, and there is always a text: GPT-OSS.
     thinking: bool,
 }
@@ -54,13 +56,20 @@ impl Shape {
         let function = CalledFunction { name: FUNCTION.to_owned(), arguments: json!({"a": 1}) };
         let call = ToolCall { id: format.call_id(0), kind: CallKind::Function, function };
         let called = Message { content: None, tool_calls: vec![call], ..Message::new(Role::Assistant, "") };
-        let called = [Message::new(Role::User, "hello"), called];
-        match prints(&shape, &called, FUNCTION)? {
-            Some(true) => {}
-            Some(false) => shape.calls_in_text = format.in_text(&[]).map(|_| format),
-            None => {
-                let as_text = Shape { arguments_as_text: true, ..shape };
-                shape.arguments_as_text = prints(&as_text, &called, FUNCTION)? == Some(true);
+        let thought = Message { reasoning_content: Some("a thought".to_owned()), ..called.clone() };
+        let [called, thought] = [called, thought].map(|answer| [Message::new(Role::User, "hello"), answer]);
+        if prints(&shape, &called, FUNCTION)? == Some(false) {
+            shape.calls_in_text = format.in_text(&[]).map(|_| format);
+            return Ok(shape);
+        }
+        for (text_beside_calls, arguments_as_text) in
+            [(false, false), (false, true), (true, false), (true, true)]
+        {
+            let tried = Shape { text_beside_calls, arguments_as_text, ..shape };
+            if prints(&tried, &called, FUNCTION)? == Some(true)
+                && prints(&tried, &thought, FUNCTION)?.is_some()
+            {
+                return Ok(tried);
             }
         }
         Ok(shape)
@@ -88,6 +97,9 @@ impl Shape {
         }
         if self.thinking {
             self.think(&mut message);
+        }
+        if self.text_beside_calls && message.role == Role::Assistant {
+            message.content.get_or_insert_default();
         }
         let mut shaped = json(&message);
         if self.thinking

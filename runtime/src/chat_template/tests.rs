@@ -168,6 +168,35 @@ fn a_template_that_knows_tools_is_given_them_as_transformers_gives_them() {
     assert_eq!(template.render(&weather(QWEN)).unwrap(), expected);
 }
 
+/// What Qwen3's template does with an answer, and Qwen3-Coder's with tools, shortened.
+const QWEN_3: &str = r#"{%- if tools is iterable and tools | length > 0 %}{{- '<tools>\n<tool_call>\n{"name": <function-name>, "arguments": <args>}\n</tool_call>\n' }}{% endif %}
+{%- for message in messages %}
+{%- set content = message.content %}{%- set thought = '' %}
+{%- if message.reasoning_content is defined and message.reasoning_content is not none %}
+{%- set thought = message.reasoning_content.strip('\n') %}{%- set content = message.content.lstrip('\n') %}
+{%- elif '</think>' in message.content %}{%- set content = message.content.split('</think>')[-1] %}{%- endif %}
+{{- message.role + ':' + thought + content }}
+{%- for call in message.tool_calls or [] %}{{- '<tool_call>' + call.function.name + '</tool_call>' }}{% endfor %}{{- ';' }}
+{%- endfor %}"#;
+
+#[test]
+fn an_answer_of_calls_alone_may_come_back_to_a_template_that_wants_a_text() {
+    let template = ChatTemplate::new(QWEN_3, tokens(), &Rendering::Within).unwrap();
+    let mut conversation = weather(QWEN_3);
+    let prompt = template.render(&conversation).unwrap();
+    assert!(prompt.ends_with("user:How warm?;assistant:<tool_call>weather</tool_call>;tool:9;"), "{prompt}");
+    conversation.messages[1].reasoning_content = Some("hm".into());
+    let prompt = template.render(&conversation).unwrap();
+    assert!(prompt.contains("assistant:hm<tool_call>weather</tool_call>;"), "{prompt}");
+}
+
+#[test]
+fn no_tools_are_nothing_that_one_can_go_through() {
+    assert_eq!(render(QWEN_3, &[("user", "hi")]).unwrap(), "user:hi;");
+    let tested = "{% for m in messages %}{{ tools is iterable }} {{ m is iterable }} {{ nothing is iterable }}{% endfor %}";
+    assert_eq!(render(tested, &[("user", "hi")]).unwrap(), "False True True", "as Jinja has it");
+}
+
 #[test]
 fn tools_work_with_templates_that_know_none() {
     let chatml = ChatTemplate::new(CHATML, tokens(), &Rendering::Within).unwrap();

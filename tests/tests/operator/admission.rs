@@ -54,9 +54,9 @@ async fn accepts_valid() -> Result<()> {
             "model": {
                 "servedName": "org/Model-7B_v0.1:x",
                 "source": {"persistentVolumeClaim": {"claimName": "weights.v1", "path": "models/mixtral..v1"}},
-                "contextLength": 8192, "quantization": "Int8"
+                "contextLength": 8192, "quantization": "Int8", "speculate": "Mtp"
             },
-            "accelerator": {"device": "Gpu", "perRank": 2},
+            "accelerator": {"device": "Gpu", "perRank": 2, "claimTemplate": "two-gpus"},
             "replicas": 0,
             "ranks": 3,
             "experts": {"redundant": 4, "rebalance": "Never", "activations": "Int8"},
@@ -171,6 +171,10 @@ async fn rejects_copies_of_experts_without_a_rank_for_them() -> Result<()> {
 async fn rejects_unknown_choices() -> Result<()> {
     rejects("quantization", |it| spec(it)["model"]["quantization"] = json!("Int4")).await?;
     rejects("device", |it| spec(it)["accelerator"] = json!({"device": "Tpu"})).await?;
+    for claim in [json!({"device": "Gpu", "claimTemplate": "a"}), json!({"perRank": 1, "claimTemplate": "a"})]
+    {
+        rejects("claimTemplate needs device: Gpu", |it| spec(it)["accelerator"] = claim.clone()).await?;
+    }
     rejects("perRank counts GPUs", |it| spec(it)["accelerator"] = json!({"device": "Cpu", "perRank": 2}))
         .await
 }

@@ -1,6 +1,6 @@
 //! The certificates by which ranks trust each other change while they work.
 
-use super::{address, report, says, spread, uids};
+use super::{address, joined_again, ready, report, says, uids};
 use crate::{NOTICE, READY};
 use anyhow::{Context, Result, ensure};
 use coterie_api::name;
@@ -20,11 +20,9 @@ const LIFE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn certificates_change_under_load() -> Result<()> {
-    let namespace = Namespace::create("e2e-certificates").await?;
+    let (namespace, ranks) = ready("e2e-certificates", 2).await?;
+    // They were made before this.
     let made = Instant::now();
-    namespace.apply("chat", spread(2)).await?;
-    namespace.condition("chat", "Ready", "True", READY).await?;
-    let ranks = namespace.ready_ranks("chat", 2, READY).await?;
     let expected = says(&ranks[0], "Count to five.").await?;
     let first = certificate(&namespace).await?;
     let body = question("chat", "Name three colours.", 12);
@@ -55,11 +53,7 @@ async fn certificates_change_under_load() -> Result<()> {
         Ok(if new { Ok(pods) } else { Err(format!("{} pods", pods.len())) })
     })
     .await?;
-    until("the ranks to be joined again", READY, || async {
-        let peers = report(&again[0]).await?["peers"].clone();
-        Ok(if peers[0]["state"] == "Alive" { Ok(()) } else { Err(peers.to_string()) })
-    })
-    .await?;
+    joined_again(&again[0]).await?;
     ensure!(says(&again[1], "Count to five.").await? == expected);
     namespace.delete().await
 }

@@ -1,6 +1,6 @@
 //! Traffic that asks for few of the experts: they are moved, and nobody notices.
 
-use super::{address, routed_by_all, says, spread};
+use super::{address, ready, routed_by_all, says};
 use crate::READY;
 use anyhow::{Context, Result, ensure};
 use coterie_e2e::chat::question;
@@ -15,10 +15,7 @@ const REBALANCE: Duration = Duration::from_secs(180);
 
 #[tokio::test]
 async fn skewed_traffic_moves_experts_and_fails_no_request() -> Result<()> {
-    let namespace = Namespace::create("e2e-hot").await?;
-    namespace.apply("chat", spread(3)).await?;
-    namespace.condition("chat", "Ready", "True", READY).await?;
-    let ranks = namespace.ready_ranks("chat", 3, READY).await?;
+    let (namespace, ranks) = ready("e2e-hot", 3).await?;
     let expected = says(&ranks[0], "Count to five.").await?;
     let begun = replica(&namespace).await?;
     let version = begun["version"].as_i64();

@@ -1,11 +1,11 @@
 //! A rank that hangs: its process is there and does nothing, so no connection to it breaks.
 
-use super::{address, routed_by_all, says, spread, uids};
+use super::{address, ready, routed_by_all, says, uids};
 use crate::READY;
 use anyhow::{Result, ensure};
 use coterie_e2e::chat::question;
 use coterie_e2e::load::Load;
-use coterie_e2e::namespace::{Namespace, is_ready};
+use coterie_e2e::namespace::is_ready;
 use coterie_e2e::node::hang_processes_of;
 use coterie_e2e::wait::until;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,10 +15,7 @@ use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn a_rank_that_hangs_is_left_out_and_begins_anew() -> Result<()> {
-    let namespace = Namespace::create("e2e-hung").await?;
-    namespace.apply("chat", spread(3)).await?;
-    namespace.condition("chat", "Ready", "True", READY).await?;
-    let ranks = namespace.ready_ranks("chat", 3, READY).await?;
+    let (namespace, ranks) = ready("e2e-hung", 3).await?;
     let expected = says(&ranks[0], "Count to five.").await?;
 
     let load = Load::start(&address(&ranks[0])?, &question("chat", "Name three colours.", 12), 2);

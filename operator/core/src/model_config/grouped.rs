@@ -79,7 +79,7 @@ impl Grouped {
             shared_width: 0,
             dense_width: 0,
             rotary: self.head_width,
-            draft_parameters: 0,
+            draft: None,
         }
     }
 }

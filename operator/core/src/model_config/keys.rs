@@ -23,12 +23,14 @@ pub enum NoSizes {
     #[error("it is no JSON object: give the config.json of a HuggingFace model folder")]
     NoObject,
     /// A family whose tensors are not known here.
-    #[error("architectures names {named:?}; sizes are known of {known}")]
+    #[error("architectures names {named:?}; sizes are known of {known}; nearest: {nearest}")]
     UnknownFamily {
         /// What the file says.
         named: String,
         /// What it could say.
         known: String,
+        /// The one of them that is most like it.
+        nearest: &'static str,
     },
     /// A key that the family has and the file does not.
     #[error("{key} is missing")]

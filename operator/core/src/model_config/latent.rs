@@ -1,9 +1,9 @@
 //! Multi-head latent attention (MLA) with a mixture of routed and shared experts: DeepSeek's form, under the names of
 //! those who have it.
 
-use super::Shape;
 use super::keys::{CONTEXT, EXPERTS, HEAD_WIDTH, HEADS, HIDDEN, Keys, LAYERS, NoSizes, VOCABULARY, WIDTH};
 use super::tensors::{Role, Tensors};
+use super::{DraftLayer, Shape};
 
 /// In what the families differ.
 pub(super) struct Differences {
@@ -49,13 +49,15 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
     decoder.mixture(&mut tensors, sparse);
     tensors.feed_forward(Role::Dense, layers - sparse, hidden, width);
 
-    // A layer that guesses ahead: two norms, their projection, a layer with experts, a norm. Embedding and head are
-    // the model's.
+    // A layer that guesses ahead is like the last.
     let mut draft = Tensors::new(keys);
-    decoder.attention(&mut draft, drafts);
-    decoder.mixture(&mut draft, drafts);
-    draft.vectors(Role::Dense, 3 * drafts, hidden);
-    draft.matrices(Role::Dense, drafts, [hidden, 2 * hidden]);
+    draft.draft_module(hidden);
+    decoder.attention(&mut draft, 1);
+    match sparse > 0 {
+        true => decoder.mixture(&mut draft, 1),
+        false => draft.feed_forward(Role::Dense, 1, hidden, width),
+    }
+    let kv_width = decoder.kv_rank + decoder.rope;
 
     Ok(Shape {
         layers,
@@ -67,7 +69,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
         hidden,
         tensors,
         // The cache has the latent and the rotated part of the key, which all heads share.
-        kv_values_per_token: layers * (decoder.kv_rank + decoder.rope),
+        kv_values_per_token: layers * kv_width,
         window_values: 0,
         state_values: 0,
         snapshot_values: 0,
@@ -76,7 +78,7 @@ pub(super) fn read(keys: &Keys, differences: Differences) -> Result<Shape, NoSiz
         shared_width: decoder.shared * decoder.expert_width,
         dense_width: if sparse < layers { width } else { 0 },
         rotary: decoder.rope,
-        draft_parameters: draft.sums()?.values,
+        draft: (drafts > 0).then_some(DraftLayer { tensors: draft, kv_values_per_token: kv_width }),
     })
 }
 

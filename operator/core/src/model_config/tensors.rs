@@ -93,6 +93,13 @@ impl Tensors {
         self.matrices(role, count, [hidden, width]);
     }
 
+    /// What a layer that guesses ahead has beside a layer: three norms, and a projection of a token and what was made of
+    /// the one before it. Embedding and head are the model's.
+    pub(super) fn draft_module(&mut self, hidden: u64) {
+        self.vectors(Role::Dense, 3, hidden);
+        self.matrices(Role::Dense, 1, [hidden, 2 * hidden]);
+    }
+
     /// Embedding, final norm, and the head, unless that is the embedding.
     pub(super) fn ends(&mut self, keys: &Keys, vocabulary: u64, hidden: u64) -> Result<(), NoSizes> {
         self.matrices(Role::Kept, 1, [vocabulary, hidden]);

@@ -2,14 +2,16 @@
 
 use super::share::{self, Share};
 use super::{labels, metadata, service_names};
+use crate::fingerprint::fingerprint;
 use crate::observed::{Free, Settings};
 use crate::validate::{Deployment, Source};
 use coterie_api::launch::{Device, RankLaunch};
 use coterie_api::name;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, HTTPGetAction, ImageVolumeSource, Lifecycle, LifecycleHandler,
-    LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, SleepAction, Volume, VolumeMount,
+    LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodResourceClaim, PodSecurityContext,
+    PodSpec, Probe, ResourceClaim, ResourceRequirements, SeccompProfile, SecurityContext, SleepAction,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -24,6 +26,8 @@ const HUNG_GRACE_SECONDS: i64 = 2;
 /// The user that images are made for.
 const USER: i64 = 65532;
 const MODEL_VOLUME: &str = "model";
+/// Name of a rank's claim of GPUs, within its pod.
+const GPU_CLAIM: &str = "gpus";
 
 /// What one rank is made from.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,8 +114,14 @@ pub fn rank_pod(rank: &RankPod) -> Pod {
         all.volumes.get_or_insert_default().extend(share::volumes(&deployment.name, rank.replica));
         all.topology_spread_constraints = Some(vec![share::apart(deployment, &replica)]);
     }
+    let claim = |template: &String| PodResourceClaim {
+        name: GPU_CLAIM.to_owned(),
+        resource_claim_template_name: Some(template.clone()),
+        ..Default::default()
+    };
     let spec = PodSpec {
         containers: vec![container],
+        resource_claims: deployment.claim_template.as_ref().map(|template| vec![claim(template)]),
         hostname: Some(pod_name.clone()),
         subdomain: Some(subdomain),
         restart_policy: Some("Always".to_owned()),
@@ -132,6 +142,11 @@ fn container_port(port_name: &str, number: u16) -> ContainerPort {
         protocol: Some("TCP".to_owned()),
         ..Default::default()
     }
+}
+
+/// What an inspect pod takes from the spec beside its source, hashed: one that waits by older rules is made anew.
+pub fn inspect_revision(deployment: &Deployment) -> String {
+    fingerprint(&pod_spec(deployment), 10)
 }
 
 /// The pod that looks at the weights once and leaves what it found in its termination message.
@@ -158,8 +173,11 @@ pub fn inspect_pod(deployment: &Deployment, source_hash: &str, settings: &Settin
         ..pod_spec(deployment)
     };
     let pod_name = inspect_pod_name(&deployment.name, source_hash);
-    let role = labels([(name::LABEL_ROLE, name::ROLE_INSPECT)]);
-    pod(deployment, pod_name, name::ROLE_INSPECT, role, spec)
+    let own = labels([
+        (name::LABEL_ROLE, name::ROLE_INSPECT),
+        (name::LABEL_REVISION, &inspect_revision(deployment)),
+    ]);
+    pod(deployment, pod_name, name::ROLE_INSPECT, own, spec)
 }
 
 fn pod(
@@ -255,12 +273,14 @@ fn rank_resources(rank: &RankPod) -> ResourceRequirements {
     if template.memory_request.is_none_or(|request| request < rank.demand.memory) {
         requests.insert("memory".to_owned(), memory(rank.demand.memory));
     }
-    if rank.launch.device == Device::Gpu {
+    let claims = rank.deployment.claim_template.is_some();
+    if rank.launch.device == Device::Gpu && !claims {
         // Kubernetes wants request and limit of an extended resource to be equal, and copies the limit.
         limits.insert(name::GPU_RESOURCE.to_owned(), Quantity(rank.demand.gpus.to_string()));
     }
     ResourceRequirements {
         requests: Some(requests),
+        claims: claims.then(|| vec![ResourceClaim { name: GPU_CLAIM.to_owned(), request: None }]),
         limits: Some(limits).filter(|limits| !limits.is_empty()),
         ..Default::default()
     }

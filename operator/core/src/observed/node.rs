@@ -80,6 +80,19 @@ pub fn observe_nodes<'a>(
     nodes.into_iter().map(observe).collect()
 }
 
+impl ObservedNode {
+    /// The node as claims see it: its GPUs are those that a label counts, where no device plugin offers them. Which of
+    /// them are claimed already is not seen here; the scheduler knows.
+    pub fn by_claims(&self) -> ObservedNode {
+        let labelled = self.labels.get(name::LABEL_GPU_COUNT).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut node = self.clone();
+        if node.allocatable.gpus == 0 {
+            (node.allocatable.gpus, node.free.gpus) = (labelled, labelled);
+        }
+        node
+    }
+}
+
 /// Bytes, from a label in MiB; 0 if that is missing or no number.
 fn gpu_memory(labels: &BTreeMap<String, String>) -> u64 {
     let mebibytes = labels.get(name::LABEL_GPU_MEMORY).and_then(|text| text.parse::<u64>().ok());

@@ -24,7 +24,7 @@ use crate::plan::Finding;
 use crate::validate::Deployment;
 use coterie_api::deployment::DeviceChoice;
 use coterie_api::deployment::status::{CapacityOption, CapacityParts, CapacityStatus, WeightsStatus};
-use coterie_api::launch::{Device, Quantization, RankLaunch};
+use coterie_api::launch::{Device, Quantization, RankLaunch, Speculate};
 use coterie_api::name;
 use nodes::Nodes;
 use situation::Situation;
@@ -92,6 +92,7 @@ impl CapacityPlan {
             served_name: deployment.served_name.clone(),
             context_length: deployment.context_length,
             quantization: self.quantization,
+            speculate: deployment.speculate,
             device: self.device,
             port: name::HTTP_PORT,
             drain_seconds: deployment.drain_seconds,
@@ -118,7 +119,8 @@ impl CapacityPlan {
     /// How many ranks of `deployment` the node holds when empty.
     pub fn ranks_on(&self, deployment: &Deployment, node: &ObservedNode) -> u64 {
         let demand = Demand { request: self.demand, of_each_gpu: self.of_each_gpu() };
-        if nodes::may_use(&deployment.template, node) { nodes::takes(node, demand) } else { 0 }
+        let seen = nodes::seen(deployment, std::slice::from_ref(node));
+        if nodes::may_use(&deployment.template, node) { nodes::takes(&seen[0], demand) } else { 0 }
     }
 
     /// For the status; `free` is only told while a rank waits for room, or every pod in the cluster would change it.
@@ -140,14 +142,19 @@ impl CapacityPlan {
 }
 
 pub(super) fn plan(deployment: &Deployment, weights: &WeightsStatus, observed: &Observed) -> CapacityPlan {
-    let inspection = &weights.inspection;
-    let nodes = Nodes::eligible(&deployment.template, &observed.nodes);
+    let inspection = &match deployment.speculate {
+        Some(Speculate::Mtp) => weights.inspection.clone().with_draft_module(),
+        _ => weights.inspection.clone(),
+    };
+    let seen = nodes::seen(deployment, &observed.nodes);
+    let nodes = Nodes::eligible(&deployment.template, &seen);
     let any_node = !observed.nodes.is_empty();
-    let situation = Situation { deployment, inspection, nodes, any_node };
+    let gpu_image = observed.settings.gpu_runtime_image.is_some();
+    let situation = Situation { deployment, inspection, nodes, any_node, gpu_image };
     let basis = basis(deployment, weights);
     let kept = kept(&situation, observed, &basis);
     let device = kept.as_ref().map_or_else(
-        || choose_device(deployment, &inspection.devices, &observed.nodes),
+        || choose_device(deployment, &situation.devices(), &observed.nodes),
         |(layout, _)| layout.device,
     );
     let placed = observed
@@ -224,25 +231,28 @@ fn described(situation: &Situation, layout: &Layout, basis: String) -> CapacityP
 /// to change those restarts nobody.
 fn basis(deployment: &Deployment, weights: &WeightsStatus) -> String {
     let template = &deployment.template;
-    fingerprint(
-        &(
-            (
-                &weights.source_hash,
-                &weights.inspection.digest,
-                deployment.context_length,
-                deployment.quantization,
-            ),
-            (deployment.device, deployment.gpus_per_rank),
-            (&template.requests, &template.limits, &template.node_selector, &template.tolerations),
+    let made = (
+        (
+            &weights.source_hash,
+            &weights.inspection.digest,
+            deployment.context_length,
+            deployment.quantization,
         ),
-        12,
-    )
+        (deployment.device, deployment.gpus_per_rank),
+        (&template.requests, &template.limits, &template.node_selector, &template.tolerations),
+    );
+    // What was chosen before there were draft modules keeps its hash.
+    match deployment.speculate {
+        Some(Speculate::Mtp) => fingerprint(&(made, Speculate::Mtp), 12),
+        _ => fingerprint(&made, 12),
+    }
 }
 
 /// What to compute on, where the runtime can serve the model on `devices`.
 pub fn choose_device(deployment: &Deployment, devices: &[Device], nodes: &[ObservedNode]) -> Device {
     let gpus = u64::from(deployment.gpus_per_rank.unwrap_or(1));
-    let eligible = Nodes::eligible(&deployment.template, nodes);
+    let seen = nodes::seen(deployment, nodes);
+    let eligible = Nodes::eligible(&deployment.template, &seen);
     match deployment.device {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Gpu => Device::Gpu,

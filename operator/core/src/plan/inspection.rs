@@ -8,7 +8,7 @@ use super::backoff;
 use super::trouble::{Kind, Trouble, trouble, waits_for_image};
 use super::{Finding, State, Steps};
 use crate::fingerprint::fingerprint;
-use crate::objects::{inspect_pod, inspect_pod_name, model_dir};
+use crate::objects::{inspect_pod, inspect_pod_name, inspect_revision, model_dir};
 use crate::observed::{ClaimState, Observed, ObservedPod, Phase, Role};
 use crate::validate::{Deployment, Source};
 use coterie_api::condition::reason;
@@ -102,6 +102,8 @@ pub(super) fn plan(
     }
     if waits_for_image(pod) && pod.image != observed.settings.runtime_image {
         steps.delete(pod, "it waits for an image and the operator has another one now");
+    } else if pod.phase == Phase::Pending && pod.revision != inspect_revision(deployment) {
+        steps.delete(pod, "it has not begun, and the template says something else now");
     }
     unknown(underway(pod), previous)
 }
@@ -190,7 +192,9 @@ fn underway(pod: &ObservedPod) -> Finding {
             let reason = match trouble.kind {
                 Kind::Image => reason::IMAGE_NOT_PULLED,
                 Kind::Unplaced => reason::INSPECT_NOT_PLACED,
-                Kind::Process | Kind::Restart | Kind::Silent | Kind::Model => reason::INSPECT_FAILED,
+                Kind::Process | Kind::Restart | Kind::Silent | Kind::Device | Kind::Model => {
+                    reason::INSPECT_FAILED
+                }
             };
             Finding::new(State::False, reason, trouble.message)
         }

@@ -7,7 +7,7 @@
 use super::capacity::CapacityPlan;
 use crate::fingerprint::fingerprint;
 use crate::validate::{Deployment, Source};
-use coterie_api::launch::{Activations, Device, Quantization};
+use coterie_api::launch::{Activations, Device, Quantization, Speculate};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
@@ -19,9 +19,13 @@ struct Made<'a> {
     source: [&'a str; 3],
     context_length: Option<u32>,
     quantization: Quantization,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speculate: Option<Speculate>,
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim_template: Option<&'a str>,
     /// Ranks that are alone in their replica and ranks that share its experts are started differently; how many there
     /// are, peers and expert map tell them while they run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -55,8 +59,10 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
         },
         context_length: deployment.context_length,
         quantization: capacity.quantization,
+        speculate: deployment.speculate,
         device: capacity.device,
         gpus: (capacity.device == Device::Gpu).then_some(capacity.gpus),
+        claim_template: deployment.claim_template.as_deref(),
         several,
         activations: activations.filter(|_| several),
         drain_seconds: deployment.drain_seconds,

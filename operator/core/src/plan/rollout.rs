@@ -322,7 +322,8 @@ fn draining<'a>(
 fn image<'a>(target: &Target, live: &[&'a ObservedPod], observed: &'a Observed) -> &'a str {
     let sibling =
         live.iter().filter(|pod| pod.ready && pod.revision == target.revision).min_by_key(|pod| pod.replica);
-    sibling.map_or(&observed.settings.runtime_image, |pod| &pod.image)
+    // Without an image for its device no rank is made: the plan says so.
+    sibling.map_or(observed.settings.image_for(target.launch.device).unwrap_or_default(), |pod| &pod.image)
 }
 
 #[cfg(test)]

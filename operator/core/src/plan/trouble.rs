@@ -32,6 +32,8 @@ pub enum Kind {
     Restart,
     /// It was ready, and runs, and does not pass its probes.
     Silent,
+    /// The runtime says that its GPUs cannot be used as they are.
+    Device,
     /// The runtime says that the weights are unusable.
     Model,
 }
@@ -45,6 +47,7 @@ impl Kind {
             Kind::Process => reason::CRASH_LOOP,
             Kind::Restart => reason::RESTARTING,
             Kind::Silent => reason::NOT_ANSWERING,
+            Kind::Device => reason::DEVICE_UNUSABLE,
             Kind::Model => reason::MODEL_REJECTED,
         }
     }
@@ -81,7 +84,8 @@ pub fn trouble(pod: &ObservedPod) -> Option<Trouble> {
 
 fn silent_trouble(pod: &str) -> Trouble {
     let message = format!(
-        "pod {pod} was ready and does not answer its probes any more; its process is started again if that goes on, see          kubectl describe pod {pod}"
+        "pod {pod} was ready and does not answer its probes any more; its process is started again if that goes on, see \
+         kubectl describe pod {pod}"
     );
     Trouble { kind: Kind::Silent, reason: "Unhealthy".to_owned(), message }
 }
@@ -155,6 +159,7 @@ pub(super) fn ended_trouble(pod: &ObservedPod, termination: &TerminationSeen) ->
     if let Ok(told) = serde_json::from_str::<Termination>(&termination.message) {
         let kind = match told.reason {
             TerminationReason::ModelRejected => Kind::Model,
+            TerminationReason::DeviceUnusable => Kind::Device,
             TerminationReason::LaunchRejected | TerminationReason::Failed => Kind::Process,
         };
         return Trouble { kind, reason: format!("{:?}", told.reason), message: told.message };

@@ -35,6 +35,9 @@ fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding 
     let wanted = deployment.replicas * plan.rollout.width as usize;
     let homeless: Vec<&ObservedPod> =
         live_ranks(observed, &plan.rollout).filter(|pod| pod.node.is_none()).collect();
+    if let Some(trouble) = plan.rollout.trouble.as_ref().filter(|trouble| trouble.kind == Kind::Device) {
+        return Finding::new(State::False, reason::DEVICE_UNUSABLE, &trouble.message);
+    }
     let placed = plan.rollout.ranks.updated - homeless.len().min(plan.rollout.ranks.updated);
     if placed >= wanted && !capacity.is_hopeless() {
         return Finding::new(State::True, reason::PLACED, format!("{} placed", ranks(placed, "are", "is")));
@@ -50,8 +53,15 @@ fn placed(deployment: &Deployment, observed: &Observed, plan: &Plan) -> Finding 
             no_room(homeless.len(), capacity, pod.unschedulable.as_deref().unwrap_or_default())
         };
     }
-    let message = format!("ranks that have a node: {placed} of {wanted}; wait");
-    Finding::new(State::False, reason::SCHEDULING, message)
+    let has_old_ranks = observed.pods.iter().any(|pod| {
+        pod.role == Some(Role::Rank) && plan.rollout.revision.as_ref().is_some_and(|now| *now != pod.revision)
+    });
+    // The others are not the scheduler's yet: a rollout makes them one after another.
+    let reason = match homeless.is_empty() && has_old_ranks {
+        true => reason::PROGRESSING,
+        false => reason::SCHEDULING,
+    };
+    Finding::new(State::False, reason, format!("ranks that have a node: {placed} of {wanted}; wait"))
 }
 
 /// A rank would fit an empty node, and the scheduler finds no room now.

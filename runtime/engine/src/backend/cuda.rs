@@ -32,7 +32,6 @@ use coterie_api::launch::Activations;
 use coterie_kernels::cpu::logits;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cuda::device::Device;
-pub use coterie_kernels::cuda::driver::ARCHITECTURES;
 use coterie_kernels::cuda::elements::{Elements, Op};
 use coterie_kernels::cuda::launch::{Address, Launch};
 use coterie_kernels::cuda::norm::Norm;

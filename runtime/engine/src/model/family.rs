@@ -14,6 +14,7 @@ use crate::load_error::LoadError;
 use crate::model::config::ConfigRule;
 use crate::model::config::keys::Keys;
 use crate::model::config::plan::{LayerPlan, Names};
+use coterie_api::nearest::nearest;
 use std::path::Path;
 
 /// What is special about a family.
@@ -61,24 +62,9 @@ pub fn find(named: &[String], path: &Path) -> Result<&'static Family, LoadError>
     }
     let name = named.first().cloned().unwrap_or_default();
     let known = FAMILIES.each_ref().map(|family| family.architecture);
-    let nearest = known.into_iter().min_by_key(|known| edit_distance(known, &name)).unwrap_or_default();
+    let nearest = nearest(&name, known).unwrap_or_default();
     let name = name.chars().take(100).collect();
     Err(LoadError::UnknownArchitecture { path: path.to_owned(), name, known: known.join(", "), nearest })
-}
-
-/// Levenshtein's distance over the first hundred characters.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(100).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(x != *y)).min(above + 1).min(row[j] + 1);
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -40,11 +40,12 @@ fn what_a_gpu_cannot_compute_or_hold_is_refused_before_anything_is_loaded() {
         let loaded = |share: f32| assert_eq!(share, 0.0, "something is loaded");
         let engine = Engine::load_on(emulated::backend(), dir.path(), &options, None, |_| {}, &loaded);
         let error = engine.err().unwrap();
-        assert_eq!(error.reason(), TerminationReason::LaunchRejected);
-        error.to_string()
+        (error.to_string(), error.reason())
     };
-    let wide = with(|config| config["head_dim"] = 258.into(), None);
+    let (wide, reason) = with(|config| config["head_dim"] = 258.into(), None);
     assert!(wide.contains("the width of a head may be at most 256, this model has 258"), "{wide}");
-    let long = with(|_| {}, Some(1 << 21));
+    assert_eq!(reason, TerminationReason::LaunchRejected);
+    let (long, reason) = with(|_| {}, Some(1 << 21));
     assert!(long.contains("cache 2147483648") && long.contains("1073741824 are free"), "{long}");
+    assert_eq!(reason, TerminationReason::DeviceUnusable);
 }

@@ -7,15 +7,18 @@ use crate::observed::ObservedNode;
 use crate::observed::quantity::readable;
 use crate::plan::{Finding, State};
 use coterie_api::condition::reason;
-use coterie_api::launch::Device;
+use coterie_api::launch::{Device, Speculate};
+use coterie_api::name;
 
 /// Writes the first obstacle that there is into the plan.
 pub(super) fn obstacles(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) {
-    plan.invalid = context(situation).or_else(|| width(situation, layout));
+    plan.invalid =
+        context(situation).or_else(|| width(situation, layout)).or_else(|| draft_module(situation));
     if plan.invalid.is_some() {
         return;
     }
     plan.unplaceable = device(situation, plan)
+        .or_else(|| most_gpus(situation, plan))
         .or_else(|| limit(situation, layout, plan))
         .or_else(|| selection(situation))
         .or_else(|| gpus(situation, layout, plan))
@@ -60,9 +63,41 @@ fn width(situation: &Situation, layout: &Layout) -> Option<Finding> {
     None
 }
 
-fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
-    if situation.inspection.devices.contains(&plan.device) {
+/// One rank on more GPUs than the runtime can use together.
+fn most_gpus(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
+    let most = situation.inspection.most_gpus;
+    if plan.gpus <= most {
         return None;
+    }
+    let message = format!(
+        "accelerator.perRank is {}, and one rank of this build of the runtime computes on {} at most; lower perRank, or raise \
+         ranks",
+        plan.gpus,
+        if most == 1 { "1 GPU".to_owned() } else { format!("{most} GPUs") }
+    );
+    no(reason::DEVICE_UNSUPPORTED, message)
+}
+
+fn draft_module(situation: &Situation) -> Option<Finding> {
+    let asked = situation.deployment.speculate == Some(Speculate::Mtp);
+    if !asked || situation.inspection.draft_module.is_some() {
+        return None;
+    }
+    let message = format!(
+        "model.speculate is Mtp, and this {} has no draft module that the runtime knows; set Lookup, or leave it out",
+        situation.inspection.architecture
+    );
+    no(reason::NO_DRAFT_MODULE, message)
+}
+
+fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
+    if situation.devices().contains(&plan.device) {
+        return None;
+    }
+    if situation.inspection.devices.contains(&plan.device) {
+        let message = "this installation has no image of the runtime for GPUs; set images.gpuRuntime among the chart's \
+                       values, or accelerator.device to Cpu or Auto";
+        return no(reason::DEVICE_UNSUPPORTED, message.to_owned());
     }
     let (asked, other) = match plan.device {
         Device::Gpu => ("GPUs", "Cpu"),
@@ -112,6 +147,16 @@ fn gpus(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opti
     if plan.demand.gpus <= most {
         return None;
     }
+    if situation.deployment.claim_template.is_some() && most == 0 {
+        let message = format!(
+            "one rank claims {} GPUs, and no node tells that it has any; label the nodes {}=NUMBER and {}=MIB, as NVIDIA's \
+             GPU feature discovery does",
+            plan.demand.gpus,
+            name::LABEL_GPU_COUNT,
+            name::LABEL_GPU_MEMORY
+        );
+        return no(reason::TOO_FEW_GPUS, message);
+    }
     let fewer = Layout { gpus: u32::try_from(most).unwrap_or(u32::MAX), ..*layout };
     let lower = match most > 0 && situation.fits(&fewer) {
         true => format!("set accelerator.perRank to at most {most}, "),
@@ -154,7 +199,7 @@ fn room(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opti
              NVIDIA's GPU feature discovery does",
             readable(plan.of_each_gpu()),
             asked(plan),
-            coterie_api::name::LABEL_GPU_MEMORY
+            name::LABEL_GPU_MEMORY
         ),
         Device::Gpu if node.allocatable.memory < demand.memory => format!(
             "one rank requests {} of its node's own memory beside the GPUs, and {} has {} for pods; add a node with \

@@ -2,15 +2,24 @@
 
 use super::layout::Demand;
 use crate::observed::ObservedNode;
-use crate::validate::Template;
+use crate::validate::{Deployment, Template};
 use coterie_api::launch::Device;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use std::borrow::Cow;
 
 /// What a node runs: images of the runtime are made for Linux.
 const OS: &str = "kubernetes.io/os";
 
 /// The nodes that a template lets its pods onto.
 pub(super) struct Nodes<'a>(pub(super) Vec<&'a ObservedNode>);
+
+/// The nodes as the pods of `deployment` see them: with GPUs to ask for by number, or to claim.
+pub(super) fn seen<'a>(deployment: &Deployment, nodes: &'a [ObservedNode]) -> Cow<'a, [ObservedNode]> {
+    match deployment.claim_template {
+        None => Cow::Borrowed(nodes),
+        Some(_) => nodes.iter().map(ObservedNode::by_claims).collect(),
+    }
+}
 
 impl<'a> Nodes<'a> {
     pub(super) fn eligible(template: &Template, nodes: &'a [ObservedNode]) -> Self {

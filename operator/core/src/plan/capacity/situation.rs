@@ -18,9 +18,17 @@ pub(super) struct Situation<'a> {
     pub(super) nodes: Nodes<'a>,
     /// Whether there is a node at all, eligible or not.
     pub(super) any_node: bool,
+    /// Whether there is an image of the runtime for GPUs.
+    pub(super) gpu_image: bool,
 }
 
 impl Situation<'_> {
+    /// What the model can be served on here.
+    pub(super) fn devices(&self) -> Vec<Device> {
+        let has_image = |device: &Device| *device == Device::Cpu || self.gpu_image;
+        self.inspection.devices.iter().copied().filter(has_image).collect()
+    }
+
     /// What a rank takes from its node, with what the template requests.
     pub(super) fn demand(&self, layout: &Layout) -> Demand {
         let template = &self.deployment.template;
@@ -86,6 +94,7 @@ impl Situation<'_> {
             (Device::Cpu, _) => vec![0],
             (Device::Gpu, Some(asked)) => vec![asked],
             (Device::Gpu, None) => {
+                let most = most.min(self.inspection.most_gpus.into());
                 GPUS.into_iter().filter(|gpus| *gpus == 1 || u64::from(*gpus) <= most).collect()
             }
         }

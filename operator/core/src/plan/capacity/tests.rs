@@ -1,13 +1,13 @@
 mod ranks;
 
 use super::*;
-use crate::observed::Observed;
+use crate::observed::{Observed, Settings};
 use crate::plan::State;
 use crate::validate::validate;
 use crate::world::{GIB, inspection, node, object};
 use coterie_api::condition::reason;
 use coterie_api::deployment::ModelDeployment;
-use coterie_api::launch::WeightBytes;
+use coterie_api::launch::{DraftModule, WeightBytes};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -216,6 +216,30 @@ fn a_device_that_the_runtime_cannot_use() {
     assert!(plan.is_hopeless());
 }
 
+fn for_gpus() -> Settings {
+    Settings { gpu_runtime_image: Some("localhost/coterie:1-gpu".to_owned()), ..Default::default() }
+}
+
+#[test]
+fn without_an_image_for_gpus_nothing_is_served_on_them() {
+    let mut weights = weights();
+    weights.inspection.devices = vec![Device::Cpu, Device::Gpu];
+    let mut gpus = node("gpus", 16 * GIB);
+    (gpus.allocatable.gpus, gpus.gpu_memory) = (8, 80 * GIB);
+    let observed = Observed { nodes: vec![gpus], ..Default::default() };
+    let planned = |device| {
+        let mut object = object(1);
+        object.spec.accelerator.device = device;
+        plan(&validate(&object).unwrap(), &weights, &observed)
+    };
+    let message = refused(&planned(DeviceChoice::Gpu), reason::DEVICE_UNSUPPORTED);
+    assert!(message.contains("set images.gpuRuntime among the chart's values"), "{message}");
+    assert_eq!(planned(DeviceChoice::Auto).device, Device::Cpu);
+    let observed = Observed { settings: for_gpus(), ..observed.clone() };
+    let plan = plan(&validate(&object(1)).unwrap(), &weights, &observed);
+    assert_eq!((plan.device, plan.unplaceable), (Device::Gpu, None));
+}
+
 fn planned_with_gpus(device: DeviceChoice, per_rank: Option<u32>, on_node: u64) -> CapacityPlan {
     let mut inspection = inspection();
     inspection.devices = vec![Device::Cpu, Device::Gpu];
@@ -225,7 +249,7 @@ fn planned_with_gpus(device: DeviceChoice, per_rank: Option<u32>, on_node: u64) 
     let mut gpus = node("gpus", 16 * GIB);
     gpus.allocatable.gpus = on_node;
     gpus.gpu_memory = 4 * GIB;
-    let observed = Observed { nodes: vec![gpus], ..Default::default() };
+    let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
     plan(
         &validate(&object).unwrap(),
         &WeightsStatus { source_hash: "hash".to_owned(), inspection },
@@ -242,6 +266,81 @@ fn gpus_are_taken_where_nodes_have_enough() {
 }
 
 #[test]
+fn gpus_to_claim_are_those_that_labels_count() {
+    let mut weights = weights();
+    weights.inspection.devices = vec![Device::Cpu, Device::Gpu];
+    let mut object = object(1);
+    object.spec.accelerator.device = DeviceChoice::Gpu;
+    object.spec.accelerator.per_rank = Some(2);
+    let planned = |object: &ModelDeployment, label: Option<&str>| {
+        let mut gpus = node("gpus", 16 * GIB);
+        gpus.gpu_memory = 80 * GIB;
+        gpus.labels.extend(label.map(|count| ("nvidia.com/gpu.count".to_owned(), count.to_owned())));
+        let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+        plan(&validate(object).unwrap(), &weights, &observed)
+    };
+    refused(&planned(&object, Some("4")), reason::TOO_FEW_GPUS);
+    object.spec.accelerator.claim_template = Some("two-gpus".to_owned());
+    let plan = planned(&object, Some("4"));
+    assert_eq!((plan.unplaceable.as_ref(), plan.room), (None, 2));
+    let message = refused(&planned(&object, Some("1")), reason::TOO_FEW_GPUS);
+    assert!(message.starts_with("one rank asks for 2 GPUs, and no node has more than 1"), "{message}");
+    let message = refused(&planned(&object, None), reason::TOO_FEW_GPUS);
+    assert!(message.contains("label the nodes nvidia.com/gpu.count=NUMBER"), "{message}");
+}
+
+#[test]
+fn a_rank_is_given_no_more_gpus_than_it_can_use() {
+    let of = |asked| {
+        let mut inspection = inspection();
+        (inspection.devices, inspection.most_gpus) = (vec![Device::Gpu], 1);
+        let mut object = object(1);
+        (object.spec.accelerator.device, object.spec.accelerator.per_rank) = (DeviceChoice::Gpu, asked);
+        let mut gpus = node("gpus", 16 * GIB);
+        (gpus.allocatable.gpus, gpus.gpu_memory) = (8, 4 * GIB);
+        let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+        plan(
+            &validate(&object).unwrap(),
+            &WeightsStatus { source_hash: "hash".into(), inspection },
+            &observed,
+        )
+    };
+    // With two, all would fit as it is.
+    let plan = of(None);
+    assert_eq!((plan.gpus, plan.quantization), (1, Quantization::Int8));
+    let message = refused(&of(Some(2)), reason::DEVICE_UNSUPPORTED);
+    assert!(message.contains("one rank of this build of the runtime computes on 1 GPU at most"), "{message}");
+}
+
+#[test]
+fn a_draft_module_is_counted_where_it_is_asked_for() {
+    let mut weights = weights();
+    weights.inspection.draft_module = Some(DraftModule {
+        weight_bytes: WeightBytes { none: GIB, int8: GIB / 2 },
+        kv_bytes_per_token: 1000,
+        spare_bytes: 1 << 20,
+    });
+    let of = |weights: &WeightsStatus, speculate| {
+        let mut object = object(1);
+        object.spec.model.speculate = speculate;
+        let observed = Observed { nodes: vec![node("large", 16 * GIB)], ..Default::default() };
+        plan(&validate(&object).unwrap(), weights, &observed)
+    };
+    let without = of(&weights, None);
+    assert_eq!(of(&weights, Some(Speculate::Lookup)).parts, without.parts);
+    let with = of(&weights, Some(Speculate::Mtp));
+    assert_ne!(with.basis, without.basis);
+    assert_eq!(with.parts.weights, without.parts.weights + GIB);
+    assert_eq!(with.parts.kv_cache, without.parts.kv_cache + 1000 * u64::from(with.context_length));
+    assert_eq!(with.parts.working, without.parts.working + (1 << 20));
+
+    weights.inspection.draft_module = None;
+    let finding = of(&weights, Some(Speculate::Mtp)).invalid.unwrap();
+    assert_eq!(finding.reason, reason::NO_DRAFT_MODULE);
+    assert!(finding.message.ends_with("set Lookup, or leave it out"), "{}", finding.message);
+}
+
+#[test]
 fn the_fewest_gpus_that_hold_a_rank_are_taken() {
     // 5.1 GiB in bf16 with working memory on each of two GPUs of 4 GiB.
     let plan = planned_with_gpus(DeviceChoice::Gpu, None, 8);
@@ -253,14 +352,14 @@ fn the_fewest_gpus_that_hold_a_rank_are_taken() {
 
 #[test]
 fn gpus_whose_memory_nobody_tells_are_promised_nothing() {
-    let mut for_gpus = weights();
-    for_gpus.inspection.devices = vec![Device::Gpu];
+    let mut weights = weights();
+    weights.inspection.devices = vec![Device::Gpu];
     let mut object = object(1);
     object.spec.accelerator.device = DeviceChoice::Gpu;
     let mut gpus = node("gpus", 16 * GIB);
     gpus.allocatable.gpus = 8;
-    let observed = Observed { nodes: vec![gpus], ..Default::default() };
-    let plan = plan(&validate(&object).unwrap(), &for_gpus, &observed);
+    let observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+    let plan = plan(&validate(&object).unwrap(), &weights, &observed);
     let message = refused(&plan, reason::NODE_TOO_SMALL);
     assert!(message.contains("label the nodes nvidia.com/gpu.memory=MIB"), "{message}");
     assert!(!plan.is_hopeless(), "the scheduler has the last word");

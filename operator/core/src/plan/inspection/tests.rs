@@ -4,6 +4,7 @@ use crate::world::{World, inspection, settled};
 use coterie_api::condition::{READY, VALID, reason};
 use coterie_api::deployment::{ClaimSource, SourceSpec};
 use jiff::SignedDuration;
+use std::collections::BTreeMap;
 
 fn none(_: &World, _: &Plan) {}
 
@@ -183,6 +184,30 @@ fn no_node_for_the_inspect_pod() {
         message.contains("untolerated taint; free resources, add a node, or change template"),
         "{message}"
     );
+}
+
+#[test]
+fn an_inspect_pod_that_waits_is_made_anew_by_a_new_template_and_one_that_works_is_not() {
+    let mut world = World::new(1);
+    let on = |disk: &str| BTreeMap::from([("disk".to_owned(), disk.to_owned())]);
+    world.object.spec.template.node_selector = on("tape");
+    world.quiesce(none);
+    world.unschedulable(0, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.");
+    world.quiesce(none);
+    world.done();
+    world.object.spec.template.node_selector = on("ssd");
+    world.quiesce(none);
+    assert_eq!(inspections(&mut world), "-smol-inspect");
+    world.remove(0);
+    world.quiesce(none);
+    assert_eq!(inspections(&mut world), "+smol-inspect");
+
+    world.set_ready(0, false);
+    world.object.spec.template.node_selector.clear();
+    world.quiesce(none);
+    assert_eq!(inspections(&mut world), "");
+    world.settle(none);
+    assert_eq!(world.condition(READY).0, "True");
 }
 
 #[test]

@@ -6,8 +6,9 @@ use super::Step;
 use crate::observed::{ObservedPod, Role};
 use crate::plan::Action;
 use crate::world::{World, rank_name, settled};
-use coterie_api::condition::{READY, ROLLED_OUT, SERVING, WEIGHTS_LOADED};
-use coterie_api::launch::Quantization;
+use coterie_api::condition::{PLACED, READY, ROLLED_OUT, SERVING, WEIGHTS_LOADED, reason};
+use coterie_api::deployment::{AcceleratorSpec, DeviceChoice};
+use coterie_api::launch::{Device, Quantization};
 use jiff::SignedDuration;
 
 fn none(_: &World, _: &crate::plan::Plan) {}
@@ -235,6 +236,12 @@ fn the_next_surge_waits_for_the_drain_but_not_for_a_dead_node() {
     let plan = world.quiesce(none);
     assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
     assert_eq!(world.done(), "+smol-3", "the next waits for what is out of service, too");
+    let (state, reason, message) = world.condition(PLACED);
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("False", reason::PROGRESSING),
+        "nothing is unscheduled: {message}"
+    );
     world.now += SignedDuration::from_secs(3);
     let plan = world.quiesce(none);
     assert_eq!((plan.rollout.step, plan.rollout.draining), (Step::WaitForDrain, 1));
@@ -341,6 +348,56 @@ fn a_crash_is_left_to_the_kubelet_and_kept_in_status() {
     world.settle(none);
     assert_eq!(world.condition(READY).0, "True");
     assert!(world.object.status.as_ref().unwrap().last_failure.is_some(), "kept after recovery");
+}
+
+#[test]
+fn gpus_that_cannot_be_used_are_told_of_and_heal() {
+    let mut world = World::new(1);
+    world.settings.gpu_runtime_image = Some("localhost/coterie:1-gpu".into());
+    (world.nodes[0].allocatable.gpus, world.nodes[0].gpu_memory) = (1, 80 << 30);
+    world.nodes[0].free = world.nodes[0].allocatable;
+    let mut inspection = crate::world::inspection();
+    inspection.devices.push(Device::Gpu);
+    world.verdict = (0, serde_json::to_string(&inspection).unwrap());
+    world.settle(none);
+    let container = &world.pods[0].spec.as_ref().unwrap().containers[0];
+    assert_eq!(container.image.as_deref(), Some("localhost/coterie:1-gpu"));
+    assert_eq!(container.resources.as_ref().unwrap().limits.as_ref().unwrap()["nvidia.com/gpu"].0, "1");
+
+    world.object.spec.accelerator = AcceleratorSpec {
+        device: DeviceChoice::Gpu,
+        per_rank: Some(1),
+        claim_template: Some("one-gpu".into()),
+    };
+    world.settle(none);
+    let spec = world.pods[0].spec.as_ref().unwrap();
+    let claim = &spec.resource_claims.as_ref().unwrap()[0];
+    assert_eq!(
+        (claim.name.as_str(), claim.resource_claim_template_name.as_deref()),
+        ("gpus", Some("one-gpu"))
+    );
+    let resources = spec.containers[0].resources.as_ref().unwrap();
+    assert_eq!(
+        (resources.claims.as_ref().unwrap()[0].name.as_str(), resources.limits.as_ref()),
+        ("gpus", None)
+    );
+    world.done();
+
+    let sentence = "the NVIDIA driver speaks CUDA 11.4 and 12.0 is needed; update the node's driver";
+    for _ in 0..3 {
+        world.crash(0, 1, &format!(r#"{{"reason":"DeviceUnusable","message":"{sentence}"}}"#));
+        world.now += SignedDuration::from_secs(20);
+    }
+    world.quiesce(none);
+    let (state, reason, message) = world.condition(PLACED);
+    assert_eq!(
+        (state.as_str(), reason.as_str(), message.as_str()),
+        ("False", reason::DEVICE_UNUSABLE, sentence)
+    );
+    assert_eq!(world.condition(READY).1, reason::DEVICE_UNUSABLE);
+    assert_eq!(world.done(), "", "it is left to the kubelet's back-off");
+    world.settle(none);
+    assert_eq!(world.condition(READY).0, "True");
 }
 
 #[test]

@@ -230,7 +230,10 @@ pub fn known<T: Display>(
 ) -> Result<(), ConfigRule> {
     match value.as_ref().map(T::to_string).filter(|value| value != known) {
         None => Ok(()),
-        Some(value) => Err(ConfigRule::Unsupported { key, value: value.chars().take(100).collect(), known }),
+        Some(value) => {
+            let value = value.escape_debug().take(100).collect();
+            Err(ConfigRule::Unsupported { key, value, known })
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub enum ConfigRule {
         layers: usize,
     },
     /// A kind of computation that this build does not do.
-    #[error("{key} is {value:?}, which this build does not do; it does {known}")]
+    #[error("{key} is {value}, which this build does not do; it does {known}")]
     Unsupported {
         /// Its key.
         key: &'static str,

@@ -2,7 +2,6 @@
 
 mod latent;
 
-use super::edit_distance;
 use crate::load_error::LoadError;
 use crate::model::config::plan::{
     Activation, AttentionPlan, LayerPlan, Mixer, Mlp, MoePlan, QkNorm, SharedPlan,
@@ -284,5 +283,4 @@ fn an_unknown_architecture_is_told_all_that_are_known_and_the_nearest() {
         assert!(told.contains(&format!("nearest: {nearest}")) && told.contains(name), "{told}");
         assert!(told.contains("known: MixtralForCausalLM, Qwen3MoeForCausalLM,"), "{told}");
     }
-    assert_eq!(edit_distance("kitten", "sitting"), 3);
 }

@@ -232,7 +232,8 @@ mod on_gpus {
             node
         };
         let nodes = nodes.iter().enumerate().map(with_gpus).collect();
-        plan(&validate(&object).unwrap(), &large(), &Observed { nodes, ..Default::default() })
+        let observed = Observed { nodes, settings: for_gpus(), ..Default::default() };
+        plan(&validate(&object).unwrap(), &large(), &observed)
     }
 
     #[test]
