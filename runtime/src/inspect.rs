@@ -7,7 +7,7 @@ use crate::machine;
 use crate::model_dir;
 use crate::served_model::TextSide;
 use crate::termination::{failed, not_loaded, write_message};
-use coterie_api::launch::{Device, Inspection, Quantization, Termination};
+use coterie_api::launch::{Inspection, Quantization, Termination};
 use coterie_engine::Description;
 use std::fmt::Write;
 use std::process::ExitCode;

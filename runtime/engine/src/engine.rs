@@ -195,7 +195,7 @@ impl Engine {
             Some(StateLimits { snapshots, .. }) => StateRoom { slots: limits.max_running, snapshots },
             None => StateRoom::default(),
         };
-        let room = Room { blocks: limits.blocks, states };
+        let room = Room { blocks: limits.blocks, states, rows: limits.step_tokens.max(limits.max_running) };
         let draft = limits.drafts.is_some_and(|drafts| drafts.module);
         let model = model::load(&source, backend, options.threads, room, draft, share, progress)?;
         progress(1.0);

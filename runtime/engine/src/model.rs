@@ -79,6 +79,8 @@ pub struct Room {
     pub blocks: usize,
     /// Running states, where a layer has such.
     pub states: StateRoom,
+    /// Rows of a step.
+    pub rows: usize,
 }
 
 /// What a model takes of a device.
@@ -108,7 +110,7 @@ impl<'a> Need<'a> {
         // Of a replica's experts a rank holds some.
         let elsewhere = share.map_or(0, |share| {
             let of_all = config.expert_layers().count() * config.experts()[0];
-            experts - experts / of_all.max(1) * share.map.slots_of(share.rank)
+            experts.saturating_sub(experts / of_all.max(1) * share.map.slots_of(share.rank))
         });
         Ok(Need { config, weights: all - elsewhere + of_module, room, draft })
     }

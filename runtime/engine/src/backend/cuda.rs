@@ -82,6 +82,12 @@ impl<D: Device> Cuda<D> {
         self.launch(&elements.launch(op));
     }
 
+    /// The same in place.
+    fn change(&self, op: Op, x: &mut CudaTensor<D>, b: Address, factors: [f32; 2]) {
+        let (count, width, address) = (x.rows * x.width, x.width, x.address_mut());
+        self.elements(op, [address, b, address], count, width, factors);
+    }
+
     /// Of each row the largest value and its column.
     fn best_of_rows(&self, x: &CudaTensor<D>) -> Vec<(u32, f32)> {
         let out = self.spare.take(2 * x.rows * size_of::<u32>());
@@ -91,12 +97,6 @@ impl<D: Device> Cuda<D> {
         let both: Vec<u32> = out.read(2 * x.rows);
         let (tokens, values) = both.split_at(x.rows);
         tokens.iter().zip(values).map(|(token, value)| (*token, f32::from_bits(*value))).collect()
-    }
-
-    /// The same in place.
-    fn change(&self, op: Op, x: &mut CudaTensor<D>, b: Address, factors: [f32; 2]) {
-        let (count, width, address) = (x.rows * x.width, x.width, x.address_mut());
-        self.elements(op, [address, b, address], count, width, factors);
     }
 }
 

@@ -4,7 +4,7 @@ use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token, part_bytes};
 use super::batch::SPREAD;
 use super::lightning;
 use crate::block_pool::BLOCK_SIZE;
-use crate::engine::{LOGIT_ROWS, STEP_TOKENS};
+use crate::engine::LOGIT_ROWS;
 use crate::inspect;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
@@ -58,7 +58,7 @@ pub(super) fn memory(need: &Need<'_>, free: usize) -> Result<(), LoadError> {
     let cache: usize = layers.map(|layer| cache_bytes(&layer.mixer, room)).sum();
     let spread = config.layers.iter().map(|layer| spread_bytes(&layer.mixer)).max().unwrap_or(0);
     // Buffers come in powers of two: up to twice of what a step needs.
-    let step = 2 * (inspect::step_bytes(config, STEP_TOKENS, LOGIT_ROWS) + spread);
+    let step = 2 * (inspect::step_bytes(config, room.rows, LOGIT_ROWS) + spread);
     let needed = weights.saturating_add(cache).saturating_add(step);
     match needed <= free {
         true => Ok(()),
