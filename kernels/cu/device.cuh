@@ -168,6 +168,15 @@ __device__ __forceinline__ float widen(bf16 x) { return float_of_bits(u32(x.bits
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ bf16 narrow(float x) { return bf16{u16(pack_bf16(x, 0.0f))}; }
 
+// Four neighbours of a row, zeros behind its end. Only rows of whole fours are sure to be aligned.
+__device__ __forceinline__ Four four_of(const float* row, u32 at, u32 width) {
+    if (width % 4 == 0) return load<Four>(row + at);
+    Four four;
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j) four.values[j] = at + j < width ? row[at + j] : 0.0f;
+    return four;
+}
+
 // The sum over a warp's lanes, the same in each.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

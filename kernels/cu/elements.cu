@@ -65,7 +65,3 @@ KERNEL(add_to_rows, THREADS, Elements) {
 KERNEL(gate_rows, THREADS, Elements) {
     each<Row, float>(p, [](float x, float gate) { return x * sigmoid(gate); });
 }
-// As the products read their rows.
-KERNEL(to_bf16, THREADS, Elements) {
-    each<Nothing, bf16>(p, [](float x, float) { return x; });
-}

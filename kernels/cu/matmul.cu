@@ -17,8 +17,9 @@ struct Product {
     const u64* weights;  // [experts] addresses of matrices [n, k]; of a pair all gates, then all ups
     const u64* scales;   // as many, of [n / scale_rows, k / group]; null for bf16
     const u64* biases;   // null, or as many, of [n]
-    void* out;           // [rows, n], f32; of a pair bf16
+    void* out;           // [rows, out_width], f32; of a pair bf16
     u32 rows, experts, n, k;  // k is a multiple of 32
+    u32 out_width;            // n, or up to the next multiple of 32: zeros are put behind it
     u32 row_step;             // rows of the memory of a matrix for one of the matrix
     u32 group, scale_rows;    // values that share a scale, along k (a multiple of 32) and along n
     u32 clamped;              // which activation
@@ -190,22 +191,23 @@ struct Tile {
 #pragma unroll
             for (u32 odd = 0; odd < 2; ++odd) {
                 u32 column = blockIdx.x * WIDTH + (warp % WN * NT + j) * 8 + lane % 4 * 2 + odd;
-                if (column >= p.n) continue;
-                float first = bias(0, column), second = PAIR ? bias(1, column) : 0.0f;
+                if (column >= p.out_width) continue;
+                bool is = column < p.n;
+                float first = is ? bias(0, column) : 0.0f, second = PAIR && is ? bias(1, column) : 0.0f;
 #pragma unroll
                 for (u32 i = 0; i < MT; ++i)
 #pragma unroll
                     for (u32 half = 0; half < 2; ++half) {
                         u32 row = (warp / WN * MT + i) * 16 + half * 8 + lane / 4, e = half * 2 + odd;
                         if (row >= tile.count) continue;
-                        u64 at = u64(tile.first + row) * p.n + column;
+                        u64 at = u64(tile.first + row) * p.out_width + column;
                         float x = sums[0][i][j][e] + first;
                         if constexpr (PAIR) {
                             float up = sums[1][i][j][e] + second;
                             x = p.clamped ? ClampedSwiglu{p.alpha, p.limit}(x, up) : SiluMul()(x, up);
-                            static_cast<bf16*>(p.out)[at] = narrow(x);
+                            static_cast<bf16*>(p.out)[at] = narrow(is ? x : 0.0f);
                         } else {
-                            static_cast<float*>(p.out)[at] = x;
+                            static_cast<float*>(p.out)[at] = is ? x : 0.0f;
                         }
                     }
             }

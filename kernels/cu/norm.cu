@@ -7,7 +7,7 @@ struct Norm {
     const float* weight;  // [width]
     float* residual;      // null, or [rows, width], which x is added to first: the sum is kept there and normed
     void* out;            // [rows, width]
-    u32 width;            // a multiple of 4, at most 4 · THREADS · HELD
+    u32 width;            // at most 4 · THREADS · HELD
     float eps;
 };
 
@@ -17,6 +17,15 @@ constexpr u32 HELD = 16;
 struct Sums {
     float of_warp[THREADS / WARP];
 };
+
+// Of a row that is not whole fours, what is behind its end stays.
+template <class Out>
+__device__ __forceinline__ void put_row(Out* row, u32 at, u32 width, const Four& x) {
+    if (width % 4 == 0) return put4(row + at, x);
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j)
+        if (at + j < width) put(row + at + j, x.values[j]);
+}
 
 template <class Out>
 __device__ __forceinline__ void norm_row(const Norm& p) {
@@ -28,12 +37,12 @@ __device__ __forceinline__ void norm_row(const Norm& p) {
     for (u32 i = 0; i < HELD; ++i) {
         u32 at = 4 * (i * THREADS + threadIdx.x);
         if (at >= p.width) break;
-        held[i] = load<Four>(p.x + row + at);
+        held[i] = four_of(p.x + row, at, p.width);
         if (p.residual) {
-            Four before = load<Four>(p.residual + row + at);
+            Four before = four_of(p.residual + row, at, p.width);
 #pragma unroll
             for (u32 j = 0; j < 4; ++j) held[i].values[j] += before.values[j];
-            store(p.residual + row + at, held[i]);
+            put_row(p.residual + row, at, p.width, held[i]);
         }
 #pragma unroll
         for (u32 j = 0; j < 4; ++j) square = fmaf(held[i].values[j], held[i].values[j], square);
@@ -50,10 +59,10 @@ __device__ __forceinline__ void norm_row(const Norm& p) {
     for (u32 i = 0; i < HELD; ++i) {
         u32 at = 4 * (i * THREADS + threadIdx.x);
         if (at >= p.width) break;
-        Four weight = load<Four>(p.weight + at);
+        Four weight = four_of(p.weight, at, p.width);
 #pragma unroll
         for (u32 j = 0; j < 4; ++j) held[i].values[j] *= factor * weight.values[j];
-        put4(out + at, held[i]);
+        put_row(out, at, p.width, held[i]);
     }
 }
 

@@ -4,15 +4,15 @@
 constexpr u32 THREADS = 256;
 
 struct Gather {
-    const void* x;    // [rows, width], of the kernel's type
+    const void* x;    // rows of `stride` values, of the kernel's type
     const u32* rows;  // [count]
     float* out;       // [count, width]
-    u32 width;
+    u32 stride, width;
 };
 
 template <class In>
 __device__ __forceinline__ void gather(const Gather& p) {
-    const In* x = static_cast<const In*>(p.x) + u64(p.rows[blockIdx.x]) * p.width;
+    const In* x = static_cast<const In*>(p.x) + u64(p.rows[blockIdx.x]) * p.stride;
     float* out = p.out + u64(blockIdx.x) * p.width;
     for (u32 i = blockIdx.y * THREADS + threadIdx.x; i < p.width; i += gridDim.y * THREADS) out[i] = widen(x[i]);
 }
@@ -20,6 +20,44 @@ __device__ __forceinline__ void gather(const Gather& p) {
 KERNEL(gather_f32, THREADS, Gather) { gather<float>(p); }
 // The rows of an embedding that tokens name.
 KERNEL(gather_bf16, THREADS, Gather) { gather<bf16>(p); }
+
+struct Narrow {
+    const float* x;     // [rows, width]
+    bf16* out;          // [rows, padded]
+    u32 width, padded;  // padded is a multiple of 4
+};
+
+// As the products read their rows: rounded, with zeros behind their ends.
+KERNEL(narrow_rows, THREADS, Narrow) {
+    const float* x = p.x + u64(blockIdx.x) * p.width;
+    bf16* out = p.out + u64(blockIdx.x) * p.padded;
+    for (u32 at = 4 * (blockIdx.y * THREADS + threadIdx.x); at < p.padded; at += 4 * gridDim.y * THREADS)
+        put4(out + at, at < p.width ? four_of(x, at, p.width) : Four{{0.0f, 0.0f, 0.0f, 0.0f}});
+}
+
+struct Biases {
+    float* x;           // [rows, width]
+    const u64* biases;  // [rows] addresses of [width]
+    u32 width;
+};
+
+// A bias of its own to each row.
+KERNEL(add_biases, THREADS, Biases) {
+    const float* bias = reinterpret_cast<const float*>(p.biases[blockIdx.x]);
+    float* x = p.x + u64(blockIdx.x) * p.width;
+    for (u32 i = blockIdx.y * THREADS + threadIdx.x; i < p.width; i += gridDim.y * THREADS) x[i] += bias[i];
+}
+
+struct Fill {
+    float* x;          // [rows, width]
+    u32 width, first;  // columns from `first` on
+    float value;
+};
+
+KERNEL(fill_columns, THREADS, Fill) {
+    float* x = p.x + u64(blockIdx.x) * p.width;
+    for (u32 i = p.first + blockIdx.y * THREADS + threadIdx.x; i < p.width; i += gridDim.y * THREADS) x[i] = p.value;
+}
 
 struct Combine {
     const float* x;        // [choices, width]: experts' outputs

@@ -47,9 +47,9 @@ struct Place {
 };
 
 // The largest and its token, the lowest of equals; NaN is never it.
-__device__ __forceinline__ u64 largest(const Sample& p, const float* logits, Shared& s) {
+__device__ __forceinline__ u64 largest(u32 vocabulary, const float* logits, Shared& s) {
     u64 best = 0;
-    for (u32 token = threadIdx.x; token < p.vocabulary; token += THREADS) {
+    for (u32 token = threadIdx.x; token < vocabulary; token += THREADS) {
         float x = logits[token] + 0.0f;
         if (x != x) continue;
         u32 bits = bits_of_float(x);
@@ -184,11 +184,29 @@ __device__ __forceinline__ double uniform(u64 seed, u64 index) {
     return double((u64(counter[1]) << 32 | counter[0]) >> 11) * (1.0 / 9007199254740992.0);
 }
 
+struct Best {
+    const float* logits;  // [rows, vocabulary]
+    u32* tokens;          // [rows]
+    float* values;        // [rows]
+    u32 vocabulary;
+};
+
+// A row's largest value and its token, the lowest of equals. Where all are NaN, so is token 0.
+KERNEL(best, THREADS, Best) {
+    Shared& s = shared<Shared>();
+    const float* logits = p.logits + u64(blockIdx.x) * p.vocabulary;
+    u64 rank = largest(p.vocabulary, logits, s);
+    if (threadIdx.x != 0) return;
+    u32 token = rank ? NO_TOKEN - u32(rank) : 0;
+    p.tokens[blockIdx.x] = token;
+    p.values[blockIdx.x] = logits[token];
+}
+
 KERNEL(sample, THREADS, Sample) {
     Shared& s = shared<Shared>();
     const float* logits = p.logits + u64(blockIdx.x) * p.vocabulary;
     Rule rule = p.rules[blockIdx.x];
-    u64 best = largest(p, logits, s);
+    u64 best = largest(p.vocabulary, logits, s);
     u32 token = NO_TOKEN - u32(best);
     float most = best ? logits[token] : infinity();
     if (!(most < infinity()) || most == -infinity()) {

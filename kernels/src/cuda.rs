@@ -1,14 +1,18 @@
-//! Ops on CUDA devices: how each kernel of `cu/` is launched. Nothing here needs a driver, a device or a compiler.
+//! Ops on CUDA devices: how each kernel of `cu/` is launched. Nothing here needs a driver, a device or a compiler to be built.
 //!
-//! An op's file has the struct that its kernels take, and makes a [`Launch`](launch::Launch) of it; who carries that out (a
-//! driver, or the emulation of the tests) is not known here. The same promise holds as on the [CPU](super::cpu): a row's
+//! An op's file has the struct that its kernels take, and makes a [`Launch`](launch::Launch) of it, which a
+//! [`Device`](device::Device) carries out: a GPU by its [`driver`], or the emulation of the tests. The same promise holds as on the [CPU](super::cpu): a row's
 //! result depends on that row alone, bit by bit, on one kind of device. It rests on orders of additions that depend on
 //! an op's widths alone, never on how many rows there are.
 
 pub mod attention;
 pub mod dense;
+pub mod device;
+pub mod driver;
 pub mod elements;
 pub mod gate;
+pub mod heads;
+mod kernels;
 pub mod launch;
 pub mod lightning;
 pub mod matmul;
@@ -16,3 +20,5 @@ pub mod norm;
 pub mod rotary;
 pub mod rows;
 pub mod sample;
+
+pub use kernels::KERNELS;

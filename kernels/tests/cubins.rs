@@ -9,11 +9,10 @@ mod cuda {
 use std::fs;
 use std::path::PathBuf;
 
+use coterie_kernels::cuda::KERNELS;
+use coterie_kernels::cuda::driver::ARCHITECTURES;
 use cuda::nvrtc::Nvrtc;
 use cuda::sources;
-
-/// Ampere, Hopper, and both kinds of Blackwell.
-const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100a", "sm_120a"];
 
 /// What the assembler says of one kernel.
 #[derive(Debug, Default, PartialEq)]
@@ -54,6 +53,18 @@ fn the_assemblers_words_are_read() {
                \x20   16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads\n\
                ptxas info    : Used 30 registers, used 1 barriers, 32 bytes smem, 360 bytes cmem[0]\n";
     assert_eq!(used(log), [Used { kernel: "norm".into(), registers: 30, spilled: 28 }]);
+}
+
+#[test]
+fn every_kernel_is_listed_by_its_source() {
+    let sources = sources::all();
+    let listed = KERNELS.iter().map(|(source, kernels)| (*source, kernels.to_vec()));
+    let names: Vec<Vec<String>> = sources.iter().map(|source| sources::kernels(source)).collect();
+    let found = sources.iter().zip(&names).map(|(source, kernels)| {
+        let stem = source.file_stem().and_then(|name| name.to_str()).expect("a source has a name");
+        (stem, kernels.iter().map(String::as_str).collect())
+    });
+    assert_eq!(listed.collect::<Vec<_>>(), found.collect::<Vec<(&str, Vec<&str>)>>());
 }
 
 #[test]

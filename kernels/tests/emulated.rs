@@ -6,11 +6,12 @@ mod cuda {
     pub mod alone;
     pub mod attention;
     pub mod checks;
+    pub mod columns;
     pub mod device;
     pub mod emulation;
     pub mod experts;
     pub mod faults;
-    pub mod gpu;
+    pub mod guarded;
     pub mod layer;
     pub mod lightning;
     pub mod machine;
@@ -32,7 +33,7 @@ mod ops {
 }
 
 use cuda::machine::Machine;
-use cuda::{alone, checks, faults, layer, rounded, sample};
+use cuda::{alone, checks, columns, faults, layer, rounded, sample};
 
 #[test]
 fn kernels_are_close_to_the_exact_result() {
@@ -49,6 +50,11 @@ fn tokens_are_drawn_by_the_rule() {
     for backwards in [false, true] {
         sample::tokens_are_drawn_by_the_rule(&Machine::emulated(backwards));
     }
+}
+
+#[test]
+fn columns_are_copied_and_changed_exactly() {
+    columns::are_copied_and_changed_exactly(&Machine::emulated(false));
 }
 
 #[test]

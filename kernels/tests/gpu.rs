@@ -5,10 +5,11 @@ mod cuda {
     pub mod alone;
     pub mod attention;
     pub mod checks;
+    pub mod columns;
     pub mod device;
     pub mod emulation;
     pub mod experts;
-    pub mod gpu;
+    pub mod guarded;
     pub mod layer;
     pub mod lightning;
     pub mod machine;
@@ -29,23 +30,22 @@ mod ops {
     pub mod random;
 }
 
-use cuda::gpu::Gpu;
 use cuda::machine::Machine;
-use cuda::{alone, checks, layer, rounded, sample};
+use cuda::{alone, checks, columns, layer, rounded, sample};
 
 #[test]
 #[ignore = "needs a GPU, and COTERIE_CUBINS, the folder that the test cubins wrote; cargo xtask gpu runs it"]
 fn kernels_do_on_a_gpu_what_they_do_in_emulation() {
     let cubins = std::env::var_os("COTERIE_CUBINS").expect("COTERIE_CUBINS is the folder of cubins");
-    let gpu = Gpu::open(cubins.as_ref()).expect("there is a GPU");
-    println!("kernels of {}", gpu.architecture);
-    let gpu = Machine::Gpu(gpu);
+    let gpu = Machine::gpu(cubins.as_ref());
+    let Machine::Gpu(driver) = gpu else { return };
+    println!("kernels of {}", driver.architecture());
     alone::a_row_of_a_product_does_not_depend_on_the_batch(&gpu);
     alone::attention_does_not_depend_on_chunks_or_neighbours(&gpu);
+    columns::are_copied_and_changed_exactly(&gpu);
     rounded::what_is_written_is_the_f32_result_rounded(&gpu);
     layer::of_every_format_are_close_to_the_exact_result(&gpu);
     sample::tokens_are_drawn_by_the_rule(&gpu);
     // Twice, as nothing may depend on the order in which threads happen to run.
-    let Machine::Gpu(again) = gpu else { return };
-    checks::close_to_the_exact_result(&[gpu, Machine::Gpu(again)]);
+    checks::close_to_the_exact_result(&[gpu, Machine::Gpu(driver)]);
 }

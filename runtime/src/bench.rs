@@ -2,6 +2,7 @@
 //! an answer early.
 
 use crate::config::BenchArgs;
+use crate::cubins;
 use crate::machine;
 use crate::model_dir;
 use crate::termination::{failed, not_loaded};
@@ -67,6 +68,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
     let options = EngineOptions {
         quantization: args.quantization,
         device: args.device,
+        cubins: cubins::folder(args.cubins.as_deref()),
         context_length: Some(args.prompt_tokens + args.generate),
         threads: args.threads,
         max_running: args.batch,

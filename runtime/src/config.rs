@@ -7,6 +7,7 @@ pub use ranks::RanksArgs;
 pub use route::RouteArgs;
 
 use crate::chat_template::SUBCOMMAND;
+use crate::cubins;
 use crate::server::Limits;
 use crate::telemetry::check_endpoint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -90,6 +91,10 @@ pub struct ServeArgs {
     /// What to compute on: cpu or gpu
     #[arg(long, default_value = Device::Cpu.flag(), value_parser = device)]
     pub device: Device,
+    /// Folder of the kernels' machine code for GPUs, which has a folder for each architecture
+    /// [default: share/coterie/cubins beside the folder of this program]
+    #[arg(long, value_name = "DIR", env = "COTERIE_CUBINS")]
+    pub cubins: Option<PathBuf>,
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0")]
     pub host: IpAddr,
@@ -159,6 +164,10 @@ pub struct BenchArgs {
     /// What to compute on: cpu or gpu
     #[arg(long, default_value = Device::Cpu.flag(), value_parser = device)]
     pub device: Device,
+    /// Folder of the kernels' machine code for GPUs, which has a folder for each architecture
+    /// [default: share/coterie/cubins beside the folder of this program]
+    #[arg(long, value_name = "DIR", env = "COTERIE_CUBINS")]
+    pub cubins: Option<PathBuf>,
     /// Tokens in each prompt
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = at_least_one)]
     pub prompt_tokens: usize,
@@ -225,6 +234,7 @@ impl ServeArgs {
         EngineOptions {
             quantization: self.quantization,
             device: self.device,
+            cubins: cubins::folder(self.cubins.as_deref()),
             context_length: self.context.map(|tokens| tokens as usize),
             threads: self.threads,
             max_running: self.max_running,

@@ -12,6 +12,7 @@ pub mod chat_template;
 pub mod config;
 pub mod content_stops;
 pub mod conversation;
+pub mod cubins;
 pub mod detokenizer;
 pub mod engine_thread;
 pub mod exchange;

@@ -1,4 +1,4 @@
-//! `cargo xtask gpu`: the CUDA kernels on this machine's GPU; and their compiler, which needs none.
+//! `cargo xtask gpu`: the CUDA kernels, and the engine on them, on this machine's GPU; and their compiler, which needs none.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,9 +19,10 @@ pub fn run() -> Result<()> {
         None => eprintln!("  without NVRTC, the kernels in {} are taken", cubins.display()),
     }
     let mut cargo = product::cargo()?;
-    cargo.args(["test", "--release", "--locked", "--package", "coterie-kernels", "--test", "gpu", "--"]);
+    cargo.args(["test", "--release", "--locked", "--package", "coterie-kernels"]);
+    cargo.args(["--package", "coterie-engine", "--test", "gpu", "--"]);
     cargo.args(["--ignored", "--nocapture"]).env("COTERIE_CUBINS", &cubins);
-    product::shown("cargo test: CUDA kernels on the GPU", &mut cargo)
+    product::shown("cargo test: CUDA kernels and the engine on the GPU", &mut cargo)
 }
 
 /// The test that compiles every kernel for every architecture.

@@ -7,6 +7,17 @@ use super::launch::{Address, Launch};
 /// Tokens whose weights are folded into a row's sums at once, counted from a sequence's beginning.
 pub const CHUNK: u32 = 256;
 
+/// Widths of a head that there are kernels for.
+pub const WIDTHS: [usize; 6] = [64, 80, 96, 128, 192, 256];
+
+/// Values of a latent, and of its rotated key, that there are kernels for.
+pub const LATENT: [usize; 2] = [512, 64];
+
+/// The width of a kernel for heads of `head_dim` values, behind which are zeros. None if they are too wide.
+pub fn width(head_dim: usize) -> Option<usize> {
+    WIDTHS.into_iter().find(|width| head_dim <= *width)
+}
+
 /// The parameters of the kernels in `attention.cu`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -53,7 +64,7 @@ pub enum Form {
     Prefill(u32),
     /// Keys and values of this head_dim, sequences of a row or a few.
     Decode(u32),
-    /// 512 values of latent and 64 of rotated key.
+    /// [`LATENT`].
     Latent,
 }
 

@@ -21,7 +21,7 @@ pub struct Dense {
     pub rows: u32,
     /// Outputs.
     pub n: u32,
-    /// Inputs, a multiple of 4.
+    /// Inputs.
     pub k: u32,
 }
 

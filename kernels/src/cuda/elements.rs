@@ -47,8 +47,6 @@ pub enum Op {
     AddToRows,
     /// `a · σ(b[row])`
     GateRows,
-    /// a, rounded to bf16.
-    ToBf16,
 }
 
 impl Elements {
@@ -65,7 +63,6 @@ impl Elements {
             Op::Blend => "blend",
             Op::AddToRows => "add_to_rows",
             Op::GateRows => "gate_rows",
-            Op::ToBf16 => "to_bf16",
         };
         let blocks = self.count.div_ceil(4 * u64::from(THREADS)) as u32;
         Launch { kernel, grid: [blocks, 1, 1], block: THREADS, shared: 0, parameters: self }

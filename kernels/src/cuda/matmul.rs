@@ -42,7 +42,7 @@ pub struct Product {
     pub scales: Address,
     /// None, or as many, of `[n]`.
     pub biases: Address,
-    /// `[rows, n]`, f32; of a pair bf16.
+    /// `[rows, out_width]`, f32; of a pair bf16.
     pub out: Address,
     /// Rows.
     pub rows: u32,
@@ -52,6 +52,8 @@ pub struct Product {
     pub n: u32,
     /// Inputs, a multiple of 32.
     pub k: u32,
+    /// n, or up to the next multiple of 32: zeros are put behind it.
+    pub out_width: u32,
     /// Rows of a matrix's memory for one of the matrix.
     pub row_step: u32,
     /// Values along k that share a scale, a multiple of 32.

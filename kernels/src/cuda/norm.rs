@@ -19,7 +19,7 @@ pub struct Norm {
     pub residual: Address,
     /// `[rows, width]`
     pub out: Address,
-    /// Values of a row: a multiple of 4, at most [`MOST`].
+    /// Values of a row, at most [`MOST`].
     pub width: u32,
     /// Added to the mean square.
     pub eps: f32,

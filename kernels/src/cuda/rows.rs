@@ -8,13 +8,15 @@ const THREADS: u32 = 256;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Gather {
-    /// `[.., width]`
+    /// Rows of `stride` values.
     pub x: Address,
     /// `[count]`: rows of x.
     pub rows: Address,
     /// `[count, width]`, f32.
     pub out: Address,
-    /// Values of a row.
+    /// Values from one row of x to the next.
+    pub stride: u32,
+    /// Values of a row, at most `stride`.
     pub width: u32,
 }
 
@@ -23,6 +25,70 @@ impl Gather {
     pub fn launch(self, count: u32, bf16: bool) -> Launch<Gather> {
         let kernel = if bf16 { "gather_bf16" } else { "gather_f32" };
         Launch { kernel, grid: grid(count, self.width), block: THREADS, shared: 0, parameters: self }
+    }
+}
+
+/// The parameters of `narrow_rows`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Narrow {
+    /// `[rows, width]`, f32.
+    pub x: Address,
+    /// `[rows, padded]`, bf16.
+    pub out: Address,
+    /// Values of a row of x.
+    pub width: u32,
+    /// Values of a row of out: a multiple of 4. Those behind `width` become zeros.
+    pub padded: u32,
+}
+
+impl Narrow {
+    /// Rounds `rows` rows to bf16, as [`Product`](super::matmul::Product) reads them.
+    pub fn launch(self, rows: u32) -> Launch<Narrow> {
+        let grid = grid(rows, self.padded.div_ceil(4));
+        Launch { kernel: "narrow_rows", grid, block: THREADS, shared: 0, parameters: self }
+    }
+}
+
+/// The parameters of `add_biases`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Biases {
+    /// `[rows, width]`
+    pub x: Address,
+    /// `[rows]` addresses of `[width]`.
+    pub biases: Address,
+    /// Values of a row.
+    pub width: u32,
+}
+
+impl Biases {
+    /// Adds its bias to each of `rows` rows.
+    pub fn launch(self, rows: u32) -> Launch<Biases> {
+        let grid = grid(rows, self.width);
+        Launch { kernel: "add_biases", grid, block: THREADS, shared: 0, parameters: self }
+    }
+}
+
+/// The parameters of `fill_columns`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Fill {
+    /// `[rows, width]`
+    pub x: Address,
+    /// Values of a row.
+    pub width: u32,
+    /// The first column that is filled; all behind it are.
+    pub first: u32,
+    /// What with.
+    pub value: f32,
+}
+
+impl Fill {
+    /// Fills the columns of `rows` rows.
+    pub fn launch(self, rows: u32) -> Launch<Fill> {
+        let grid = grid(rows, self.width - self.first);
+        Launch { kernel: "fill_columns", grid, block: THREADS, shared: 0, parameters: self }
     }
 }
 

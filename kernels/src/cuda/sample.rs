@@ -39,10 +39,35 @@ pub struct Sample {
     pub vocabulary: u32,
 }
 
+/// Bytes of a block's shared memory.
+const SHARED: usize = 256 * (8 + 4) + 8 * (THREADS as usize / 32 + 3);
+
 impl Sample {
     /// A token for each of `rows` rows.
     pub fn launch(self, rows: u32) -> Launch<Sample> {
-        let shared = 256 * (8 + 4) + 8 * (THREADS as usize / 32 + 3);
-        Launch { kernel: "sample", grid: [rows, 1, 1], block: THREADS, shared, parameters: self }
+        let grid = [rows, 1, 1];
+        Launch { kernel: "sample", grid, block: THREADS, shared: SHARED, parameters: self }
+    }
+}
+
+/// The parameters of `best`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Best {
+    /// `[rows, vocabulary]`
+    pub logits: Address,
+    /// `[rows]`, u32: of the largest value the token, the lowest of equals.
+    pub tokens: Address,
+    /// `[rows]`: the largest value. NaN is it only if all are.
+    pub values: Address,
+    /// Tokens that there are.
+    pub vocabulary: u32,
+}
+
+impl Best {
+    /// The best token of each of `rows` rows.
+    pub fn launch(self, rows: u32) -> Launch<Best> {
+        let grid = [rows, 1, 1];
+        Launch { kernel: "best", grid, block: THREADS, shared: SHARED, parameters: self }
     }
 }

@@ -47,9 +47,6 @@ impl Machine {
 impl Machine {
     /// With f32 weights, and with the same rounded to bf16 and then widened, which must be one.
     fn dense(&self, x: &[f32], w: &[f32], [m, n, k]: [usize; 3]) -> Answer {
-        if !k.is_multiple_of(4) {
-            return None;
-        }
         let run = |w: Address, bf16: bool| {
             let (x, out) = (Memory::of(x), unwritten(m * n));
             let [rows, n, k] = [m, n, k].map(|size| size as u32);
@@ -69,7 +66,7 @@ impl Machine {
 impl Device for Machine {
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32) -> Answer {
         let width = weight.len();
-        if !width.is_multiple_of(4) || width > norm::MOST {
+        if width > norm::MOST {
             return None;
         }
         let (x_memory, weight, out) = (Memory::of(x), Memory::of(weight), unwritten(x.len()));
@@ -110,8 +107,13 @@ impl Device for Machine {
     }
     fn gather(&self, x: &[f32], rows: &[u32], dim: usize) -> Answer {
         let (x, rows_memory, out) = (Memory::of(x), Memory::of(rows), unwritten(rows.len() * dim));
-        let gather =
-            Gather { x: x.address(), rows: rows_memory.address(), out: out.address(), width: dim as u32 };
+        let gather = Gather {
+            x: x.address(),
+            rows: rows_memory.address(),
+            out: out.address(),
+            stride: dim as u32,
+            width: dim as u32,
+        };
         self.launch(&gather.launch(rows.len() as u32, false));
         exactly(&out)
     }

@@ -7,10 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::SystemTime;
 
-use coterie_kernels::cuda::launch::Launch;
+use coterie_kernels::cuda::device::{Device, DeviceError};
+use coterie_kernels::cuda::launch::{Address, Launch};
+
+use super::guarded;
 
 /// A kernel: parameters, their size, the grid, threads and shared memory of a block, the order; what went wrong.
 type Entry = unsafe extern "C" fn(*const c_void, usize, *const u32, u32, usize, bool) -> *const c_char;
+
+/// Bytes that it has, for whoever asks.
+const MEMORY: usize = 1 << 30;
 
 /// A device that runs the threads of a block one after another.
 pub struct Emulation {
@@ -47,15 +53,48 @@ impl Emulation {
     }
 
     /// Runs a kernel to its end, or to what a GPU does not allow.
-    pub fn launch<P>(&self, launch: &Launch<P>) -> Result<(), String> {
+    pub fn run<P>(&self, launch: &Launch<P>) -> Result<(), String> {
         let Launch { kernel, grid, block, shared, parameters } = launch;
-        let entry = self.entries[*kernel];
+        let entry = self.entries.get(*kernel).ok_or("there is no such kernel")?;
         // SAFETY: the addresses among the parameters are of guarded buffers that outlive the call.
         unsafe {
             let parameters = std::ptr::from_ref(parameters).cast();
             let wrong = entry(parameters, size_of::<P>(), grid.as_ptr(), *block, *shared, self.backwards);
             if wrong.is_null() { Ok(()) } else { Err(CStr::from_ptr(wrong).to_string_lossy().into_owned()) }
         }
+    }
+}
+
+impl Device for Emulation {
+    fn free_memory(&self) -> Result<usize, DeviceError> {
+        Ok(MEMORY)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
+        Ok(guarded::allocate(bytes))
+    }
+
+    unsafe fn free(&self, memory: Address) {
+        // SAFETY: the caller's.
+        unsafe { guarded::free(memory) };
+    }
+
+    unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
+        let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+        // SAFETY: the caller's.
+        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+        Ok(())
+    }
+
+    unsafe fn read(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+        let from = std::ptr::with_exposed_provenance::<u8>(from as usize);
+        // SAFETY: the caller's; kernels have ended when they return.
+        unsafe { to.as_mut_ptr().copy_from_nonoverlapping(from, to.len()) };
+        Ok(())
+    }
+
+    unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError> {
+        self.run(launch).map_err(|why| DeviceError::Failed { what: launch.kernel, why })
     }
 }
 

@@ -153,6 +153,7 @@ impl Machine {
             experts: (weights.len() / (1 + usize::from(pair))) as u32,
             n: w.n as u32,
             k: w.k as u32,
+            out_width: w.n as u32,
             row_step: w.row_step as u32,
             group: w.group as u32,
             scale_rows: w.scale_rows as u32,

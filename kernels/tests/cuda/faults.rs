@@ -20,7 +20,7 @@ fn run(device: &Emulation, kernel: &'static str, block: u32) -> Result<Vec<f32>,
     let (out, x) = (unwritten(64), Memory::of(&[5f32; 8]));
     let parameters = Fault { out: out.address(), x: x.address() };
     let launch = Launch { kernel, grid: [1; 3], block, shared: 512, parameters };
-    device.launch(&launch).map(|()| out.values())
+    device.run(&launch).map(|()| out.values())
 }
 
 pub fn of_kernels_are_noticed() {

@@ -1,14 +1,26 @@
 //! What runs the kernels: a GPU, or its emulation.
 
+use std::path::Path;
+use std::sync::OnceLock;
+
+use coterie_kernels::cuda::device::Device;
+use coterie_kernels::cuda::driver::Driver;
 use coterie_kernels::cuda::launch::Launch;
 
 use super::emulation::Emulation;
-use super::gpu::Gpu;
 
 /// One of both.
 pub enum Machine {
     Emulated(Emulation),
-    Gpu(&'static Gpu),
+    Gpu(&'static Driver),
+}
+
+/// The GPU of this process, if it has opened one.
+static GPU: OnceLock<Driver> = OnceLock::new();
+
+/// The GPU, if one was opened.
+pub fn opened() -> Option<&'static Driver> {
+    GPU.get()
 }
 
 impl Machine {
@@ -17,15 +29,21 @@ impl Machine {
         Machine::Emulated(Emulation::load(backwards))
     }
 
+    /// The first GPU, with the kernels in `cubins`.
+    pub fn gpu(cubins: &Path) -> Machine {
+        let open = || Driver::open(cubins).map_err(|why| why.to_string()).expect("there is a CUDA device");
+        Machine::Gpu(GPU.get_or_init(open))
+    }
+
     /// Runs a kernel to its end.
     ///
     /// # Panics
     /// If the kernel does what a GPU does not allow.
     pub fn launch<P>(&self, launch: &Launch<P>) {
-        let ran = match self {
-            Machine::Emulated(emulation) => emulation.launch(launch),
-            Machine::Gpu(gpu) => gpu.launch(launch),
-        };
-        ran.expect(launch.kernel);
+        match self {
+            Machine::Emulated(emulation) => emulation.run(launch).expect(launch.kernel),
+            // SAFETY: the checks keep what they name in a launch, and read what it has written.
+            Machine::Gpu(gpu) => unsafe { gpu.launch(launch) }.expect(launch.kernel),
+        }
     }
 }

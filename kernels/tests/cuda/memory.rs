@@ -1,43 +1,47 @@
-//! Memory of the device. Of the emulated one, what is read or written behind a buffer's end is a fault, not a wrong
-//! result.
+//! Values in the device's memory.
 
-use std::ffi::c_void;
+use std::marker::PhantomData;
 
+use coterie_kernels::cuda::device::Device;
 use coterie_kernels::cuda::launch::Address;
 
-use super::gpu::Gpu;
+use super::guarded;
+use super::machine;
 
-/// The largest page of any kernel; buffers end where one begins that nobody may touch.
-const PAGE: usize = 1 << 16;
-
-/// A buffer of the device.
+/// A buffer of the GPU that was opened, if any, or else of the emulation.
 pub struct Memory<T> {
-    mapped: *mut c_void,
-    first: *mut T,
+    address: Address,
     length: usize,
+    of: PhantomData<T>,
 }
 
 impl<T: Copy> Memory<T> {
-    /// A copy of `values`. Where there is a GPU, in memory that it shares with us; else guarded, but for up to 15 bytes
-    /// behind its end, as it begins at a multiple of 16.
+    /// A copy of `values`.
     pub fn of(values: &[T]) -> Memory<T> {
-        let bytes = size_of_val(values).next_multiple_of(16);
-        let (mapped, first) = match Gpu::opened() {
+        let bytes = size_of_val(values);
+        // SAFETY: numbers, or structs of them without padding.
+        let from = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), bytes) };
+        let address = match machine::opened() {
             Some(gpu) => {
-                let shared = gpu.allocate(bytes.max(16)).expect("there is memory for a buffer");
-                (shared, shared)
+                let address = gpu.allocate(bytes).expect("there is memory for a buffer");
+                // SAFETY: new memory of as many bytes.
+                unsafe { gpu.write(address, from) }.expect("a buffer can be written");
+                address
             }
-            None => guarded(bytes),
+            None => {
+                let address = guarded::allocate(bytes);
+                let to = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+                // SAFETY: the same.
+                unsafe { to.copy_from_nonoverlapping(from.as_ptr(), bytes) };
+                address
+            }
         };
-        let first = first.cast::<T>();
-        // SAFETY: new memory of as many bytes.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), first, values.len()) };
-        Memory { mapped, first, length: values.len() }
+        Memory { address, length: values.len(), of: PhantomData }
     }
 
     /// Where it is.
     pub fn address(&self) -> Address {
-        self.first as Address
+        self.address
     }
 
     pub fn is_empty(&self) -> bool {
@@ -46,35 +50,35 @@ impl<T: Copy> Memory<T> {
 
     /// What is in it.
     pub fn values(&self) -> Vec<T> {
-        // SAFETY: kernels have finished when they return, and every T that they write is one.
-        unsafe { std::slice::from_raw_parts(self.first, self.length) }.to_vec()
+        let mut values: Vec<T> = Vec::with_capacity(self.length);
+        // SAFETY: as many values lie there, and every T that kernels write is one; the emulation's have ended when they
+        // return.
+        unsafe {
+            let to = values.as_mut_ptr();
+            match machine::opened() {
+                Some(gpu) => {
+                    let to = std::slice::from_raw_parts_mut(to.cast::<u8>(), self.length * size_of::<T>());
+                    gpu.read(self.address, to).expect("a buffer can be read");
+                }
+                None => {
+                    let from = std::ptr::with_exposed_provenance::<T>(self.address as usize);
+                    to.copy_from_nonoverlapping(from, self.length);
+                }
+            }
+            values.set_len(self.length);
+        }
+        values
     }
 }
 
 impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated or mapped so, and nobody has its address any more.
+        // SAFETY: allocated so, and nobody has its address any more.
         unsafe {
-            match Gpu::opened() {
-                Some(gpu) => gpu.free(self.mapped).expect("what was allocated is given back"),
-                None => {
-                    let room = (self.length * size_of::<T>()).next_multiple_of(16).next_multiple_of(PAGE);
-                    libc::munmap(self.mapped, room + PAGE);
-                }
+            match machine::opened() {
+                Some(gpu) => gpu.free(self.address),
+                None => guarded::free(self.address),
             }
         }
-    }
-}
-
-/// What is to be unmapped, and where as many bytes begin that end where a closed page begins.
-fn guarded(bytes: usize) -> (*mut c_void, *mut c_void) {
-    let room = bytes.next_multiple_of(PAGE);
-    let (flags, access) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
-    // SAFETY: new memory, of which the last page is closed.
-    unsafe {
-        let mapped = libc::mmap(std::ptr::null_mut(), room + PAGE, access, flags, -1, 0);
-        assert_ne!(mapped, libc::MAP_FAILED, "there is memory for a buffer");
-        assert_eq!(libc::mprotect(mapped.byte_add(room), PAGE, libc::PROT_NONE), 0, "a page is closed");
-        (mapped, mapped.byte_add(room - bytes))
     }
 }

@@ -2,7 +2,7 @@
 
 use coterie_kernels::cuda::elements::{Elements, Op};
 use coterie_kernels::cuda::norm::Norm;
-use coterie_kernels::cuda::rows::Gather;
+use coterie_kernels::cuda::rows::{Gather, Narrow};
 use half::bf16;
 
 use super::device::unwritten;
@@ -20,11 +20,14 @@ fn nothing(length: usize) -> Memory<bf16> {
 }
 
 pub fn what_is_written_is_the_f32_result_rounded(device: &Machine) {
-    for (rows, width) in [(3, 20), (2, 1536), (1, 16_384)] {
+    for (rows, width) in [(3, 20), (3, 21), (2, 1536), (1, 16_384)] {
         norms(device, rows, width);
     }
     elements(device);
     lookups(device);
+    for (rows, width, padded) in [(3, 30, 32), (1, 1, 32), (2, 1500, 1504), (2, 64, 64)] {
+        narrowed(device, rows, width, padded);
+    }
 }
 
 /// With a residual, x is added to it, and the sum stays.
@@ -69,7 +72,6 @@ fn elements(device: &Machine) {
     let [silu, swiglu] = [device.silu_mul(&a, &b), device.clamped_swiglu(&a, &b, 1.7, 0.9)];
     assert_eq!(Some(run(Op::SiluMulBf16)), silu.map(|(x, _)| rounded(&x)));
     assert_eq!(Some(run(Op::ClampedSwigluBf16)), swiglu.map(|(x, _)| rounded(&x)));
-    assert_eq!(run(Op::ToBf16), rounded(&a));
 }
 
 /// An embedding's rows are widened.
@@ -78,9 +80,27 @@ fn lookups(device: &Machine) {
     let table = Random::new(5).bf16s(20 * width);
     let (table_memory, rows, out) =
         (Memory::of(&table), Memory::of(&tokens), unwritten(tokens.len() * width));
-    let gather =
-        Gather { x: table_memory.address(), rows: rows.address(), out: out.address(), width: width as u32 };
+    let gather = Gather {
+        x: table_memory.address(),
+        rows: rows.address(),
+        out: out.address(),
+        stride: width as u32,
+        width: width as u32,
+    };
     device.launch(&gather.launch(tokens.len() as u32, true));
     let expected = tokens.iter().flat_map(|token| &table[*token as usize * width..][..width]);
     assert!(out.values().iter().zip(expected).all(|(a, b)| *a == b.to_f32()), "rows of the table");
+}
+
+/// Rows as products read them.
+fn narrowed(device: &Machine, rows: usize, width: usize, padded: usize) {
+    let x = Random::new(6).values(rows * width);
+    let (x_memory, out) = (Memory::of(&x), nothing(rows * padded));
+    let narrow =
+        Narrow { x: x_memory.address(), out: out.address(), width: width as u32, padded: padded as u32 };
+    device.launch(&narrow.launch(rows as u32));
+    for (row, x) in out.values().chunks(padded).zip(x.chunks(width)) {
+        assert_eq!(row[..width], rounded(x), "{rows} rows of {width}");
+        assert!(row[width..].iter().all(|x| x.to_bits() == 0), "zeros behind a row of {width}");
+    }
 }

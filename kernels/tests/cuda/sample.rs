@@ -1,6 +1,6 @@
 //! Tokens by the kernel, beside the same rule in f64 and by whole sorts.
 
-use coterie_kernels::cuda::sample::{NO_TOKEN, Rule, Sample};
+use coterie_kernels::cuda::sample::{Best, NO_TOKEN, Rule, Sample};
 
 use super::machine::Machine;
 use super::memory::Memory;
@@ -18,6 +18,22 @@ impl Machine {
         };
         self.launch(&sample.launch(rules.len() as u32));
         tokens.values()
+    }
+}
+
+impl Machine {
+    fn best(&self, logits: &[f32], vocabulary: usize) -> (Vec<u32>, Vec<f32>) {
+        let rows = logits.len() / vocabulary;
+        let (logits, tokens) = (Memory::of(logits), Memory::of(&vec![7u32; rows]));
+        let values = Memory::of(&vec![7f32; rows]);
+        let best = Best {
+            logits: logits.address(),
+            tokens: tokens.address(),
+            values: values.address(),
+            vocabulary: vocabulary as u32,
+        };
+        self.launch(&best.launch(rows as u32));
+        (tokens.values(), values.values())
     }
 }
 
@@ -103,4 +119,7 @@ pub fn tokens_are_drawn_by_the_rule(device: &Machine) {
     let logits =
         [1.0, 4.0, f32::NAN, 4.0, f32::NAN, f32::NAN, f32::NAN, f32::NAN, 1.0, f32::INFINITY, 0.0, 0.0];
     assert_eq!(device.sample(&logits, &greedy), [1, NO_TOKEN, NO_TOKEN]);
+    let (tokens, values) = device.best(&logits, 4);
+    assert_eq!(tokens, [1, 0, 1]);
+    assert!(values[0] == 4.0 && values[1].is_nan() && values[2] == f32::INFINITY, "{values:?}");
 }

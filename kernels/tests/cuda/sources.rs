@@ -4,10 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where they are: the package, where cargo runs the test, or else where it was compiled.
+/// Where they are: in the package that cargo runs the test of, or else where it was compiled; seen from another package of
+/// the workspace, beside it.
 pub fn folder() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&package).join("cu")
+    let package = Path::new(&package);
+    let own = package.join("cu");
+    if own.is_dir() { own } else { package.join("../../kernels/cu") }
 }
 
 /// All of them, by name.

@@ -8,11 +8,14 @@
 //! request gives the same tokens whatever runs beside it.
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::batch::Batch;
 use crate::load_error::LoadError;
+use crate::model::Need;
 use crate::model::config::plan::{Activation, Blend, LightningPlan};
 use crate::model::config::rope::RopePlan;
+use crate::moe::expert::Expert;
 use crate::state::StateRoom;
 use crate::weights::Storage;
 use coterie_api::launch::Activations;
@@ -86,6 +89,10 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     /// A batch whose arrays lie where the operations read them.
     type Batch<'a>;
 
+    /// Refuses a model that the device cannot compute, or has no memory for, before anything of it is loaded.
+    fn check(&self, _need: &Need<'_>) -> Result<(), LoadError> {
+        Ok(())
+    }
     /// Makes a batch readable for the device, once a step.
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
     /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
@@ -158,6 +165,21 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
 
     /// The experts of each row by `rule`; `correction` is added to the scores that choose.
     fn choose(&self, logits: &Self::Tensor, correction: Option<&Self::Vector>, rule: &Rule) -> Choice;
+    /// What all of a layer's `experts` together make of `x` by `rule`, as [`choose`](Backend::choose) and what follows it would
+    /// come to, the very same bits, if the device dispatches tokens by itself. None if it does not, or not with these.
+    fn experts(
+        &self,
+        _x: &Self::Tensor,
+        _logits: &Self::Tensor,
+        _correction: Option<&Self::Vector>,
+        _rule: &Rule,
+        _experts: &[&Expert<Self>],
+    ) -> Option<Self::Tensor>
+    where
+        Self: Sized,
+    {
+        None
+    }
     /// The rows that `rows` lists.
     fn gather(&self, x: &Self::Tensor, rows: &[u32]) -> Self::Tensor;
     /// Rows `offsets[e]..offsets[e + 1]` of `x` times matrix e, for each of several lists of matrices.

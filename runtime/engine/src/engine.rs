@@ -1,12 +1,15 @@
 //! The engine's door: load, submit, step, cancel.
 
+use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::backend::cuda::Cuda;
 use crate::batch::Batch;
 use crate::block_pool::{BLOCK_SIZE, blocks_for};
 use crate::emit;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
 use crate::model::{self, Model, Room, Source};
+use crate::moe::host::MakeBackend;
 use crate::moe::share::Share;
 use crate::request::{Event, Rejected, Request, RequestId};
 use crate::sampler::Sampler;
@@ -16,7 +19,8 @@ use crate::speculation::{DraftLimits, Worth};
 use crate::state::{StateLimits, StateRoom};
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization, Speculate};
-use std::path::Path;
+use coterie_kernels::cuda::driver::Driver;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Rows that one step computes unless told otherwise.
@@ -48,6 +52,8 @@ pub struct EngineOptions {
     pub quantization: Quantization,
     /// What to compute on.
     pub device: Device,
+    /// Folder with the kernels' machine code for GPUs, which has a folder for each architecture.
+    pub cubins: PathBuf,
     /// Longest request, prompt and answer, tokens; the model's own when absent.
     pub context_length: Option<usize>,
     /// Threads to compute with; 0 takes all cores this process may use.
@@ -85,6 +91,7 @@ impl Default for EngineOptions {
         EngineOptions {
             quantization: Quantization::None,
             device: Device::Cpu,
+            cubins: PathBuf::new(),
             context_length: None,
             threads: 0,
             max_running: MAX_RUNNING,
@@ -155,9 +162,29 @@ impl Engine {
         adjust: impl FnOnce(&mut Limits),
         progress: &dyn Fn(f32),
     ) -> Result<Engine, LoadError> {
-        if options.device == Device::Gpu {
-            return Err(LoadError::NoGpu);
+        match options.device {
+            Device::Cpu => Engine::load_on(Arc::new(Cpu::new), dir, options, share, adjust, progress),
+            Device::Gpu => {
+                let gpu = Arc::new(Driver::open(&options.cubins)?);
+                let backend = move |threads| Cuda::new(gpu.clone(), threads);
+                Engine::load_on(Arc::new(backend), dir, options, share, adjust, progress)
+            }
         }
+    }
+
+    /// Like [`load_with`](Engine::load_with), on the backends that `backend` makes, whatever device the options name.
+    pub fn load_on<B>(
+        backend: MakeBackend<B>,
+        dir: &Path,
+        options: &EngineOptions,
+        share: Option<Share<'_>>,
+        adjust: impl FnOnce(&mut Limits),
+        progress: &dyn Fn(f32),
+    ) -> Result<Engine, LoadError>
+    where
+        B: Backend + 'static,
+        B::Rope: Clone,
+    {
         let config = Config::read(dir)?;
         let mut limits = limits(options, &config)?;
         adjust(&mut limits);
@@ -168,9 +195,9 @@ impl Engine {
             Some(StateLimits { snapshots, .. }) => StateRoom { slots: limits.max_running, snapshots },
             None => StateRoom::default(),
         };
-        let room = Room { blocks: limits.blocks, states };
+        let room = Room { blocks: limits.blocks, states, rows: limits.step_tokens.max(limits.max_running) };
         let draft = limits.drafts.is_some_and(|drafts| drafts.module);
-        let model = model::load(&source, Cpu::new, options.threads, room, draft, share, progress)?;
+        let model = model::load(&source, backend, options.threads, room, draft, share, progress)?;
         progress(1.0);
         Ok(Engine::new(model, limits, stop_tokens))
     }

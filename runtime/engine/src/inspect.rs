@@ -1,6 +1,7 @@
 //! Reads a model folder's headers and says what serving it takes.
 
 use crate::backend::LatentShape;
+use crate::backend::cuda::room;
 use crate::digest;
 use crate::engine::{LOGIT_ROWS, MAX_RUNNING, SNAPSHOTS, SPARE_TOKENS, STEP_TOKENS};
 use crate::load_error::LoadError;
@@ -12,8 +13,8 @@ use crate::weights::tally::Tally;
 use coterie_api::launch::{Device, DraftModule, Inspection, WeightBytes};
 use std::path::Path;
 
-/// What the model in `dir` is and needs. Every check that loading makes is made, on the headers alone; of the weights
-/// only what the digest samples is read (see [`digest`]).
+/// What the model in `dir` is and needs, and the devices that there is code for. Every check that loading makes is made,
+/// on the headers alone; of the weights only what the digest samples is read (see [`digest`]).
 pub fn inspect(dir: &Path) -> Result<Inspection, LoadError> {
     let config = Config::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
@@ -57,7 +58,10 @@ pub(crate) fn inspection(
             spare_bytes: (SPARE_TOKENS * model::draft_bytes_per_token(config)) as u64,
         }),
         digest: digest::text(&digest::digest(dir)?),
-        devices: vec![Device::Cpu],
+        devices: match room::shapes(config) {
+            Ok(()) => vec![Device::Cpu, Device::Gpu],
+            Err(_) => vec![Device::Cpu],
+        },
         most_gpus: 1,
     })
 }
@@ -66,19 +70,23 @@ pub(crate) fn inspection(
 /// the talking model (hidden 576, vocabulary 49,152), serving 8 requests of 740 tokens at once, had 67 MB beside its
 /// weights and the cache that it had touched, its program file included; the figure below has 99 MB for that.
 fn working_bytes(config: &Config) -> usize {
+    // Beside the logits the sampler's copy and order of one row.
+    PROCESS_BYTES + config.vocabulary * TOKENIZER_BYTES + step_bytes(config, STEP_TOKENS, LOGIT_ROWS + 3)
+}
+
+/// Memory of a step of so many tokens: activations, so many rows of logits, and the rotary embedding's table.
+pub(crate) fn step_bytes(config: &Config, tokens: usize, logit_rows: usize) -> usize {
     let Config { hidden, vocabulary, .. } = *config;
     // The most that is alive at once in a full step, in f32 values a row. Mixer: the residual stream, its norm, and
     // what the mixer makes. Experts: for each send the token, gate, up, their product and the answer; a width's memory
     // is kept for its next use, so both count.
     let mixer = config.layers.iter().map(|layer| mixer_width(&layer.mixer)).max().unwrap_or(0);
     let mlp = config.layers.iter().map(|layer| mlp_width(&layer.mlp, hidden)).max().unwrap_or(0);
-    let step = STEP_TOKENS * (4 * hidden + mixer + mlp);
-    // Logits, and the sampler's copy and order of one row.
-    let logits = (LOGIT_ROWS + 3) * vocabulary;
+    let step = tokens * (4 * hidden + mixer + mlp);
+    let logits = logit_rows * vocabulary;
     let rotary = config.layers.iter().map(|layer| rotary_dim(&layer.mixer)).max().unwrap_or(0);
     let rope = config.context_length.next_power_of_two() * rotary;
-    let values = size_of::<f32>() * (step + logits + rope);
-    PROCESS_BYTES + vocabulary * TOKENIZER_BYTES + values
+    size_of::<f32>() * (step + logits + rope)
 }
 
 /// Cache and running states for requests beside the longest, and snapshots.

@@ -3,6 +3,8 @@
 use crate::model::config::ConfigRule;
 use crate::weights::safetensors::HeaderRule;
 use coterie_api::launch::TerminationReason;
+use coterie_kernels::cuda::device::DeviceError;
+use coterie_kernels::cuda::driver::OpenError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -248,9 +250,52 @@ pub enum LoadError {
         /// One of its tensors.
         tensor: String,
     },
-    /// A GPU was asked for.
-    #[error("this build has no CUDA backend; use --device cpu")]
-    NoGpu,
+    /// A GPU was asked for, and none can be used.
+    #[error("no GPU can be used: {}; {}", .0, remedy(.0))]
+    NoGpu(#[from] OpenError),
+    /// A size for which there are no kernels.
+    #[error("on GPUs {what} may be at most {limit}, this model has {found}; use --device cpu")]
+    NoKernel {
+        /// Which size.
+        what: &'static str,
+        /// The model's.
+        found: usize,
+        /// The largest that kernels take.
+        limit: usize,
+    },
+    /// The model does not fit into a GPU's memory.
+    #[error(
+        "{needed} bytes of the GPU's memory are needed (weights {weights}, cache {cache}, the rest for a step), {free} are free; ask for a shorter context, --quantization int8 or more ranks, or use a larger GPU"
+    )]
+    NoGpuMemory {
+        /// In all.
+        needed: usize,
+        /// Of them for weights.
+        weights: usize,
+        /// And for the cache, running states and snapshots.
+        cache: usize,
+        /// What nobody uses now.
+        free: usize,
+    },
+    /// The GPU did not do what it was asked for.
+    #[error("{0}; look at the GPU's state on its node (nvidia-smi), then start again")]
+    Gpu(#[from] DeviceError),
+}
+
+/// What to do where no GPU can be used.
+fn remedy(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::NoDriver => {
+            "give the pod a GPU (nvidia.com/gpu) on a node with NVIDIA's container toolkit, or use --device cpu"
+        }
+        OpenError::OldDriver { .. } => "update the driver of the node, or use --device cpu",
+        OpenError::NoDevice => "give the pod a GPU (nvidia.com/gpu), or use --device cpu",
+        OpenError::NoKernels { .. } => "use a node with another GPU, or --device cpu",
+        OpenError::Cubins { .. } => {
+            "name the folder of machine code with COTERIE_CUBINS, or use an image that has it"
+        }
+        OpenError::Refused { .. } => "look at the GPU's state on its node (nvidia-smi), or use --device cpu",
+    }
 }
 
 impl LoadError {
@@ -267,6 +312,10 @@ impl LoadError {
     /// Who has to act: whoever made the folder, whoever wrote the command line, or whoever runs the machine.
     pub fn reason(&self) -> TerminationReason {
         match self {
+            LoadError::Read { .. }
+            | LoadError::NoMemory { .. }
+            | LoadError::Exchange { .. }
+            | LoadError::Gpu(_) => TerminationReason::Failed,
             LoadError::ContextTooLong { .. }
             | LoadError::ZeroOption { .. }
             | LoadError::CacheTooSmall { .. }
@@ -274,10 +323,9 @@ impl LoadError {
             | LoadError::StatesTooLarge { .. }
             | LoadError::ExpertMap { .. }
             | LoadError::NoDraftModule { .. }
-            | LoadError::NoGpu => TerminationReason::LaunchRejected,
-            LoadError::Read { .. } | LoadError::NoMemory { .. } | LoadError::Exchange { .. } => {
-                TerminationReason::Failed
-            }
+            | LoadError::NoKernel { .. }
+            | LoadError::NoGpu(OpenError::Cubins { .. }) => TerminationReason::LaunchRejected,
+            LoadError::NoGpu(_) | LoadError::NoGpuMemory { .. } => TerminationReason::DeviceUnusable,
             _ => TerminationReason::ModelRejected,
         }
     }

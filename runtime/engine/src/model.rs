@@ -20,7 +20,7 @@ use crate::model::config::plan::{LayerPlan, LightningPlan, Mixer, MoePlan};
 use crate::model::decoder::{Decoder, DecoderWeights};
 use crate::model::draft::{Draft, DraftWeights};
 use crate::model::experts::load_expert;
-use crate::moe::host::{Host, LoadExpert};
+use crate::moe::host::{Host, LoadExpert, MakeBackend};
 use crate::moe::share::Share;
 use crate::state::StateRoom;
 use crate::weights::shard::Checkpoint;
@@ -79,13 +79,48 @@ pub struct Room {
     pub blocks: usize,
     /// Running states, where a layer has such.
     pub states: StateRoom,
+    /// Rows of a step.
+    pub rows: usize,
+}
+
+/// What a model takes of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'a> {
+    /// Its shapes.
+    pub config: &'a Config,
+    /// Bytes of the weights that are to be held.
+    pub weights: usize,
+    /// What its layers are to have room for.
+    pub room: Room,
+    /// Is its draft module wanted, which has a layer like the last?
+    pub draft: bool,
+}
+
+impl<'a> Need<'a> {
+    fn new(
+        source: &'a Source,
+        room: Room,
+        draft: bool,
+        share: Option<&Share<'_>>,
+    ) -> Result<Self, LoadError> {
+        let Source { checkpoint, config, quantization } = source;
+        let [all, experts] = weigh(checkpoint, config)?.held(*quantization);
+        let module = draft.then(|| weigh_draft_module(checkpoint, config)).flatten();
+        let of_module = module.map_or(0, |tally| tally.held(*quantization)[0]);
+        // Of a replica's experts a rank holds some.
+        let elsewhere = share.map_or(0, |share| {
+            let of_all = config.expert_layers().count() * config.experts()[0];
+            experts.saturating_sub(experts / of_all.max(1) * share.map.slots_of(share.rank))
+        });
+        Ok(Need { config, weights: all - elsewhere + of_module, room, draft })
+    }
 }
 
 /// Loads a model onto a backend of `threads` threads, with `room` for sequences, and its draft module if `draft`; of its
 /// experts, one rank's share if there are several. Every call of `backend` makes one for a thread of its own.
 pub fn load<B>(
     source: &Arc<Source>,
-    backend: fn(usize) -> B,
+    backend: MakeBackend<B>,
     threads: usize,
     room: Room,
     draft: bool,
@@ -98,6 +133,10 @@ where
 {
     let Source { checkpoint, config, .. } = &**source;
     let device = backend(threads);
+    if let Some(share) = &share {
+        share.check(config.expert_layers().count(), config.experts()[0])?;
+    }
+    device.check(&Need::new(source, room, draft, share.as_ref())?)?;
     let mut loader = Loader::new(checkpoint, &device, source.quantization, progress);
     // Every rank has all of it.
     let draft = match draft {
@@ -105,7 +144,6 @@ where
         false => None,
     };
     if let Some(share) = &share {
-        share.check(config.expert_layers().count(), config.experts()[0])?;
         loader = loader.only(share.map, share.rank);
     }
     let weights = DecoderWeights::load(&loader, config)?;

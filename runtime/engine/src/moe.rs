@@ -54,21 +54,43 @@ impl<B: Backend> SharedExpert<B> {
 impl<B: Backend> Moe<B> {
     /// `x` is `[tokens, hidden]`, and so is the result. Without `ranks`, every expert is here.
     pub fn forward(&self, backend: &B, x: &B::Tensor, ranks: Option<&LayerRanks>) -> B::Tensor {
-        let choice = self.gate.choose(backend, x);
-        let experts = self.experts.now();
-        let dispatch = Dispatch::new(&choice, experts.len());
-        let answers = match ranks {
-            Some(ranks) => ranks.forward(backend, &self.experts, x, &dispatch),
-            None => {
-                let all: Vec<&Expert<B>> = experts.iter().flatten().map(|expert| &**expert).collect();
-                debug_assert_eq!(all.len(), experts.len(), "a single rank holds every expert");
-                compute(backend, &all, &backend.gather(x, &dispatch.tokens), &dispatch.offsets)
-            }
+        let logits = self.gate.logits(backend, x);
+        let mut out = match ranks {
+            Some(ranks) => self.dispatched(backend, x, &logits, |dispatch| {
+                ranks.forward(backend, &self.experts, x, dispatch)
+            }),
+            None => self.forward_here(backend, x, &logits),
         };
-        let mut out = combine(backend, &answers, &dispatch, &choice);
         if let Some(shared) = &self.shared {
             backend.add(&mut out, &shared.forward(backend, x));
         }
         out
+    }
+
+    fn forward_here(&self, backend: &B, x: &B::Tensor, logits: &B::Tensor) -> B::Tensor {
+        let experts = self.experts.now();
+        let all: Vec<&Expert<B>> = experts.iter().flatten().map(|expert| &**expert).collect();
+        debug_assert_eq!(all.len(), experts.len(), "a single rank holds every expert");
+        let Gate { correction, rule, .. } = &self.gate;
+        if let Some(out) = backend.experts(x, logits, correction.as_ref(), rule, &all) {
+            return out;
+        }
+        self.dispatched(backend, x, logits, |dispatch| {
+            compute(backend, &all, &backend.gather(x, &dispatch.tokens), &dispatch.offsets)
+        })
+    }
+
+    /// By way of this process, which tells `answer` who goes where, and is given an answer for every send.
+    fn dispatched(
+        &self,
+        backend: &B,
+        x: &B::Tensor,
+        logits: &B::Tensor,
+        answer: impl FnOnce(&Dispatch) -> B::Tensor,
+    ) -> B::Tensor {
+        let choice = self.gate.choose(backend, logits);
+        let dispatch = Dispatch::new(&choice, self.experts.now().len());
+        debug_assert_eq!(choice.experts.len(), backend.rows(x) * choice.per_token, "every row is a token");
+        combine(backend, &answer(&dispatch), &dispatch, &choice)
     }
 }

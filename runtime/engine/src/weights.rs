@@ -1,7 +1,7 @@
 //! From files to matrices: [`shard`] maps and checks, [`Loader`] walks the tensors that a family names, a
 //! [`Storage`] decides how each is held. Where only the index of the files is there, [`listing`] takes their place.
 
-mod fp8;
+pub(crate) mod fp8;
 pub(crate) mod json;
 pub mod listing;
 pub mod quantize;
@@ -26,8 +26,10 @@ pub enum Role {
     Dense,
     /// Quantized; used by the tokens that the gate sends there.
     Expert,
-    /// Never quantized: embeddings (read by row) and gates (a small error there picks another expert).
+    /// Never quantized: embeddings, which are read by row, and what a small error would harm.
     Kept,
+    /// Never quantized, and multiplied with values that are not rounded: a small error there picks another expert.
+    Gate,
 }
 
 /// Where tensors are found by name.
@@ -53,11 +55,16 @@ pub trait Storage {
     /// A vector of f32.
     type Vector;
 
-    /// Holds a matrix.
-    fn matrix(&self, written: Written, role: Role, quantization: Quantization) -> Self::Matrix;
+    /// Holds a matrix, if there is memory for it.
+    fn matrix(
+        &self,
+        written: Written,
+        role: Role,
+        quantization: Quantization,
+    ) -> Result<Self::Matrix, LoadError>;
 
     /// Holds a vector, written as a matrix of one row or column, widened to f32.
-    fn vector(&self, written: Written, role: Role) -> Self::Vector;
+    fn vector(&self, written: Written, role: Role) -> Result<Self::Vector, LoadError>;
 }
 
 /// Takes tensors into a storage, and reports how far it is.
@@ -122,13 +129,13 @@ impl<'a, S: Storage> Loader<'a, S> {
         [outputs, inputs]: [usize; 2],
         role: Role,
     ) -> Result<S::Matrix, LoadError> {
-        Ok(self.hold(Written::Rows(self.tensors.tensor(name, &[outputs, inputs])?), role))
+        self.hold(Written::Rows(self.tensors.tensor(name, &[outputs, inputs])?), role)
     }
 
     /// The vector `name` of `length` values.
     pub fn vector(&self, name: &str, length: usize) -> Result<S::Vector, LoadError> {
         let view = self.tensors.tensor(name, &[length])?.rows(0..length, &[1, length]);
-        Ok(self.hold_vector(Written::Rows(view), Role::Dense))
+        self.hold_vector(Written::Rows(view), Role::Dense)
     }
 
     /// A tensor as it lies in its file; its parts go to [`hold`](Loader::hold) and [`hold_vector`](Loader::hold_vector).
@@ -142,13 +149,13 @@ impl<'a, S: Storage> Loader<'a, S> {
     }
 
     /// Holds a matrix that is a whole tensor or part of one.
-    pub fn hold(&self, written: Written, role: Role) -> S::Matrix {
+    pub fn hold(&self, written: Written, role: Role) -> Result<S::Matrix, LoadError> {
         self.count(written.bytes());
         self.storage.matrix(written, role, self.quantization)
     }
 
     /// Holds a vector that is a whole tensor or part of one.
-    pub fn hold_vector(&self, written: Written, role: Role) -> S::Vector {
+    pub fn hold_vector(&self, written: Written, role: Role) -> Result<S::Vector, LoadError> {
         self.count(written.bytes());
         self.storage.vector(written, role)
     }

@@ -32,7 +32,7 @@ fn load() -> (Config, Decoder<Cpu>, Draft<Cpu>) {
     let cpu = Cpu::new(2);
     let loader = Loader::new(&checkpoint, &cpu, Quantization::None, &|_| {});
     let weights = DecoderWeights::load(&loader, &config).unwrap();
-    let room = Room { blocks: BLOCKS, states: StateRoom::default() };
+    let room = Room { blocks: BLOCKS, states: StateRoom::default(), rows: 64 };
     let draft = Draft::new(&cpu, &config, DraftWeights::load(&loader, &config).unwrap(), room).unwrap();
     let decoder = Decoder::new(cpu, &config, weights, room, None).unwrap();
     (config, decoder, draft)

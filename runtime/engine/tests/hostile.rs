@@ -353,10 +353,18 @@ fn options_that_cannot_be_met() {
             "one request of 50",
         ),
         (EngineOptions { cache_tokens: Some(1 << 33), ..options() }, "more than can be addressed"),
-        (EngineOptions { device: Device::Gpu, ..options() }, "no CUDA backend; use --device cpu"),
     ] {
         let error = Engine::load(dir.path(), &options, &|_| {}).err().unwrap();
         assert!(error.to_string().contains(says), "{error}");
         assert_eq!(error.reason(), TerminationReason::LaunchRejected);
     }
+}
+
+/// No machine has code for GPUs at a path that is empty, and most have no GPU.
+#[test]
+fn a_gpu_that_cannot_be_used() {
+    let options = EngineOptions { device: Device::Gpu, ..options() };
+    let error = Engine::load(with_tensors(|_| {}).path(), &options, &|_| {}).err().unwrap();
+    assert!(error.to_string().starts_with("no GPU can be used: "), "{error}");
+    assert!(matches!(error, LoadError::NoGpu(_)));
 }

@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod golden;
+
 use coterie_api::launch::Quantization;
+use coterie_engine::Engine;
 use coterie_engine::model::Logits;
 use coterie_engine::simple::Simple;
-use coterie_engine::weights::safetensors::{Dtype, Header};
-use coterie_engine::{Engine, EngineOptions, Event, Request, RequestId, TokenLogprobs};
-use serde::Deserialize;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use golden::{cases, golden, kl, largest_difference, name, options};
+use std::path::Path;
 
 /// Every log probability, computed in f32 from the same bf16 weights, lies this near the reference's.
 const TOLERANCE: f32 = 1e-3;
@@ -21,122 +21,15 @@ const TOLERANCE: f32 = 1e-3;
 const INT8_MEAN_KL: f64 = 0.3;
 const INT8_WORST_KL: f64 = 6.5;
 
-#[derive(Deserialize)]
-struct Golden {
-    prompts: Vec<Prompt>,
-}
-
-#[derive(Deserialize)]
-struct Prompt {
-    tokens: Vec<u32>,
-    greedy: Vec<u32>,
-    logprobs: String,
-    greedy_logprobs: String,
-}
-
-/// Log probabilities, one row a position, the whole vocabulary each.
-type Rows = Vec<Vec<f32>>;
-
-/// What the engine says to one prompt: the distributions behind its tokens but the last, and each greedy choice
-/// with the distribution that it was taken from.
-#[derive(Default)]
-struct Said {
-    prompt: Rows,
-    greedy: Vec<u32>,
-    greedy_rows: Rows,
-}
-
-/// Every case of every family.
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    let folders = |dir: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(dir).expect("tests/golden is part of the repository");
-        let mut folders: Vec<PathBuf> =
-            entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
-        folders.sort();
-        folders
-    };
-    let cases: Vec<PathBuf> = folders(&root).iter().flat_map(|family| folders(family)).collect();
-    assert!(cases.len() >= 27, "golden cases are missing: {cases:?}");
-    cases
-}
-
-/// `family/case`
-fn name(case: &Path) -> String {
-    let part = |path: &Path| path.file_name().unwrap().display().to_string();
-    format!("{}/{}", part(case.parent().unwrap()), part(case))
-}
-
-fn golden(case: &Path) -> (Golden, HashMap<String, Rows>) {
-    let golden: Golden = serde_json::from_slice(&std::fs::read(case.join("golden.json")).unwrap()).unwrap();
-    let bytes = std::fs::read(case.join("golden.safetensors")).unwrap();
-    let tensors = Header::parse(&bytes).unwrap().tensors.into_iter().map(|(name, entry)| {
-        assert_eq!(entry.dtype, Dtype::F32);
-        let values = bytes[entry.bytes].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-        let values: Vec<f32> = values.collect();
-        (name, values.chunks(entry.shape[1]).map(<[f32]>::to_vec).collect())
-    });
-    let tensors = tensors.collect();
-    (golden, tensors)
-}
-
-/// All prompts of a case in one batch.
-fn answers(case: &Path, quantization: Quantization, prompts: &[Vec<u32>], max_tokens: usize) -> Vec<Said> {
-    let options = EngineOptions {
-        quantization,
-        context_length: Some(128),
-        threads: 2,
-        max_running: 8,
-        ..EngineOptions::default()
-    };
-    let mut engine = Engine::load(case, &options, &|_| {}).unwrap();
-    let vocabulary = engine.vocabulary();
-    let ids: Vec<RequestId> = prompts
-        .iter()
-        .map(|tokens| {
-            let all = Some(vocabulary);
-            let request = Request::new(tokens.clone(), max_tokens);
-            engine.submit(Request { top_logprobs: all, prompt_logprobs: all, ..request }).unwrap()
-        })
-        .collect();
-    let mut events = Vec::new();
-    while !engine.is_idle() {
-        engine.step(&mut events);
-    }
-    let mut said: Vec<Said> = prompts.iter().map(|_| Said::default()).collect();
-    let number = |id: RequestId| ids.iter().position(|i| *i == id).unwrap();
-    for event in events {
-        match event {
-            Event::Prompt { id, logprobs, .. } => {
-                said[number(id)].prompt =
-                    logprobs.into_iter().flatten().map(|l| row(&l, vocabulary)).collect();
-            }
-            Event::Token { id, token, logprobs, .. } => {
-                let said = &mut said[number(id)];
-                said.greedy.push(token);
-                said.greedy_rows.push(row(&logprobs.unwrap(), vocabulary));
-            }
-            Event::Started { .. } => {}
-            Event::Failed { why, .. } => panic!("{why}"),
-        }
-    }
-    said
-}
-
-fn row(logprobs: &TokenLogprobs, vocabulary: usize) -> Vec<f32> {
-    let mut row = vec![f32::NAN; vocabulary];
-    for &(token, logprob) in &logprobs.top {
-        row[token as usize] = logprob;
-    }
-    assert_eq!(row[logprobs.token as usize], logprobs.logprob);
-    row
-}
-
-fn largest_difference(ours: &Rows, theirs: &[Vec<f32>]) -> f32 {
-    assert_eq!(ours.len(), theirs.len());
-    let pairs = ours.iter().flatten().zip(theirs.iter().flatten());
-    // `max` would drop a NaN.
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |most, d| if d <= most { most } else { d })
+/// All prompts of a case in one batch on the CPU.
+fn answers(
+    case: &Path,
+    quantization: Quantization,
+    prompts: &[Vec<u32>],
+    max_tokens: usize,
+) -> Vec<golden::Said> {
+    let engine = Engine::load(case, &options(quantization), &|_| {}).unwrap();
+    golden::answers(engine, prompts, max_tokens)
 }
 
 #[test]
@@ -210,9 +103,4 @@ fn int8_stays_near_the_reference() {
         worst = worst.max(most);
     }
     assert!(worst < INT8_WORST_KL, "worst position {worst}");
-}
-
-/// Σ p (log p − log q), in nats.
-fn kl(p: &[f32], q: &[f32]) -> f64 {
-    p.iter().zip(q).map(|(p, q)| f64::from(*p).exp() * (f64::from(*p) - f64::from(*q))).sum()
 }

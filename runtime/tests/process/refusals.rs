@@ -1,7 +1,7 @@
 //! What cannot work ends with a sentence on stderr, the same in the termination message, and an exit code.
 
 use crate::folder::{TerminationLog, coterie, run, whole};
-use coterie_api::launch::TerminationReason::{self, Failed, LaunchRejected, ModelRejected};
+use coterie_api::launch::TerminationReason::{self, DeviceUnusable, Failed, LaunchRejected, ModelRejected};
 use std::path::Path;
 
 fn refuses(args: &[&str], model: &Path, code: i32, reason: TerminationReason, says: &str) {
@@ -60,13 +60,32 @@ fn a_launch_that_cannot_be_is_refused() {
     let serve = ["serve", "--port", "0", "--host", "127.0.0.1"];
     for (more, says) in [
         (["--context", "100000"], "100000"),
-        (["--device", "gpu"], "CUDA"),
         (["--quantization", "int3"], "known: none, int8"),
         (["--no-such-flag", "1"], "--no-such-flag"),
         (["--otlp-traces-endpoint", "junk"], "--otlp-traces-endpoint"),
     ] {
         refuses(&[&serve[..], &more[..]].concat(), dir.path(), 2, LaunchRejected, says);
     }
+}
+
+/// Where there is a GPU, its machine code is not beside the program.
+#[test]
+fn a_gpu_that_cannot_be_used_is_told() {
+    let (output, log) =
+        run(&["serve", "--port", "0", "--host", "127.0.0.1", "--device", "gpu"], whole().path());
+    let termination = log.termination();
+    assert!(termination.message.starts_with("no GPU can be used: "), "{termination:?}");
+    let code = match termination.reason {
+        DeviceUnusable => 1,
+        reason => {
+            assert!(
+                reason == LaunchRejected && termination.message.contains("COTERIE_CUBINS"),
+                "{termination:?}"
+            );
+            2
+        }
+    };
+    assert_eq!(output.status.code(), Some(code));
 }
 
 #[test]

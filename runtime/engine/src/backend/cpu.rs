@@ -161,17 +161,22 @@ impl Storage for Cpu {
     type Matrix = CpuMatrix;
     type Vector = Vec<f32>;
 
-    fn matrix(&self, written: Written, role: Role, quantization: Quantization) -> CpuMatrix {
+    fn matrix(
+        &self,
+        written: Written,
+        role: Role,
+        quantization: Quantization,
+    ) -> Result<CpuMatrix, LoadError> {
         let [outputs, inputs] = written.shape();
         let held = match (quantization, role) {
             (Quantization::Int8, Role::Dense | Role::Expert) => Held::Int8(to_int8(&self.pool, &written)),
             _ => plain(&self.pool, written),
         };
-        CpuMatrix { outputs, inputs, held }
+        Ok(CpuMatrix { outputs, inputs, held })
     }
 
-    fn vector(&self, written: Written, _: Role) -> Vec<f32> {
-        written.to_f32()
+    fn vector(&self, written: Written, _: Role) -> Result<Vec<f32>, LoadError> {
+        Ok(written.to_f32())
     }
 }
 

@@ -48,7 +48,7 @@ fn load_gate<S: Storage>(
     };
     let shape = [plan.experts, config.hidden];
     Ok(Gate {
-        weight: loader.matrix(&format!("{block}.{gate}.weight"), shape, Role::Kept)?,
+        weight: loader.matrix(&format!("{block}.{gate}.weight"), shape, Role::Gate)?,
         bias: vector(plan.biases, &format!("{gate}.bias"))?,
         correction: vector(plan.correction, correction)?,
         rule: plan.rule,
@@ -62,7 +62,7 @@ fn load_shared<S: Storage>(
     block: &str,
 ) -> Result<SharedExpert<S>, LoadError> {
     let (hidden, shared) = (config.hidden, format!("{block}.{}", config.names.shared));
-    let gate = || loader.matrix(&format!("{shared}_gate.weight"), [1, hidden], Role::Kept);
+    let gate = || loader.matrix(&format!("{shared}_gate.weight"), [1, hidden], Role::Gate);
     let shape = [plan.intermediate, hidden];
     Ok(SharedExpert {
         expert: Expert::load(loader, &shared, Names::USUAL.expert, shape, Role::Dense)?,
@@ -108,9 +108,9 @@ fn load_halves<S: Storage>(
     };
     let down = down.rows(e..e + 1, &[hidden, intermediate]);
     Ok(Expert {
-        w1: half(2 * e),
-        w2: loader.hold(Written::Rows(down), Role::Expert),
-        w3: half(2 * e + 1),
+        w1: half(2 * e)?,
+        w2: loader.hold(Written::Rows(down), Role::Expert)?,
+        w3: half(2 * e + 1)?,
         biases: None,
         activation: plan.activation,
     })
@@ -140,12 +140,12 @@ fn load_alternating<S: Storage>(
             let view = loader.tensor(&fused(l, name), &[plan.experts, inputs, all])?;
             Written::Columns { view: view.rows(e..e + 1, &[inputs, all]), outputs, first, step }
         };
-        Ok(loader.hold(written, Role::Expert))
+        loader.hold(written, Role::Expert)
     };
     let bias = |name: &str, outputs: usize, first, step| {
         let view = loader.tensor(&fused(l, name), &[plan.experts, outputs * step])?;
         let view = view.rows(e..e + 1, &[1, outputs * step]);
-        Ok(loader.hold_vector(Written::Columns { view, outputs, first, step }, Role::Expert))
+        loader.hold_vector(Written::Columns { view, outputs, first, step }, Role::Expert)
     };
     let (up, down) = ([intermediate, hidden], [hidden, intermediate]);
     Ok(Expert {

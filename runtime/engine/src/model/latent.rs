@@ -83,8 +83,8 @@ impl<S: Storage> LatentWeights<S> {
             q,
             kv,
             kv_norm,
-            keys: keys.collect(),
-            values: values.collect(),
+            keys: keys.collect::<Result<_, _>>()?,
+            values: values.collect::<Result<_, _>>()?,
             o: matrix("o_proj", [hidden, heads * value])?,
         })
     }

@@ -17,12 +17,17 @@ pub struct Gate<S: Storage> {
 }
 
 impl<B: Backend> Gate<B> {
-    /// The experts of each row of `x`.
-    pub fn choose(&self, backend: &B, x: &B::Tensor) -> Choice {
+    /// A logit for each expert, of each row of `x`.
+    pub fn logits(&self, backend: &B, x: &B::Tensor) -> B::Tensor {
         let [mut logits] = backend.matmul(x, [&self.weight]);
         if let Some(bias) = &self.bias {
             backend.add_to_rows(&mut logits, bias);
         }
-        backend.choose(&logits, self.correction.as_ref(), &self.rule)
+        logits
+    }
+
+    /// The experts of each row.
+    pub fn choose(&self, backend: &B, logits: &B::Tensor) -> Choice {
+        backend.choose(logits, self.correction.as_ref(), &self.rule)
     }
 }

@@ -33,6 +33,9 @@ impl TokenCounts {
     }
 }
 
+/// Makes a backend of so many threads, for the thread that calls it.
+pub type MakeBackend<B> = Arc<dyn Fn(usize) -> B + Send + Sync>;
+
 /// Reads one expert of a layer onto a backend.
 pub type LoadExpert<B> = dyn Fn(&B, usize, usize) -> Result<Expert<B>, LoadError> + Send + Sync;
 
@@ -42,8 +45,7 @@ pub struct Host<B: Backend> {
     activations: Activations,
     /// Every layer with experts.
     layers: Vec<Arc<LayerExperts<B>>>,
-    /// A backend of so many threads, for the thread that calls it.
-    backend: fn(usize) -> B,
+    backend: MakeBackend<B>,
     load: Box<LoadExpert<B>>,
     counts: Arc<TokenCounts>,
     /// One thread at a time changes what is held.
@@ -56,7 +58,7 @@ impl<B: Backend> Host<B> {
         hidden: usize,
         activations: Activations,
         layers: Vec<Arc<LayerExperts<B>>>,
-        backend: fn(usize) -> B,
+        backend: MakeBackend<B>,
         load: Box<LoadExpert<B>>,
     ) -> Host<B> {
         let experts = layers.first().map_or(0, |layer| layer.now().len());

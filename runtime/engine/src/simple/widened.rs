@@ -1,5 +1,6 @@
 //! Weights in f32.
 
+use crate::load_error::LoadError;
 use crate::weights::written::Written;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::Quantization;
@@ -11,11 +12,11 @@ impl Storage for Widened {
     type Matrix = Vec<f32>;
     type Vector = Vec<f32>;
 
-    fn matrix(&self, written: Written, _: Role, _: Quantization) -> Vec<f32> {
-        written.to_f32()
+    fn matrix(&self, written: Written, _: Role, _: Quantization) -> Result<Vec<f32>, LoadError> {
+        Ok(written.to_f32())
     }
 
-    fn vector(&self, written: Written, _: Role) -> Vec<f32> {
-        written.to_f32()
+    fn vector(&self, written: Written, _: Role) -> Result<Vec<f32>, LoadError> {
+        Ok(written.to_f32())
     }
 }

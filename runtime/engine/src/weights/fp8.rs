@@ -51,6 +51,14 @@ pub(super) struct BlockScales {
     first_row: usize,
 }
 
+/// The scales of rows that begin where a block begins.
+pub(crate) struct Fp8Blocks {
+    /// Rows and columns of a block.
+    pub(crate) size: [usize; 2],
+    /// `[ceil(rows / block rows), ceil(columns / block columns)]`
+    pub(crate) scales: Vec<f32>,
+}
+
 impl BlockScales {
     /// Of all rows.
     pub(super) fn new(view: TensorView, block: [usize; 2], columns: usize) -> Self {
@@ -60,6 +68,15 @@ impl BlockScales {
     /// Of these rows from `row` on.
     pub(super) fn behind(self, row: usize) -> Self {
         BlockScales { first_row: self.first_row + row, ..self }
+    }
+
+    /// The scales of these rows, `rows` of them, if they begin where a block begins.
+    pub(super) fn blocks(&self, rows: usize) -> Option<Fp8Blocks> {
+        let BlockScales { ref view, block: size, first_row, .. } = *self;
+        let row = view.shape()[1];
+        let first = first_row / size[0] * row;
+        let scales = || to_f32(view)[first..first + rows.div_ceil(size[0]) * row].to_vec();
+        first_row.is_multiple_of(size[0]).then(|| Fp8Blocks { size, scales: scales() })
     }
 
     /// The values of these rows, whose codes are given.

@@ -2,7 +2,7 @@
 
 use crate::load_error::LoadError;
 use crate::weights::Tensors;
-use crate::weights::fp8::{self, BlockScales};
+use crate::weights::fp8::{self, BlockScales, Fp8Blocks};
 use crate::weights::json::read_json;
 use crate::weights::safetensors::{Dtype, Entry, Header};
 use crate::weights::unique::Pairs;
@@ -126,6 +126,11 @@ impl TensorView {
     /// The scales of its values, if it is in fp8.
     pub(super) fn scales(&self) -> Option<&BlockScales> {
         self.scales.as_ref()
+    }
+
+    /// Its scales, if it is in fp8 and begins where a block of them begins.
+    pub(crate) fn fp8_blocks(&self) -> Option<Fp8Blocks> {
+        self.scales.as_ref()?.blocks(self.shape[0])
     }
 
     /// Can the bytes be used in place as values of their format?

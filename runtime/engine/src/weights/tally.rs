@@ -1,5 +1,6 @@
 //! A storage that holds nothing and counts: what loading a model would take.
 
+use crate::load_error::LoadError;
 use crate::weights::written::Written;
 use crate::weights::{Role, Storage};
 use coterie_api::launch::Quantization;
@@ -40,22 +41,33 @@ impl Storage for Tally {
     type Matrix = ();
     type Vector = ();
 
-    fn matrix(&self, written: Written, role: Role, _: Quantization) {
+    fn matrix(&self, written: Written, role: Role, _: Quantization) -> Result<(), LoadError> {
         let (plain, [outputs, inputs]) = (plain_bytes(&written), written.shape());
         let int8 = match role {
-            Role::Kept => plain,
+            Role::Kept | Role::Gate => plain,
             Role::Dense | Role::Expert => Int8::bytes_for(outputs, inputs),
         };
         self.add(role, outputs * inputs, plain, int8);
+        Ok(())
     }
 
-    fn vector(&self, written: Written, role: Role) {
+    fn vector(&self, written: Written, role: Role) -> Result<(), LoadError> {
         let bytes = written.values() * size_of::<f32>();
         self.add(role, written.values(), bytes, bytes);
+        Ok(())
     }
 }
 
 impl Tally {
+    /// Bytes in all as they would be held so, and those of experts among them.
+    pub fn held(&self, quantization: Quantization) -> [usize; 2] {
+        let cells = match quantization {
+            Quantization::None => [&self.bytes, &self.expert_bytes],
+            Quantization::Int8 => [&self.int8_bytes, &self.expert_int8_bytes],
+        };
+        cells.map(|cell| cell.get() as usize)
+    }
+
     fn add(&self, role: Role, values: usize, plain: usize, int8: usize) {
         add(&self.values, values);
         add(&self.bytes, plain);

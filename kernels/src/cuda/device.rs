@@ -1,0 +1,115 @@
+//! Who holds memory and runs kernels: a GPU by its [driver](super::driver), or the emulation of the tests.
+
+use std::sync::Arc;
+
+use super::launch::{Address, Launch};
+
+/// Why a device did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Memory is used up.
+    #[error("the GPU has no {bytes} bytes of memory left")]
+    NoMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// A call failed, or a kernel that was started before it.
+    #[error("{what} failed on the GPU: {why}")]
+    Failed {
+        /// The call.
+        what: &'static str,
+        /// What the device said.
+        why: String,
+    },
+}
+
+/// A device. What it is asked for, it does in that order; only [`read`](Device::read) waits for it.
+pub trait Device: Send + Sync {
+    /// Bytes of memory that nobody uses.
+    fn free_memory(&self) -> Result<usize, DeviceError>;
+
+    /// Memory that nobody has written yet, aligned to 16 bytes at least.
+    fn allocate(&self, bytes: usize) -> Result<Address, DeviceError>;
+
+    /// Takes memory back.
+    ///
+    /// # Safety
+    /// It was allocated here, and nobody uses it any more.
+    unsafe fn free(&self, memory: Address);
+
+    /// Copies to the device; `from` may be changed as soon as this returns.
+    ///
+    /// # Safety
+    /// `to` has room for it.
+    unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies from the device, when all that it was asked for before is done.
+    ///
+    /// # Safety
+    /// `from` has as many bytes.
+    unsafe fn read(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Starts a kernel.
+    ///
+    /// # Safety
+    /// What the parameters' addresses name is as large as they say, and there until the kernel has ended.
+    unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError>;
+}
+
+/// Memory of a device, given back when it is dropped. Who launches kernels keeps what they use.
+pub struct Memory<D: Device> {
+    device: Arc<D>,
+    address: Address,
+    bytes: usize,
+}
+
+impl<D: Device> Memory<D> {
+    /// Memory that nobody has written yet.
+    pub fn new(device: &Arc<D>, bytes: usize) -> Result<Memory<D>, DeviceError> {
+        let address = device.allocate(bytes)?;
+        Ok(Memory { device: device.clone(), address, bytes })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies `from` to the bytes from `at` on.
+    ///
+    /// # Panics
+    /// If it does not fit.
+    pub fn write(&self, at: usize, from: &[u8]) -> Result<(), DeviceError> {
+        assert!(at + from.len() <= self.bytes, "what is written fits");
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: it fits.
+        unsafe { self.device.write(self.address + at as Address, from) }
+    }
+
+    /// Copies the bytes from `at` on to `to`.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn read(&self, at: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        assert!(at + to.len() <= self.bytes, "what is read is there");
+        if to.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: there are as many.
+        unsafe { self.device.read(self.address + at as Address, to) }
+    }
+}
+
+impl<D: Device> Drop for Memory<D> {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated so.
+        unsafe { self.device.free(self.address) };
+    }
+}

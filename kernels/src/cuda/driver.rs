@@ -1,0 +1,106 @@
+//! A GPU by its driver, which is looked for when the process runs: the same program starts where there is none.
+//!
+//! Everything happens on one stream, in the order in which it was asked for. What is copied to the GPU goes through
+//! [pinned memory](staging), so that nobody waits for a kernel.
+
+mod open;
+mod staging;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Mutex;
+
+use cudarc::driver::{DriverError, result, sys};
+
+use super::device::{Device, DeviceError};
+use super::launch::{Address, Launch};
+pub use open::{ARCHITECTURES, NEEDED_VERSION, OpenError};
+use staging::Staging;
+
+/// The first GPU of this machine, with every kernel in it.
+pub struct Driver {
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    kernels: HashMap<&'static str, sys::CUfunction>,
+    staging: Mutex<Staging>,
+    architecture: &'static str,
+}
+
+// SAFETY: the driver may be called from any thread that has set the context, which every call here does.
+unsafe impl Send for Driver {}
+// SAFETY: the same; what must not be used by two threads at once is behind a lock.
+unsafe impl Sync for Driver {}
+
+impl Driver {
+    /// The architecture that its kernels were compiled for.
+    pub fn architecture(&self) -> &'static str {
+        self.architecture
+    }
+
+    /// Makes the GPU this thread's.
+    fn enter(&self) -> Result<(), DeviceError> {
+        // SAFETY: the context is there as long as the process.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|error| failed("cuCtxSetCurrent", error))
+    }
+}
+
+fn failed(what: &'static str, error: DriverError) -> DeviceError {
+    DeviceError::Failed { what, why: format!("{:?}", error.0) }
+}
+
+impl Device for Driver {
+    fn free_memory(&self) -> Result<usize, DeviceError> {
+        self.enter()?;
+        let (free, _) = result::mem_get_info().map_err(|error| failed("cuMemGetInfo", error))?;
+        Ok(free)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
+        self.enter()?;
+        // SAFETY: nothing is asked of memory that nobody has yet. None of no bytes would be given.
+        unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::NoMemory { bytes },
+            _ => failed("cuMemAlloc", error),
+        })
+    }
+
+    unsafe fn free(&self, memory: Address) {
+        // A context that broke has lost its memory anyway.
+        let _ = self.enter().map(|()| {
+            // SAFETY: the caller's; nothing of the stream reads it any more when that is done.
+            unsafe { result::stream::synchronize(self.stream).and_then(|()| result::free_sync(memory)) }
+        });
+    }
+
+    unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
+        self.enter()?;
+        let mut staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // SAFETY: the caller's.
+        unsafe { staging.write(to, from, self.stream) }.map_err(|error| failed("cuMemcpyHtoD", error))
+    }
+
+    unsafe fn read(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the caller's; nobody has `to` before the copy has ended.
+        unsafe {
+            result::memcpy_dtoh_async(to, from, self.stream)
+                .and_then(|()| result::stream::synchronize(self.stream))
+                .map_err(|error| failed("cuMemcpyDtoH", error))
+        }
+    }
+
+    unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError> {
+        self.enter()?;
+        let Launch { kernel, grid: [x, y, z], block, shared, ref parameters } = *launch;
+        let Some(&function) = self.kernels.get(kernel) else {
+            return Err(DeviceError::Failed { what: kernel, why: "there is no such kernel".to_owned() });
+        };
+        let mut parameters = [std::ptr::from_ref(parameters).cast_mut().cast::<c_void>()];
+        // SAFETY: the kernel takes the launch's struct, which the driver copies; the rest is the caller's.
+        unsafe {
+            let (grid, block) = ((x, y, z), (block, 1, 1));
+            result::launch_kernel(function, grid, block, shared as u32, self.stream, &mut parameters)
+        }
+        .map_err(|error| failed(kernel, error))
+    }
+}

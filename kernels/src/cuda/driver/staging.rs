@@ -1,0 +1,64 @@
+//! The way of bytes to the GPU: two halves of memory that the GPU reads by itself, filled by turns.
+
+use cudarc::driver::{DriverError, result, sys};
+
+use crate::cuda::launch::Address;
+
+/// Bytes of a half.
+const HALF: usize = 8 << 20;
+
+/// Memory that stays where it is.
+pub(super) struct Staging {
+    memory: *mut u8,
+    /// When the GPU has read a half.
+    read: [sys::CUevent; 2],
+    half: usize,
+    /// Bytes of the half that are in use.
+    used: usize,
+}
+
+impl Staging {
+    /// # Safety
+    /// There is a current context.
+    pub(super) unsafe fn new() -> Result<Staging, DriverError> {
+        // SAFETY: the caller's.
+        let memory = unsafe { result::malloc_host(2 * HALF, 0)? }.cast();
+        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        Ok(Staging { memory, read: [event()?, event()?], half: 0, used: 0 })
+    }
+
+    /// Copies `from`, in the order of the stream; it may be changed as soon as this returns.
+    ///
+    /// # Safety
+    /// `to` has room for it, and the stream's context is current.
+    pub(super) unsafe fn write(
+        &mut self,
+        mut to: Address,
+        mut from: &[u8],
+        stream: sys::CUstream,
+    ) -> Result<(), DriverError> {
+        while !from.is_empty() {
+            if self.used == HALF {
+                // SAFETY: the events were made with the memory. One that was never recorded is not waited for.
+                unsafe {
+                    result::event::record(self.read[self.half], stream)?;
+                    self.half = 1 - self.half;
+                    result::event::synchronize(self.read[self.half])?;
+                }
+                self.used = 0;
+            }
+            let (piece, rest) = from.split_at(from.len().min(HALF - self.used));
+            // SAFETY: the half has room for the piece, and the GPU has read what was there before.
+            unsafe {
+                let place = self.memory.add(self.half * HALF + self.used);
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), place, piece.len());
+                let place = std::slice::from_raw_parts(place, piece.len());
+                result::memcpy_htod_async(to, place, stream)?;
+            }
+            self.used += piece.len();
+            to += piece.len() as Address;
+            from = rest;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether a GPU can serve a model: sizes that kernels take, and memory.
+
+use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token, part_bytes};
+use super::batch::SPREAD;
+use super::lightning;
+use crate::block_pool::BLOCK_SIZE;
+use crate::engine::LOGIT_ROWS;
+use crate::inspect;
+use crate::load_error::LoadError;
+use crate::model::config::Config;
+use crate::model::config::plan::{AttentionPlan, LatentPlan, Mixer, Mlp, QkNorm};
+use crate::model::{Need, Room};
+use coterie_kernels::cuda::attention::{self, LATENT};
+use coterie_kernels::cuda::{gate, lightning as kernel, norm};
+
+/// Whether there are kernels for every size of the model.
+pub(crate) fn shapes(config: &Config) -> Result<(), LoadError> {
+    let at_most = |what, found: usize, limit: usize| match found <= limit {
+        true => Ok(()),
+        false => Err(LoadError::NoKernel { what, found, limit }),
+    };
+    let normed = |width| at_most("the width of a norm", width, norm::MOST);
+    normed(config.hidden)?;
+    for layer in &config.layers {
+        match &layer.mixer {
+            Mixer::Attention(AttentionPlan { shape, qk_norm, .. }) => {
+                let widest = attention::WIDTHS[attention::WIDTHS.len() - 1];
+                at_most("the width of a head", shape.head_dim, widest)?;
+                if *qk_norm == QkNorm::Whole {
+                    normed(shape.heads * shape.head_dim)?;
+                }
+            }
+            Mixer::Latent(LatentPlan { shape, q_latent, .. }) => {
+                at_most("the width of a latent", shape.latent, LATENT[0])?;
+                at_most("the width of a latent's rotated key", shape.rope, LATENT[1])?;
+                normed(q_latent.unwrap_or(0))?;
+            }
+            Mixer::Lightning(plan) => {
+                at_most("the width of a head of lightning attention", plan.head_dim, kernel::MOST)?;
+                normed(plan.heads() * plan.head_dim)?;
+            }
+        }
+        if let Mlp::Moe(moe) = &layer.mlp {
+            at_most("the number of experts", moe.experts, gate::MOST)?;
+            at_most("the number of experts of a token", moe.rule.per_token, gate::MOST_CHOSEN)?;
+            let groups = moe.rule.groups.map_or(0, |groups| groups.count);
+            at_most("the number of groups of experts", groups, gate::MOST_CHOSEN)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `free` bytes are enough for the weights, all caches and a step.
+pub(super) fn memory(need: &Need<'_>, free: usize) -> Result<(), LoadError> {
+    let Need { config, weights, room, draft } = *need;
+    let last = config.layers.last().filter(|_| draft);
+    let layers = config.layers.iter().chain(last);
+    let cache: usize = layers.map(|layer| cache_bytes(&layer.mixer, room)).sum();
+    let spread = config.layers.iter().map(|layer| spread_bytes(&layer.mixer)).max().unwrap_or(0);
+    // Buffers come in powers of two: up to twice of what a step needs.
+    let step = 2 * (inspect::step_bytes(config, room.rows, LOGIT_ROWS) + spread);
+    let needed = weights.saturating_add(cache).saturating_add(step);
+    match needed <= free {
+        true => Ok(()),
+        false => Err(LoadError::NoGpuMemory { needed, weights, cache, free }),
+    }
+}
+
+/// What decoding with keys spread over blocks leaves in memory at most.
+fn spread_bytes(mixer: &Mixer) -> usize {
+    let of = |heads: usize, width: usize| SPREAD * heads * part_bytes(width);
+    match mixer {
+        Mixer::Attention(AttentionPlan { shape, .. }) => of(shape.heads, shape.head_dim),
+        Mixer::Latent(LatentPlan { shape, .. }) => of(shape.heads, LATENT[0]),
+        Mixer::Lightning(_) => 0,
+    }
+}
+
+fn cache_bytes(mixer: &Mixer, room: Room) -> usize {
+    let of_tokens = |bytes: usize| (room.blocks * BLOCK_SIZE).saturating_mul(bytes);
+    match mixer {
+        Mixer::Attention(AttentionPlan { shape, .. }) => {
+            let width = attention::width(shape.head_dim).unwrap_or(shape.head_dim);
+            of_tokens(bytes_per_token(shape, width))
+        }
+        Mixer::Latent(_) => of_tokens(LATENT_BYTES_PER_TOKEN),
+        Mixer::Lightning(plan) => {
+            let [state, snapshot] = lightning::floats(plan);
+            let floats = state * room.states.slots + snapshot * room.states.snapshots;
+            floats * size_of::<f32>()
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Weights in the device's memory, in the format in which kernels read them.
+
+use super::Cuda;
+use crate::load_error::LoadError;
+use crate::weights::fp8::Fp8Blocks;
+use crate::weights::quantize::to_int8;
+use crate::weights::safetensors::Dtype;
+use crate::weights::written::{Packed, Written};
+use crate::weights::{Role, Storage};
+use bytemuck::Pod;
+use coterie_api::launch::Quantization;
+use coterie_kernels::cpu::mxfp4;
+use coterie_kernels::cpu::quant::GROUP as INT8_GROUP;
+use coterie_kernels::cuda::device::{Device, Memory};
+use coterie_kernels::cuda::launch::Address;
+use coterie_kernels::cuda::matmul::Format;
+use std::borrow::Cow;
+
+/// Values along k that products read at once: rows are made that much longer by zeros, which change no sum.
+pub(super) const STEP: usize = 32;
+
+/// Parts of a matrix's memory begin at multiples of this, bytes.
+const ALIGNED: usize = 256;
+
+/// A weight matrix `[outputs, inputs]`.
+pub struct CudaMatrix<D: Device> {
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    pub(super) form: Form,
+    /// The addresses of values and of scales, then scales, then values.
+    memory: Memory<D>,
+    scales_at: usize,
+    values_at: usize,
+}
+
+/// How a matrix is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Form {
+    /// With rows in f32.
+    Gate {
+        /// Is it of bf16, or of f32?
+        bf16: bool,
+    },
+    /// With rows in bf16.
+    Product {
+        format: Format,
+        /// Values along k, and rows, that share a scale.
+        group: usize,
+        scale_rows: usize,
+    },
+}
+
+impl<D: Device> CudaMatrix<D> {
+    pub(super) fn values(&self) -> Address {
+        self.memory.address() + self.values_at as Address
+    }
+
+    pub(super) fn scales(&self) -> Address {
+        self.memory.address() + self.scales_at as Address
+    }
+
+    /// An array of one address, that of the values; behind it that of the scales.
+    pub(super) fn addresses(&self) -> [Address; 2] {
+        [self.memory.address(), self.memory.address() + size_of::<Address>() as Address]
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+}
+
+/// A vector of f32.
+pub struct CudaVector<D: Device> {
+    pub(super) memory: Memory<D>,
+    pub(super) length: usize,
+}
+
+/// Rows of `bytes` bytes, each made `padded` long.
+fn padded(rows: &[u8], bytes: usize, padded: usize) -> Cow<'_, [u8]> {
+    if bytes == padded || rows.is_empty() {
+        return rows.into();
+    }
+    let mut out = vec![0; rows.len() / bytes * padded];
+    for (out, row) in out.chunks_exact_mut(padded).zip(rows.chunks_exact(bytes)) {
+        out[..bytes].copy_from_slice(row);
+    }
+    out.into()
+}
+
+impl<D: Device> Cuda<D> {
+    fn hold<V: Pod, S: Pod>(
+        &self,
+        [outputs, inputs]: [usize; 2],
+        form: Form,
+        values: &[V],
+        scales: &[S],
+    ) -> Result<CudaMatrix<D>, LoadError> {
+        let values: &[u8] = bytemuck::cast_slice(values);
+        let scales: &[u8] = bytemuck::cast_slice(scales);
+        let row = values.len() / outputs;
+        let values = match form {
+            Form::Gate { .. } => Cow::Borrowed(values),
+            Form::Product { .. } => padded(values, row, row * inputs.next_multiple_of(STEP) / inputs),
+        };
+        let scales_at = ALIGNED;
+        let values_at = scales_at + scales.len().next_multiple_of(ALIGNED);
+        let memory = Memory::new(&self.device, values_at + values.len())?;
+        let matrix = CudaMatrix { outputs, inputs, form, memory, scales_at, values_at };
+        matrix.memory.write(0, bytemuck::cast_slice(&[matrix.values(), matrix.scales()]))?;
+        matrix.memory.write(scales_at, scales)?;
+        matrix.memory.write(values_at, &values)?;
+        Ok(matrix)
+    }
+
+    /// A matrix that is multiplied as it is, as far as there is a kernel for its format: f32 is rounded to bf16.
+    fn plain(&self, written: &Written) -> Result<CudaMatrix<D>, LoadError> {
+        match written {
+            Written::Mxfp4(packed) => self.mxfp4(packed),
+            Written::Rows(view) if view.dtype() == Dtype::Fp8 => match view.fp8_blocks() {
+                // A NaN stays one in bf16 only.
+                Some(Fp8Blocks { size: [scale_rows, group], scales })
+                    if group.is_multiple_of(STEP) && view.bytes().iter().all(|code| code & 0x7f != 0x7f) =>
+                {
+                    let form = Form::Product { format: Format::Fp8, group, scale_rows };
+                    self.hold(written.shape(), form, view.bytes(), &scales)
+                }
+                _ => self.bf16(written),
+            },
+            _ => self.bf16(written),
+        }
+    }
+
+    fn bf16(&self, written: &Written) -> Result<CudaMatrix<D>, LoadError> {
+        let form = Form::Product { format: Format::Bf16, group: STEP, scale_rows: 1 };
+        self.hold::<_, u8>(written.shape(), form, &written.to_bf16(&self.pool), &[])
+    }
+
+    fn mxfp4(&self, packed: &Packed) -> Result<CudaMatrix<D>, LoadError> {
+        let Packed { blocks, scales, outputs, first, step } = packed;
+        let groups = scales.shape()[1];
+        let rows = |of: &[u8], row: usize| {
+            let mut rows = Vec::with_capacity(outputs * row);
+            (0..*outputs).for_each(|i| rows.extend_from_slice(&of[(first + i * step) * row..][..row]));
+            rows
+        };
+        let values = rows(blocks.bytes(), groups * mxfp4::GROUP / 2);
+        let form = Form::Product { format: Format::Mxfp4, group: mxfp4::GROUP, scale_rows: 1 };
+        self.hold([*outputs, groups * mxfp4::GROUP], form, &values, &rows(scales.bytes(), groups))
+    }
+
+    fn gate(&self, written: &Written) -> Result<CudaMatrix<D>, LoadError> {
+        match written.is_f32() {
+            true => self.hold::<_, u8>(written.shape(), Form::Gate { bf16: false }, &written.to_f32(), &[]),
+            false => {
+                let values = written.to_bf16(&self.pool);
+                self.hold::<_, u8>(written.shape(), Form::Gate { bf16: true }, &values, &[])
+            }
+        }
+    }
+}
+
+impl<D: Device> Storage for Cuda<D> {
+    type Matrix = CudaMatrix<D>;
+    type Vector = CudaVector<D>;
+
+    fn matrix(
+        &self,
+        written: Written,
+        role: Role,
+        quantization: Quantization,
+    ) -> Result<CudaMatrix<D>, LoadError> {
+        let matrix = match (role, quantization) {
+            (Role::Gate, _) => self.gate(&written),
+            (Role::Kept, _) => self.bf16(&written),
+            (Role::Dense | Role::Expert, Quantization::None) => self.plain(&written),
+            (Role::Dense | Role::Expert, Quantization::Int8) => {
+                let int8 = to_int8(&self.pool, &written);
+                let form = Form::Product { format: Format::Int8, group: INT8_GROUP, scale_rows: 1 };
+                self.hold(written.shape(), form, &int8.values, &int8.scales)
+            }
+        };
+        written.forget_pages();
+        matrix
+    }
+
+    fn vector(&self, written: Written, _: Role) -> Result<CudaVector<D>, LoadError> {
+        let values = written.to_f32();
+        let memory = Memory::new(&self.device, size_of_val(&values[..]))?;
+        memory.write(0, bytemuck::cast_slice(&values))?;
+        Ok(CudaVector { memory, length: values.len() })
+    }
+}
