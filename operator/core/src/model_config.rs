@@ -211,8 +211,7 @@ fn find(keys: &Keys) -> Result<&'static Family, NoSizes> {
     })
 }
 
-/// Bytes of one value in the KV cache. The engine holds f32 on the CPU. On a GPU bf16 is assumed, there is no such build
-/// yet; nor would it have a table of angles.
+/// Bytes of one value in the KV cache: the engine holds f32 on the CPU, and bf16 on a GPU.
 pub fn kv_value_bytes(device: Device) -> u64 {
     match device {
         Device::Cpu => 4,

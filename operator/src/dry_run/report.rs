@@ -132,9 +132,11 @@ impl Planned {
         );
         notes.push(match plan.device {
             Device::Cpu => "the KV cache is f32, as the runtime holds it on CPUs".to_owned(),
-            Device::Gpu => "there is no build of the runtime for GPUs yet; a KV cache in bf16 is assumed, and that the GPUs \
-                            of one rank hold weights, KV cache and states between them in equal parts"
-                .to_owned(),
+            Device::Gpu => {
+                "the runtime has not run on a GPU yet, and uses one a rank; it is assumed that several hold \
+                            weights, KV cache (bf16) and states between them in equal parts"
+                    .to_owned()
+            }
         });
         notes.extend(sizes.checkpoint_quantization.as_deref().map(|method| match method {
             "mxfp4" => "the checkpoint's experts are in mxfp4: None holds them as they are".to_owned(),
