@@ -123,7 +123,12 @@ fn end_to_end(
     let kube = Kube::new(binaries, cluster.kubeconfig(), None);
     step("helm install coterie charts/coterie", || {
         // Short enough that both happen while a test looks.
-        let values = ["experts.windowSeconds=20", "exchange.certificateSeconds=90"];
+        let short = ["experts.windowSeconds=20", "exchange.certificateSeconds=90"].map(str::to_owned);
+        // The same program, which has no machine code for GPUs with it; there is no GPU either.
+        let (repository, tag) = product.runtime.name.rsplit_once(':').unwrap_or((&product.runtime.name, ""));
+        let gpus = [("repository", repository), ("tag", tag)];
+        let gpus = gpus.map(|(key, value)| format!("images.gpuRuntime.{key}={value}"));
+        let values: Vec<&str> = short.iter().chain(&gpus).map(String::as_str).collect();
         kube.install_chart(&product.operator.name, &product.runtime.name, &values)
     })?;
     let e2e = ["test", "--release", "--locked", "--workspace", "--test", "e2e"];

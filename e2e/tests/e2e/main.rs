@@ -6,6 +6,7 @@ mod day;
 mod experts;
 mod failure;
 mod front_door;
+mod gpus;
 mod keys;
 mod lifecycle;
 mod rollout;

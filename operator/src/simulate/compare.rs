@@ -34,6 +34,8 @@ pub struct Row {
     /// 99th percentile; absent if more than a hundredth was never answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttft_p99_seconds: Option<f64>,
+    /// Requests that were not answered when the replay ended.
+    pub unanswered: usize,
     /// Hours that replicas held a device.
     pub replica_hours: f64,
     /// The most replicas at once.
@@ -200,6 +202,7 @@ impl Comparison<'_> {
             ttft_attainment: outcome.attained_ttft(self.slo),
             itl_attainment: outcome.attained_itl(self.slo),
             ttft_p99_seconds: p99.is_finite().then_some(p99),
+            unanswered: outcome.unanswered(),
             replica_hours: outcome.replica_hours(),
             peak_replicas: outcome.peak(),
             overshoot: outcome.peak() as f64 / size as f64,

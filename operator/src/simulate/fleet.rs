@@ -6,7 +6,7 @@
 use super::outcome::{Outcome, Second};
 use super::replica::{Event, Replica, Request, Speed};
 use super::scalers::Autoscaler;
-use super::trace::Trace;
+use super::trace::{Arrival, Trace};
 use std::collections::VecDeque;
 
 /// Seconds between two looks of the front door at what it holds.
@@ -16,8 +16,9 @@ const LOOKS: u64 = 20;
 /// Seconds after the last arrival in which no replica did a step, after which what is not answered never will be. The time
 /// that a replica takes to come is added.
 const STUCK: f64 = 600.0;
-/// Seconds after the last arrival after which it never will be in any case.
+/// Seconds after the last arrival for which a replay goes on in any case, and at most.
 const LAST_WAIT: f64 = 6.0 * 3600.0;
+const LAST_WAIT_LIMIT: f64 = 7.0 * 86_400.0;
 
 /// What does not depend on the policy.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,8 @@ impl Seen<'_> {
     }
 }
 
-/// Replays the trace, and goes on with the same clock of decisions until the last request is answered.
+/// Replays the trace, and goes on with the same clock of decisions until the last request is answered, or as long as
+/// one may be hoped for: [`Outcome::unanswered`] says how many were not.
 pub fn replay(trace: &Trace, setting: &Setting, scaler: &mut dyn Autoscaler) -> Outcome {
     let mut fleet = Fleet::new(setting, trace);
     let mut look = 0_u64;
@@ -109,6 +111,8 @@ struct Fleet<'a> {
     arrived: usize,
     unanswered: usize,
     in_flight: Vec<usize>,
+    /// Seconds after the last arrival after which what is not answered never will be.
+    last_wait: f64,
     /// When a step of a replica was last seen to end.
     worked: f64,
     outcome: Outcome,
@@ -125,6 +129,7 @@ impl<'a> Fleet<'a> {
             arrived: 0,
             unanswered: 0,
             in_flight: Vec::new(),
+            last_wait: (2.0 * longest(trace, setting.speed)).clamp(LAST_WAIT, LAST_WAIT_LIMIT),
             worked: 0.0,
             outcome: Outcome::new(trace),
         };
@@ -222,6 +227,45 @@ impl<'a> Fleet<'a> {
     /// Whether what is not answered when all has come never will be: nobody works on it, or for ever.
     fn is_hopeless(&self, trace: &Trace, now: f64) -> bool {
         let last = trace.seconds() + self.setting.cold_start;
-        now > last + LAST_WAIT || now > last.max(self.worked + self.setting.cold_start) + STUCK
+        now > last + self.last_wait || now > last.max(self.worked + self.setting.cold_start) + STUCK
+    }
+}
+
+/// Seconds that the longest request takes on a replica of its own.
+fn longest(trace: &Trace, speed: Speed) -> f64 {
+    let alone = |arrival: &Arrival| {
+        arrival.prompt_tokens as f64 * (speed.prompt + speed.step / speed.chunk)
+            + arrival.output_tokens as f64 * (speed.step + speed.token)
+    };
+    trace.arrivals.iter().map(alone).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::scalers::fixed::Fixed;
+
+    /// One request of ten million tokens, by one replica.
+    fn unanswered(step: f64) -> (usize, f64) {
+        let arrivals = vec![Arrival { at: 0.0, prompt_tokens: 1000, output_tokens: 10_000_000 }];
+        let trace = Trace::new("long".into(), arrivals).unwrap();
+        let speed = Speed { step, token: 0.0003, prompt: 1.0 / 8000.0, slots: 64, chunk: 256.0 };
+        let setting = Setting { speed, cold_start: 30.0, start: 1, least: 1, most: 1 };
+        let outcome = replay(&trace, &setting, &mut Fixed(1));
+        (outcome.unanswered(), outcome.replica_hours())
+    }
+
+    #[test]
+    fn a_replay_ends_with_the_last_answer_however_long_it_takes() {
+        let (unanswered, hours) = unanswered(0.01);
+        assert_eq!(unanswered, 0);
+        assert!((hours - 10_000_000.0 * 0.0103 / 3600.0).abs() < 0.1, "{hours}");
+    }
+
+    #[test]
+    fn an_answer_that_takes_years_is_not_waited_for_and_counted() {
+        let (unanswered, hours) = unanswered(60.0);
+        assert_eq!(unanswered, 1);
+        assert!((hours - 7.0 * 24.0).abs() < 0.1, "{hours}");
     }
 }

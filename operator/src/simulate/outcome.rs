@@ -78,6 +78,11 @@ impl Outcome {
         times.get(at.saturating_sub(1)).copied().unwrap_or(f64::INFINITY)
     }
 
+    /// Requests whose last token had not come when the replay ended.
+    pub fn unanswered(&self) -> usize {
+        self.last.iter().filter(|last| last.is_infinite()).count()
+    }
+
     /// Hours that replicas held a device, until the last answer.
     pub fn replica_hours(&self) -> f64 {
         self.seconds.iter().map(|second| second.held).sum::<usize>() as f64 / 3600.0

@@ -13,8 +13,9 @@ pub fn table(trace: &Trace, setting: &Setting, slo: Slo, rows: &[Row]) -> String
     let sum =
         |of: fn(&super::trace::Arrival) -> u64| trace.arrivals.iter().map(of).sum::<u64>() / count as u64;
     let mut text = format!(
-        "{}: {count} requests in {seconds:.0} s, prompts of {} and answers of {} tokens in the mean\n",
+        "{}: {count} requests in {} s, prompts of {} and answers of {} tokens in the mean\n",
         trace.name,
+        rounded(seconds),
         sum(|arrival| arrival.prompt_tokens),
         sum(|arrival| arrival.output_tokens)
     );
@@ -46,6 +47,10 @@ pub fn table(trace: &Trace, setting: &Setting, slo: Slo, rows: &[Row]) -> String
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(line));
     text += &columns(&lines);
+    for Row { policy, unanswered, .. } in rows.iter().filter(|row| row.unanswered > 0) {
+        let _ =
+            writeln!(text, "{policy}: the replay was ended with {unanswered} of {count} requests unanswered");
+    }
     if setting.least == 0 {
         text += "\nhpa and apa divide by the replicas that there are, and therefore do not come back from none.\n";
     }

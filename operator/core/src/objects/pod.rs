@@ -282,7 +282,6 @@ fn rank_resources(rank: &RankPod) -> ResourceRequirements {
         requests: Some(requests),
         claims: claims.then(|| vec![ResourceClaim { name: GPU_CLAIM.to_owned(), request: None }]),
         limits: Some(limits).filter(|limits| !limits.is_empty()),
-        ..Default::default()
     }
 }
 

@@ -7,9 +7,12 @@
 //! down, and to zero, before it has watched a quiet window of its own.
 
 pub mod arrivals;
+mod cost;
 pub mod demand;
 mod fleet;
+mod growth;
 mod held;
+mod lately;
 pub mod need;
 pub mod rates;
 mod record;
@@ -28,12 +31,14 @@ use crate::validate::Scaling;
 use coterie_api::deployment::scaling::ScalingStatus;
 use held::Held;
 use jiff::{SignedDuration, Timestamp};
-use need::{enough, need};
+use need::{Needs, Room};
 use why::{Bound, Reason};
 
 /// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
 /// chance, makes no replica come and go.
 const DOWN_MARGIN: f64 = 1.1;
+/// Room for growth is held so much of the time that a replica takes to come.
+const RESERVE_SHARE: f64 = 0.5;
 /// While something waits, comes or comes up.
 const SOON: SignedDuration = SignedDuration::from_secs(1);
 /// While nothing does.
@@ -44,8 +49,10 @@ const LATER: SignedDuration = SignedDuration::from_secs(10);
 pub struct Scaler {
     /// What routers and ranks tell.
     pub demand: Demand,
-    /// What would have been enough, with the margin.
+    /// What would have been enough for what came, with the margin.
     quiet: Held,
+    /// The same, with growth.
+    reserve: Held,
 }
 
 /// How many replicas there should be.
@@ -67,7 +74,7 @@ impl Scaler {
     /// Goes on from what was last written.
     pub fn new(status: Option<&ScalingStatus>, now: Timestamp) -> Self {
         let kept = status.and_then(|status| status.measured.as_ref());
-        Self { demand: Demand::new(kept, now), quiet: Held::default() }
+        Self { demand: Demand::new(kept, now), quiet: Held::default(), reserve: Held::default() }
     }
 
     /// How many replicas there should be now. `before` is how many there should have been until now; `None` for a
@@ -80,9 +87,12 @@ impl Scaler {
         now: Timestamp,
     ) -> Decision {
         let signals = self.demand.signals(now);
-        let need_now = need(policy, &signals, fleet, 1.0);
-        let enough = enough(policy, &signals, fleet, DOWN_MARGIN);
-        let quiet = self.quiet.take(enough, now, policy.quiet);
+        let needs = Needs::of(policy, &signals, fleet.width);
+        let need_now = needs.beside(fleet, 1.0, Room::Growth);
+        let enough = |room| needs.enough(fleet, DOWN_MARGIN, room);
+        let quiet = self.quiet.take(enough(Room::Now), now, policy.quiet);
+        let reserve = self.reserve.take(enough(Room::Growth), now, reserved(policy, &need_now));
+        let quiet = quiet.max(reserve);
         // The first one comes up even if nobody asks: it shows whether the model can be served, and how long that takes.
         let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
         let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
@@ -108,6 +118,11 @@ impl Scaler {
             signals,
         }
     }
+}
+
+/// How long room for growth is held: only as long as bringing it back would pay.
+fn reserved(policy: &Scaling, need: &Need) -> SignedDuration {
+    policy.quiet.min(SignedDuration::from_secs_f64(RESERVE_SHARE * need.start.clamp(0.0, 1e9)))
 }
 
 /// Replicas before the bounds, and what decided.

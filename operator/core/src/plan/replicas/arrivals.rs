@@ -1,10 +1,10 @@
-//! What came in each second of the last minutes.
+//! What came in each second of the last hour.
 
 use jiff::Timestamp;
 use std::collections::VecDeque;
 
 /// Seconds that are remembered.
-pub const REMEMBERED: usize = 600;
+pub const REMEMBERED: usize = 3600;
 
 /// What came in one second. Below 0 where requests went away unanswered.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

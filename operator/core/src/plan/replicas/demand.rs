@@ -5,6 +5,7 @@
 //! on. So clients that ask a rank directly count too, and a router's own counts are not needed.
 
 use super::arrivals::{Arrivals, Arrived};
+use super::lately::LATELY;
 use super::rates::{Fit, Rates, Stretch};
 use coterie_api::deployment::scaling::MeasuredStatus;
 use coterie_api::front_door::ModelLoad;
@@ -114,7 +115,7 @@ impl Signals {
 
     /// Requests that came in the last minutes, or at least those that are there.
     pub fn requests(&self) -> f64 {
-        let came: f64 = self.arrived.iter().map(|second| second.requests).sum();
+        let came: f64 = self.arrived.iter().rev().take(LATELY).map(|second| second.requests).sum();
         came.max(self.queue_depth().saturating_add(self.running) as f64)
     }
 }

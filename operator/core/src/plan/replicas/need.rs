@@ -1,43 +1,30 @@
 //! How many replicas the demand takes.
 //!
-//! Work is counted in seconds: what a rank would take for a request's prompt and answer if steps cost nothing by
-//! themselves. A rank does at most `share` of a second's work in a second, the rest goes to the steps: with load `l`
-//! a step takes `step / (1 - l)`, which is the time between two tokens, so the load that just keeps the ITL is
-//! `share = 1 - step / itl`; or less, if a rank that had more to do than it could was seen to do less. Planned for is less
-//! again, by a headroom for what the demand may grow to before a replica comes.
-//!
-//! - **Steady:** the fewest replicas that meet the demand that lasts, and that would have
-//!   met the demand of the last minutes: with them no request of those seconds would have waited longer than the TTFT
-//!   leaves.
+//! - **Steady:** the fewest replicas that meet the demand that lasts, with what it may grow by before a replica comes
+//!   ([`super::growth`]), and that would have met the demand of the last minutes ([`super::lately`]).
 //! - **Backlog:** what waits now, less what the ready replicas and those on their way do until another one could be
 //!   ready. Only what is left then can be helped by more replicas.
 //!
 //! Never more replicas than requests: one that comes from zero, however large, makes one replica.
 
 use super::arrivals::Arrived;
-use super::demand::{Measured, Signals};
+use super::cost::Cost;
+use super::demand::Signals;
 use super::fleet::Fleet;
+use super::growth::grown;
+use super::lately::lately;
 use crate::validate::Scaling;
 
 /// What is assumed before a replica has come.
 pub const START_SECONDS: f64 = 60.0;
-/// Demand is steady if it lasts a quarter of what a replica takes to come; within these bounds.
-const STEADY_SHARE: f64 = 0.25;
-const STEADY_SECONDS: (f64, f64) = (5.0, 30.0);
-/// A backlog is drained in the time that a replica takes to come, but not faster than so.
-const DRAIN_SECONDS: f64 = 10.0;
-/// Demand wanders, as far as the square root of the time that it has: by how much more is planned for each square root of
-/// a second that a replica takes to come, and the bounds of that. Docs: docs/design/020-scaler.md.
-const HEADROOM: f64 = 0.033;
-const HEADROOM_BOUNDS: (f64, f64) = (0.1, 0.6);
-/// Share of its time that a rank can spend on work at most, before one was seen with more to do than it could: steps have
-/// only so many tokens. And the least that is believed of one that was.
-const FULL_SHARE: f64 = 0.8;
-const FULL_SHARE_LEAST: f64 = 0.3;
-/// Seconds of demand that are looked at as one.
-const BLOCK: usize = 30;
-/// A prompt of so many times the mean must still get its first token in time.
-const LONG_PROMPT: f64 = 3.0;
+/// Demand is measured over as many seconds as so many requests took to come: by then their chance evens out to a
+/// twentieth. And over no less than this share of the time that a replica takes to come: what lasts shorter is long gone
+/// by then. Within these bounds.
+const STEADY_REQUESTS: f64 = 400.0;
+const STEADY_SHARE: f64 = 0.125;
+const STEADY_SECONDS: (usize, usize) = (5, 30);
+/// What is planned for: deviations of the growth in the time that a replica takes to come.
+const DEVIATIONS: f64 = 2.0;
 
 /// How many replicas the demand takes, and the numbers that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,7 +35,7 @@ pub struct Need {
     pub backlog: f64,
     /// Seconds of work that come each second.
     pub work: f64,
-    /// Seconds of work of one replica in a second that are planned for.
+    /// Seconds of work that one replica can do in a second.
     pub capacity: f64,
     /// Seconds of work that wait.
     pub waiting: f64,
@@ -80,43 +67,99 @@ impl Need {
     }
 }
 
-/// What the demand takes; `margin` is how much more of it there might be, 1 for what there is.
-pub fn need(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> Need {
-    let width = fleet.width.max(1) as f64;
-    let Some(measured) = &signals.measured else {
-        return unmeasured(policy, signals, fleet);
-    };
-    let start = signals.start.unwrap_or(START_SECONDS).max(0.0);
-    let cost = Cost::of(policy, measured, width, start);
-    // The newest second is not over.
-    let over = signals.arrived.len().saturating_sub(1);
-    let demand: Vec<f64> = signals.arrived[..over].iter().map(|second| cost.work(second) * margin).collect();
-    let window = (STEADY_SHARE * start).clamp(STEADY_SECONDS.0, STEADY_SECONDS.1);
-    let work = lasting(&demand, window);
-    let waiting = cost.waiting(signals);
-    let steady =
-        (work / cost.capacity).max(cost.slots(work)).max(cost.lately(&demand, signals.newest_second));
-    let (left, backlog) = cost.backlog(waiting, work, steady, fleet, start);
-    let requests = signals.requests();
-    let queued = waiting / cost.allowance.max(1e-9);
-    Need { steady, backlog, work, capacity: cost.capacity, waiting, queued, left, start, requests }
+/// What the demand takes, whatever replicas there are.
+#[derive(Debug)]
+pub struct Needs<'a> {
+    policy: &'a Scaling,
+    signals: &'a Signals,
+    start: f64,
+    /// `None` until a rank was measured.
+    measured: Option<Asked<'a>>,
 }
 
-/// The fewest replicas of the fleet that do: if the others went, those that stay would not ask for them back. What is
-/// needed beside a large fleet says little about that, since the fleet itself works off what waits.
-pub fn enough(policy: &Scaling, signals: &Signals, fleet: &Fleet, margin: f64) -> usize {
-    let needed = |fleet: &Fleet| need(policy, signals, fleet, margin).replicas();
-    let (mut fewest, mut most) = (needed(fleet), fleet.replicas());
-    // The fewer stay, the more is needed: halving finds it.
-    while fewest < most {
-        let count = fewest.midpoint(most);
-        if needed(&fleet.kept(count)) <= count {
-            most = count;
-        } else {
-            fewest = count + 1;
+/// What is known where ranks were measured.
+#[derive(Debug)]
+struct Asked<'a> {
+    cost: Cost<'a>,
+    /// Seconds of work that come each second.
+    work: f64,
+    /// What that may have become when a replica that is made now is ready.
+    grown: f64,
+    /// Replicas for the demand of the last minutes.
+    lately: f64,
+    /// Seconds of work that wait.
+    waiting: f64,
+}
+
+/// Whether there must be room for what the demand may grow by in the time that a replica takes to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// For what comes.
+    Now,
+    /// And for what that may have become.
+    Growth,
+}
+
+impl<'a> Needs<'a> {
+    /// Of replicas of `width` ranks.
+    pub fn of(policy: &'a Scaling, signals: &'a Signals, width: usize) -> Self {
+        let start = signals.start.unwrap_or(START_SECONDS).max(0.0);
+        let measured = signals.measured.as_ref().map(|measured| {
+            let cost = Cost::of(policy, measured, width.max(1) as f64);
+            // The newest second is not over.
+            let over = &signals.arrived[..signals.arrived.len().saturating_sub(1)];
+            let demand: Vec<f64> = over.iter().map(|second| cost.work(second)).collect();
+            let window = window(over, start);
+            let work = lasting(&demand, window);
+            Asked {
+                work,
+                grown: grown(&demand, work, window, start, DEVIATIONS),
+                lately: lately(&demand, signals.newest_second, window, start, &cost),
+                waiting: cost.waiting(signals),
+                cost,
+            }
+        });
+        Self { policy, signals, start, measured }
+    }
+
+    /// Beside these replicas; `margin` is how much more demand there might be, 1 for what there is.
+    pub fn beside(&self, fleet: &Fleet, margin: f64, room: Room) -> Need {
+        let Some(Asked { cost, work, grown, lately, waiting }) = &self.measured else {
+            return unmeasured(self.policy, self.signals, fleet);
+        };
+        let provided = margin * if room == Room::Growth { *grown } else { *work };
+        let steady = (provided / cost.capacity).max(cost.slots(provided)).max(lately * margin);
+        let work = work * margin;
+        let (left, backlog) = cost.backlog(*waiting, work, steady, fleet, self.start);
+        Need {
+            steady,
+            backlog,
+            work,
+            capacity: cost.capacity,
+            waiting: *waiting,
+            queued: waiting / cost.allowance.max(1e-9),
+            left,
+            start: self.start,
+            requests: self.signals.requests(),
         }
     }
-    fewest
+
+    /// The fewest replicas of the fleet that do: if the others went, those that stay would not ask for them back. What is
+    /// needed beside a large fleet says little about that, since the fleet itself works off what waits.
+    pub fn enough(&self, fleet: &Fleet, margin: f64, room: Room) -> usize {
+        let needed = |fleet: &Fleet| self.beside(fleet, margin, room).replicas();
+        let (mut fewest, mut most) = (needed(fleet), fleet.replicas());
+        // The fewer stay, the more is needed: halving finds it.
+        while fewest < most {
+            let count = fewest.midpoint(most);
+            if needed(&fleet.kept(count)) <= count {
+                most = count;
+            } else {
+                fewest = count + 1;
+            }
+        }
+        fewest
+    }
 }
 
 /// Without rates: as many replicas as can hold all requests at once, by what the user says may wait. A replica that is
@@ -147,123 +190,27 @@ const MEASURED_WITHIN: usize = 3;
 /// Times the next highest second that the highest one may count: more did not come at a rate, but at once.
 const AT_ONCE: f64 = 2.0;
 
+/// Seconds over which demand is measured.
+fn window(arrived: &[Arrived], start: f64) -> usize {
+    let (least, most) = STEADY_SECONDS;
+    let least = ((STEADY_SHARE * start).round() as usize).clamp(least, most);
+    let mut came = 0.0;
+    let newest = arrived.iter().rev().take(most);
+    let enough = newest.map(|second| {
+        came += second.requests;
+        came >= STEADY_REQUESTS
+    });
+    enough.take_while(|enough| !enough).count().saturating_add(1).clamp(least, most)
+}
+
 /// The mean of the last seconds. What came at once and did not go on is a backlog, and no rate that could be gone on with.
-fn lasting(seconds: &[f64], window: f64) -> f64 {
-    let count = (window.round() as usize).min(seconds.len());
+fn lasting(seconds: &[f64], window: usize) -> f64 {
     let (mut sum, mut highest, mut next) = (0.0, 0.0_f64, 0.0_f64);
-    for second in &seconds[seconds.len() - count..] {
+    for second in &seconds[seconds.len().saturating_sub(window)..] {
         sum += second;
         next = next.max(second.min(highest));
         highest = highest.max(*second);
     }
     let at_once = (highest - AT_ONCE * next).max(0.0);
-    ((sum - at_once) / window).max(0.0)
-}
-
-/// What requests cost, and what replicas can pay.
-struct Cost<'a> {
-    measured: &'a Measured,
-    /// Work of one replica in a second that is planned for, seconds.
-    capacity: f64,
-    /// Work that may wait for each replica, seconds.
-    allowance: f64,
-    /// Requests that one replica runs at once.
-    slots: f64,
-    /// Seconds from one token to the next of a rank that works as much as it may.
-    pace: f64,
-}
-
-impl<'a> Cost<'a> {
-    fn of(policy: &Scaling, measured: &'a Measured, width: f64, start: f64) -> Self {
-        let rates = measured.rates;
-        // Where a rank alone takes more than half of the ITL, more replicas cannot reach it.
-        let itl = policy.itl.as_secs_f64().max(2.0 * rates.step).max(1e-3);
-        let headroom = (HEADROOM * start.sqrt()).clamp(HEADROOM_BOUNDS.0, HEADROOM_BOUNDS.1);
-        let possible = measured.full_share.map_or(FULL_SHARE, |share| share.clamp(FULL_SHARE_LEAST, 0.99));
-        let share = (1.0 - rates.step / itl).min(possible);
-        let capacity = width * share / (1.0 + headroom);
-        let pace = rates.step / (1.0 - share);
-        let ttft = policy.ttft.as_secs_f64();
-        let own =
-            LONG_PROMPT * measured.prompt_tokens * measured.computed_share * rates.prompt * width / capacity;
-        let mut cost = Self { measured, capacity, allowance: 0.0, slots: measured.max_running * width, pace };
-        cost.allowance = match policy.queue_target {
-            Some(count) => f64::from(count) * cost.request(),
-            None => (ttft - own).max(ttft / 4.0) * capacity,
-        };
-        cost
-    }
-
-    /// Work of the mean request.
-    fn request(&self) -> f64 {
-        self.work(&Arrived { requests: 1.0, prompt_tokens: self.measured.prompt_tokens })
-    }
-
-    fn work(&self, arrived: &Arrived) -> f64 {
-        let Measured { rates, computed_share, output_tokens, .. } = self.measured;
-        arrived.prompt_tokens * computed_share * rates.prompt + arrived.requests * output_tokens * rates.token
-    }
-
-    fn waiting(&self, signals: &Signals) -> f64 {
-        let requests = signals.queue_depth() as f64;
-        self.work(&Arrived { requests, prompt_tokens: signals.waiting_tokens }).max(0.0)
-    }
-
-    /// Replicas whose batches hold what runs at once, by Little's law.
-    fn slots(&self, work: f64) -> f64 {
-        let per_second = work / self.request().max(1e-9);
-        per_second * self.measured.output_tokens * self.pace / self.slots
-    }
-
-    /// Replicas that would have kept every first token in time, in the blocks of the last minutes. The highest block is
-    /// left out, with those beside it: what has come only once may not come again, and is gone before a replica comes.
-    fn lately(&self, demand: &[f64], newest: i64) -> f64 {
-        // Blocks begin at the same seconds each time, so that a burst is in the same one at each look.
-        let into = usize::try_from(newest.rem_euclid(BLOCK as i64)).unwrap_or(0);
-        let (whole, _) = demand.split_at(demand.len().saturating_sub(into));
-        let blocks: Vec<f64> = whole.rchunks(BLOCK).map(|block| self.enough_for(block)).collect();
-        let highest = (0..blocks.len()).max_by(|a, b| blocks[*a].total_cmp(&blocks[*b])).unwrap_or(0);
-        let others = blocks.iter().enumerate().filter(|(at, _)| at.abs_diff(highest) > 1);
-        others.map(|(_, need)| *need).fold(0.0, f64::max)
-    }
-
-    /// The fewest replicas, not whole, with which nothing waits longer than is allowed: after each second, what came
-    /// since some second before, less what was done since, is at most the allowance.
-    fn enough_for(&self, demand: &[f64]) -> f64 {
-        let mut most = 0.0_f64;
-        for begin in 0..demand.len() {
-            let mut came = 0.0;
-            for (seconds, work) in demand[begin..].iter().enumerate() {
-                came += work;
-                most = most.max(came / ((seconds + 1) as f64 * self.capacity + self.allowance));
-            }
-        }
-        most
-    }
-
-    /// Work that is left when a replica made now is ready, and the replicas that this takes beyond `steady`.
-    fn backlog(&self, waiting: f64, work: f64, steady: f64, fleet: &Fleet, start: f64) -> (f64, f64) {
-        let mut coming: Vec<f64> =
-            fleet.starting.iter().map(|age| remaining(age.as_secs_f64(), start)).collect();
-        coming.sort_by(f64::total_cmp);
-        let (mut at, mut left, mut replicas) = (0.0, waiting, fleet.ready as f64);
-        for ready in coming.iter().copied().filter(|ready| *ready < start).chain([start]) {
-            left = (left + (work - replicas * self.capacity) * (ready - at)).max(0.0);
-            (at, replicas) = (ready, replicas + 1.0);
-        }
-        let there = steady.max(fleet.replicas() as f64);
-        let spare = (there * self.capacity - work).max(0.0);
-        let drained = start.max(DRAIN_SECONDS);
-        let over = left - there * self.allowance - spare * drained;
-        (
-            left,
-            (over / (drained * self.capacity)).max(0.0) + (there - steady) * f64::from(u8::from(over > 0.0)),
-        )
-    }
-}
-
-/// Seconds until a replica is ready that was made `age` seconds ago. One that is late may take as long again as it is
-/// late, but still counts: others would be late as well.
-fn remaining(age: f64, start: f64) -> f64 {
-    (start - age).abs().min(0.9 * start)
+    ((sum - at_once) / window as f64).max(0.0)
 }

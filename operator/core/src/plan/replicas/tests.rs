@@ -3,4 +3,4 @@
 mod backlog;
 mod cases;
 mod invariants;
-mod stage;
+pub(super) mod stage;

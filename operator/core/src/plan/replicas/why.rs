@@ -106,7 +106,7 @@ fn few(need: &Need) -> String {
 /// What comes, and what it takes.
 fn demand(need: &Need) -> String {
     format!(
-        "{:.2} s of work come each second, a replica does {:.2}, and the demand of the last minutes takes {:.1}",
+        "{:.2} s of work come each second, a replica does {:.2}, and with room for growth and bursts that takes {:.1}",
         need.work, need.capacity, need.steady
     )
 }

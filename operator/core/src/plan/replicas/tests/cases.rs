@@ -186,9 +186,10 @@ fn replicas_on_their_way_count() {
 fn replicas_go_after_a_quiet_window_and_not_before() {
     let mut stage = Stage::new(policy(1, 50), 12, 30);
     stage.run(700, 40.0);
-    let busy = stage.desired();
     stage.run(290, 5.0);
-    assert!(stage.desired() >= busy, "{} after {busy}", stage.desired());
+    // Room for growth goes sooner; what 40 requests a second take, with a tenth more, stays.
+    let least = (40.0 * WORK * 1.1 / 0.8).ceil() as usize;
+    assert!(stage.desired() >= least, "{} after {least}", stage.desired());
     stage.run(800, 5.0);
     assert!((1..=3).contains(&stage.desired()), "{}", stage.desired());
 }

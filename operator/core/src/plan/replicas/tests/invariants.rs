@@ -52,7 +52,8 @@ proptest! {
     #[test]
     fn constant_load_settles(rate in 0.5..100.0_f64, ready in 1..40_usize, cold_start in 1..180_i64) {
         let mut stage = Stage::new(policy(1, 100), ready, cold_start);
-        stage.run(2000, rate);
+        // Longer than bursts are remembered: while there are many replicas, their whole requests come in bursts.
+        stage.run(3000, rate);
         let settled = stage.desired();
         let (mut more, mut fewer) = (0, 0);
         for _ in 0..1500 {
