@@ -312,7 +312,7 @@ fn configs_that_lie() {
         (json!({"num_experts_per_tok": 5}), "num_experts_per_tok (5) is more than"),
         (json!({"vocab_size": null}), "vocab_size is missing"),
         (json!({"hidden_act": "relu"}), "hidden_act is relu"),
-        (json!({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}), "\"dynamic\""),
+        (json!({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}), "rope_type is dynamic"),
         (json!({"num_hidden_layers": 3}), "model.layers.2.input_layernorm.weight\" is missing"),
         (json!({"vocab_size": 62}), "model.embed_tokens.weight\" has shape [61, 24]"),
         (json!({"architectures": ["MixtralForCausalLN"]}), "nearest: MixtralForCausalLM"),
