@@ -17,6 +17,7 @@ use coterie_operator_core::observed::{
 };
 use coterie_operator_core::plan::capacity::choose_device;
 use coterie_operator_core::plan::inspection::source_hash;
+use coterie_operator_core::validate::GPUS_LIMIT;
 use coterie_operator_core::{Action, Applied, Deployment, Observed, Plan};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -52,8 +53,6 @@ pub enum Model {
 
 /// From a config alone it is told what a model would take on any device, also where the runtime cannot serve it yet.
 const ANY_DEVICE: [Device; 2] = [Device::Cpu, Device::Gpu];
-/// As many as one rank can be given.
-const ANY_NUMBER_OF_GPUS: u32 = 16;
 
 /// What the operator would make of a ModelDeployment on nodes where nothing runs.
 pub struct Planned {
@@ -158,7 +157,7 @@ impl Planned {
 
 /// The same, planned for as if the runtime served it everywhere.
 fn on_any_device(inspection: Inspection) -> Inspection {
-    Inspection { devices: ANY_DEVICE.to_vec(), most_gpus: ANY_NUMBER_OF_GPUS, ..inspection }
+    Inspection { devices: ANY_DEVICE.to_vec(), most_gpus: GPUS_LIMIT, ..inspection }
 }
 
 /// The ranks of a replica of several wait for the files that they share: lets them be there.

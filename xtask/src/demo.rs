@@ -101,7 +101,7 @@ impl Names {
 fn deploy_and_chat(kube: &Kube, images: &Names) -> Result<()> {
     eprintln!("Deploying:");
     step("helm install coterie charts/coterie", || {
-        kube.install_chart(&images.operator, &images.runtime, &[])
+        kube.install_chart(&[("operator", &images.operator), ("runtime", &images.runtime)], &[])
     })?;
     let applied = Instant::now();
     step(format!("kubectl apply -f examples/{DEPLOYMENT}.yaml"), || {

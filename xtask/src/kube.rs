@@ -66,13 +66,14 @@ impl Kube {
         Ok(())
     }
 
-    /// Installs or upgrades `charts/coterie` and waits until the operator is ready. `values` go to `--set`.
-    pub fn install_chart(&self, operator: &str, runtime: &str, values: &[&str]) -> Result<()> {
+    /// Installs or upgrades `charts/coterie` and waits until the operator is ready. `images` are those of the chart's
+    /// `images`, by its names; `values` go to `--set`.
+    pub fn install_chart(&self, images: &[(&str, &str)], values: &[&str]) -> Result<()> {
         let mut helm = Command::new(&self.helm);
         self.point(&mut helm, "--kube-context");
         helm.args(["upgrade", "--install", "coterie"]).arg(chart());
         helm.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]);
-        for (which, image) in [("operator", operator), ("runtime", runtime)] {
+        for (which, image) in images {
             let (repository, tag) =
                 image.rsplit_once(':').with_context(|| format!("image {image} has no tag"))?;
             helm.args([

@@ -123,13 +123,11 @@ fn end_to_end(
     let kube = Kube::new(binaries, cluster.kubeconfig(), None);
     step("helm install coterie charts/coterie", || {
         // Short enough that both happen while a test looks.
-        let short = ["experts.windowSeconds=20", "exchange.certificateSeconds=90"].map(str::to_owned);
-        // The same program, which has no machine code for GPUs with it; there is no GPU either.
-        let (repository, tag) = product.runtime.name.rsplit_once(':').unwrap_or((&product.runtime.name, ""));
-        let gpus = [("repository", repository), ("tag", tag)];
-        let gpus = gpus.map(|(key, value)| format!("images.gpuRuntime.{key}={value}"));
-        let values: Vec<&str> = short.iter().chain(&gpus).map(String::as_str).collect();
-        kube.install_chart(&product.operator.name, &product.runtime.name, &values)
+        let values = ["experts.windowSeconds=20", "exchange.certificateSeconds=90"];
+        let (operator, runtime) = (&*product.operator.name, &*product.runtime.name);
+        // On GPUs the same program, which has no machine code for them with it; there is no GPU either.
+        let images = [("operator", operator), ("runtime", runtime), ("gpuRuntime", runtime)];
+        kube.install_chart(&images, &values)
     })?;
     let e2e = ["test", "--release", "--locked", "--workspace", "--test", "e2e"];
     product::shown("cargo test --no-run: e2e", product::cargo()?.args(e2e).arg("--no-run"))?;

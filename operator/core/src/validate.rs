@@ -240,7 +240,7 @@ pub enum Invalid {
 }
 
 /// Most GPUs of one rank.
-const GPUS_LIMIT: u32 = 16;
+pub const GPUS_LIMIT: u32 = 16;
 const SERVED_NAME_LIMIT: usize = 128;
 
 /// Checks every rule and fills in every default.

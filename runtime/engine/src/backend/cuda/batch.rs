@@ -1,6 +1,6 @@
 //! A batch's arrays in the device's memory, brought there in one piece.
 
-use super::memory::{Buffer, Spare};
+use super::memory::{Buffer, Lists, Spare};
 use crate::batch::{Batch, SequenceRows};
 use crate::state::{Origin, StateRows};
 use coterie_kernels::cuda::attention::CHUNK;
@@ -59,22 +59,9 @@ pub(super) struct Wave {
     pub(super) sequences: u32,
 }
 
-/// Words on their way to the device.
-#[derive(Default)]
-struct Words(Vec<u32>);
-
-impl Words {
-    /// Where the words will begin, bytes from the beginning of all.
-    fn push(&mut self, words: impl IntoIterator<Item = u32>) -> Address {
-        let at = size_of_val(&self.0[..]) as Address;
-        self.0.extend(words);
-        at
-    }
-}
-
 impl<D: Device> CudaBatch<D> {
     pub(super) fn new(batch: &Batch, spare: &Rc<Spare<D>>) -> Self {
-        let mut words = Words::default();
+        let mut words = Lists::default();
         let [token_ids, row_positions, slots] =
             [&batch.tokens, &batch.positions, &batch.slots].map(|array| words.push(array.iter().copied()));
         let mut runs: Vec<Run> = runs(&batch.sequences)
@@ -139,7 +126,7 @@ fn runs(sequences: &[SequenceRows]) -> Vec<Range<usize>> {
 }
 
 impl Run {
-    fn new(batch: &Batch, sequences: &[SequenceRows], words: &mut Words) -> Run {
+    fn new(batch: &Batch, sequences: &[SequenceRows], words: &mut Lists<u32>) -> Run {
         let rows = sequences[0].rows.start..sequences[sequences.len() - 1].rows.end;
         let ends = sequences.iter().map(|sequence| (sequence.rows.end - rows.start) as u32);
         let table_width = sequences.iter().map(|sequence| sequence.table.len()).max().unwrap_or(0);
@@ -167,7 +154,7 @@ impl Run {
 }
 
 /// Cuts the sequences with running states, which are to be seen in order, into as few launches as can be.
-fn waves(batch: &Batch, words: &mut Words) -> Vec<Wave> {
+fn waves(batch: &Batch, words: &mut Lists<u32>) -> Vec<Wave> {
     let mut waves: Vec<Wave> = Vec::new();
     let (mut read, mut written) = (BTreeSet::new(), BTreeSet::new());
     for SequenceRows { rows, context, state, .. } in &batch.sequences {

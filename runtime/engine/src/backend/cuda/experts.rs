@@ -1,9 +1,9 @@
 //! A layer's experts without asking the host: the device chooses, orders tokens by experts, and brings answers back.
 
 use super::Cuda;
-use super::memory::{Buffer, CudaTensor};
+use super::memory::{Buffer, CudaTensor, Lists};
 use super::products::tiles;
-use super::weights::{CudaMatrix, CudaVector, Form, STEP};
+use super::weights::{CudaMatrix, CudaVector, STEP};
 use crate::model::config::plan::Activation;
 use crate::moe::expert::Expert;
 use coterie_kernels::cuda::device::Device;
@@ -31,19 +31,6 @@ fn words(count: usize) -> Address {
     (count * size_of::<u32>()) as Address
 }
 
-/// Addresses on their way to the device, list after list.
-#[derive(Default)]
-struct Lists(Vec<Address>);
-
-impl Lists {
-    /// Where the list will begin, bytes from the beginning of all.
-    fn push(&mut self, list: impl Iterator<Item = Address>) -> Address {
-        let at = size_of_val(&self.0[..]) as Address;
-        self.0.extend(list);
-        at
-    }
-}
-
 /// A matrix an expert, with its scales and its biases: where lists of their addresses begin.
 struct Matrices {
     weights: Address,
@@ -52,11 +39,15 @@ struct Matrices {
 }
 
 impl Matrices {
-    fn new<D: Device>(lists: &mut Lists, all: &[&CudaMatrix<D>], biases: Option<Vec<Address>>) -> Matrices {
+    fn new<D: Device>(
+        lists: &mut Lists<Address>,
+        all: &[&CudaMatrix<D>],
+        biases: Option<Vec<Address>>,
+    ) -> Matrices {
         Matrices {
             weights: lists.push(all.iter().map(|matrix| matrix.values())),
             scales: lists.push(all.iter().map(|matrix| matrix.scales())),
-            biases: biases.map(|biases| lists.push(biases.into_iter())),
+            biases: biases.map(|biases| lists.push(biases)),
         }
     }
 }
@@ -127,28 +118,15 @@ impl<D: Device + 'static> Cuda<D> {
         let (inner_width, base) = (one.w1.outputs.next_multiple_of(STEP), lists.address());
         let inner = self.spare.take(choices * inner_width * 2);
         let product = |matrices: &Matrices, w: &CudaMatrix<D>| {
-            let Form::Product { format, group, scale_rows } = w.form else {
-                unreachable!("a gate is no expert")
-            };
+            let (of_w, format) = w.product();
             let product = Product {
-                x: 0,
-                order: 0,
                 offsets,
                 weights: base + matrices.weights,
                 scales: base + matrices.scales,
                 biases: matrices.biases.map_or(0, |biases| base + biases),
-                out: 0,
                 rows: choices as u32,
                 experts: experts.len() as u32,
-                n: w.outputs as u32,
-                k: w.inputs.next_multiple_of(STEP) as u32,
-                out_width: w.outputs as u32,
-                row_step: 1,
-                group: group as u32,
-                scale_rows: scale_rows as u32,
-                clamped: 0,
-                alpha: 0.0,
-                limit: 0.0,
+                ..of_w
             };
             (product, format)
         };

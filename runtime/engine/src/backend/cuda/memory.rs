@@ -46,6 +46,19 @@ impl<D: Device> Spare<D> {
     }
 }
 
+/// Values on their way to the device, list after list.
+#[derive(Default)]
+pub(super) struct Lists<T>(pub(super) Vec<T>);
+
+impl<T> Lists<T> {
+    /// Where the list will begin, bytes from the beginning of all.
+    pub(super) fn push(&mut self, list: impl IntoIterator<Item = T>) -> Address {
+        let at = size_of_val(&self.0[..]) as Address;
+        self.0.extend(list);
+        at
+    }
+}
+
 /// Memory that goes back when it is dropped.
 pub(super) struct Buffer<D: Device> {
     memory: Option<Memory<D>>,

@@ -46,28 +46,17 @@ impl<D: Device> Cuda<D> {
         w: &CudaMatrix<D>,
         out: Address,
     ) {
-        let Form::Product { format, group, scale_rows } = w.form else {
-            unreachable!("a gate is no expert and no head")
-        };
+        let (of_w, format) = w.product();
         let product = Product {
             x: rows.x,
             order: rows.order,
             offsets: rows.offsets,
             weights,
             scales,
-            biases: 0,
             out,
             rows: rows.rows as u32,
             experts: matrices as u32,
-            n: w.outputs as u32,
-            k: w.inputs.next_multiple_of(STEP) as u32,
-            out_width: w.outputs as u32,
-            row_step: 1,
-            group: group as u32,
-            scale_rows: scale_rows as u32,
-            clamped: 0,
-            alpha: 0.0,
-            limit: 0.0,
+            ..of_w
         };
         self.launch(&product.launch(format, false, tiles(rows.rows, matrices)));
     }

@@ -13,7 +13,7 @@ use coterie_kernels::cpu::mxfp4;
 use coterie_kernels::cpu::quant::GROUP as INT8_GROUP;
 use coterie_kernels::cuda::device::{Device, Memory};
 use coterie_kernels::cuda::launch::Address;
-use coterie_kernels::cuda::matmul::Format;
+use coterie_kernels::cuda::matmul::{Format, Product};
 use std::borrow::Cow;
 
 /// Values along k that products read at once: rows are made that much longer by zeros, which change no sum.
@@ -66,6 +66,35 @@ impl<D: Device> CudaMatrix<D> {
 
     pub(super) fn bytes(&self) -> usize {
         self.memory.bytes()
+    }
+
+    /// What a product with it, or with matrices of its form, says of them, and their format. Where rows and matrices are
+    /// is still to be said.
+    pub(super) fn product(&self) -> (Product, Format) {
+        let Form::Product { format, group, scale_rows } = self.form else {
+            unreachable!("a gate is no expert and no head")
+        };
+        let product = Product {
+            x: 0,
+            order: 0,
+            offsets: 0,
+            weights: 0,
+            scales: 0,
+            biases: 0,
+            out: 0,
+            rows: 0,
+            experts: 0,
+            n: self.outputs as u32,
+            k: self.inputs.next_multiple_of(STEP) as u32,
+            out_width: self.outputs as u32,
+            row_step: 1,
+            group: group as u32,
+            scale_rows: scale_rows as u32,
+            clamped: 0,
+            alpha: 0.0,
+            limit: 0.0,
+        };
+        (product, format)
     }
 }
 
