@@ -44,6 +44,8 @@ template <class Shared>
 __device__ __forceinline__ Shared& shared() {
     return *reinterpret_cast<Shared*>(dynamic_shared_memory);
 }
+// The same as so many bytes.
+__device__ __forceinline__ u8* shared_bytes(u32) { return dynamic_shared_memory; }
 
 __device__ __forceinline__ void block_sync() { __syncthreads(); }
 __device__ __forceinline__ void warp_sync() { __syncwarp(); }

@@ -33,6 +33,10 @@ Shared& shared() {
     emulated::require(sizeof(Shared) <= emulated::grid().memory_size, "the launch gives too little shared memory");
     return *reinterpret_cast<Shared*>(emulated::grid().memory);
 }
+inline u8* shared_bytes(u32 bytes) {
+    emulated::require(bytes <= emulated::grid().memory_size, "the launch gives too little shared memory");
+    return emulated::grid().memory;
+}
 
 inline void block_sync() { emulated::block_sync(); }
 inline void warp_sync() {

@@ -17,6 +17,17 @@ pub enum Format {
     Mxfp4,
 }
 
+impl Format {
+    /// Of a value.
+    fn bits(self) -> u32 {
+        match self {
+            Format::Bf16 => 16,
+            Format::Int8 | Format::Fp8 => 8,
+            Format::Int4 | Format::Mxfp4 => 4,
+        }
+    }
+}
+
 /// How a product is cut into blocks; a row's bits do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tiles {
@@ -71,31 +82,56 @@ pub struct Product {
 impl Product {
     /// The products of one matrix a row, or with `pair` the activation of two.
     pub fn launch(self, format: Format, pair: bool, tiles: Tiles) -> Launch<Product> {
-        let (height, width, stages, block) = match (tiles, pair) {
-            (Tiles::Narrow, false) => (16, 64, 4, 128),
-            (Tiles::Narrow, true) => (16, 32, 4, 128),
-            (Tiles::Large, false) => (128, 128, 3, 256),
-            (Tiles::Large, true) => (128, 64, 3, 256),
+        let names = match format {
+            Format::Bf16 => &NAMES[0],
+            Format::Int8 => &NAMES[1],
+            Format::Fp8 => &NAMES[2],
+            Format::Int4 => &NAMES[3],
+            Format::Mxfp4 => &NAMES[4],
         };
-        let (name, bits) = match format {
-            Format::Bf16 => (NAMES[0], 16),
-            Format::Int8 => (NAMES[1], 8),
-            Format::Fp8 => (NAMES[2], 8),
-            Format::Int4 => (NAMES[3], 4),
-            Format::Mxfp4 => (NAMES[4], 4),
+        let Cut { height, width, shared } = match tiles {
+            Tiles::Narrow => narrow(format.bits(), pair, self.k),
+            Tiles::Large => large(format.bits(), pair),
         };
         // Each expert may have one tile that is not full.
-        let rows =
+        let of_rows =
             self.rows.div_ceil(height) + if self.offsets == 0 { 0 } else { self.experts.min(self.rows) };
-        let of_w = width as usize * (1 + usize::from(pair)) * 64 * bits / 8;
+        let of_columns = self.out_width.div_ceil(width);
         Launch {
-            kernel: name[usize::from(pair) * 2 + usize::from(tiles == Tiles::Large)],
-            grid: [self.n.div_ceil(width), rows, 1],
-            block,
-            shared: stages * (height as usize * 128 + of_w) + 4 * height as usize,
+            kernel: names[usize::from(pair) * 2 + usize::from(tiles == Tiles::Large)],
+            grid: match tiles {
+                // Blocks that read the same weights are neighbours, so that memory is read once for them.
+                Tiles::Narrow => [of_rows, of_columns, 1],
+                Tiles::Large => [of_columns, of_rows, 1],
+            },
+            block: 256,
+            shared,
             parameters: self,
         }
     }
+}
+
+/// A block's rows, columns and bytes of shared memory.
+struct Cut {
+    height: u32,
+    width: u32,
+    shared: usize,
+}
+
+/// As `narrow.cuh` has it: a warp for each of 8 parts of k.
+fn narrow(bits: u32, pair: bool, k: u32) -> Cut {
+    let columns = if bits == 4 { 32 } else { 16 };
+    let values = k.div_ceil(64).div_ceil(8) * 64;
+    let slots = values.div_ceil(if bits == 16 { 64 } else { 128 }).min(4) as usize;
+    let sums = 16 * (columns + 8) * 4;
+    Cut { height: 16, width: columns >> u32::from(pair), shared: 8 * (slots * 2048).max(sums as usize) }
+}
+
+/// As `large.cuh` has it: three stages of 64 values along k.
+fn large(bits: u32, pair: bool) -> Cut {
+    let stage = 128 * 64 * 2 + 128 * 64 * bits as usize / 8;
+    let scales = if bits == 16 { 16 } else { 2 * 2 * 128 * 4 };
+    Cut { height: 128, width: 128 >> u32::from(pair), shared: 3 * stage + scales + 4 * 128 }
 }
 
 const NAMES: [[&str; 4]; 5] = [
