@@ -3,7 +3,9 @@
 use coterie_kernels::cpu::attention::Shape;
 use coterie_kernels::cuda::matmul::Format;
 
-use super::experts::{Experts, Weights};
+use super::checks::error;
+use super::experts::Experts;
+use super::layer::{Known, known};
 use super::machine::Machine;
 use crate::ops::attention::{Stories, Story};
 use crate::ops::cases::Inputs;
@@ -13,18 +15,34 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// A row of a product, alone, among others, and at another place of a tile; narrow and large tiles are compared in each.
+/// A row of a product, alone, among others, and at another place of a tile; narrow and large tiles are compared in each. Of k
+/// there are less than eight parts, parts that end within a step, and parts that take every slot of a block more than once.
 pub fn a_row_of_a_product_does_not_depend_on_the_batch(device: &Machine) {
-    let (n, k, m) = (20, 160, 40);
-    let mut random = Random::new(8);
-    let x = random.bf16s(m * k);
-    let codes: Vec<u8> = (0..n * k).map(|_| random.bits() as u8).collect();
-    let scales: Vec<f32> = random.values(n * k.div_ceil(64));
-    let w = Weights::new(Format::Int8, [n, k], &codes, &scales, [1, 64]);
-    let together = bits(&device.experts(&Experts { x: &x, ..Experts::one(&w, m) }).values());
-    for row in [0, 1, 9, 17, 39] {
-        let alone = device.experts(&Experts { x: &x[row * k..][..k], ..Experts::one(&w, 1) });
-        assert!(bits(&alone.values()) == together[row * n..][..n], "row {row}");
+    let (n, m) = (20, 20);
+    for (format, [scale_rows, group], k) in [
+        (Format::Int8, [1, 64], 160),
+        (Format::Bf16, [1, 1120], 1120),
+        (Format::Bf16, [1, 4160], 4160),
+        (Format::Int8, [1, 64], 1120),
+        (Format::Int4, [1, 96], 2112),
+        (Format::Int4, [1, 128], 8256),
+        (Format::Fp8, [16, 128], 4160),
+        (Format::Mxfp4, [1, 32], 1120),
+    ] {
+        let mut random = Random::new(8);
+        let x = random.bf16s(m * k);
+        let Known { weights, values } = known(&mut random, format, n, k, [scale_rows, group]);
+        let together = device.experts(&Experts { x: &x, ..Experts::one(&weights, m) }).values();
+        let exact = (0..m * n).map(|i| {
+            let (x, w) = (&x[i / n * k..][..k], &values[i % n * k..][..k]);
+            x.iter().zip(w).map(|(x, w)| x.to_f64() * w).sum()
+        });
+        let error = error(&together, &exact.collect::<Vec<f64>>());
+        assert!(error < 1e-6, "{format:?} {k}: error {error:.2e}");
+        for row in [0, 9, 17] {
+            let alone = device.experts(&Experts { x: &x[row * k..][..k], ..Experts::one(&weights, 1) });
+            assert!(bits(&alone.values()) == bits(&together)[row * n..][..n], "{format:?} {k}: row {row}");
+        }
     }
 }
 

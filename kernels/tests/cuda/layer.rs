@@ -12,13 +12,13 @@ use crate::ops::device::Device;
 use crate::ops::random::Random;
 
 /// A matrix in its format, and the numbers that it stands for.
-struct Known {
-    weights: Weights,
-    values: Vec<f64>,
+pub struct Known {
+    pub weights: Weights,
+    pub values: Vec<f64>,
 }
 
 /// Random bytes and scales of blocks `[rows, group]`.
-fn known(random: &mut Random, format: Format, n: usize, k: usize, [rows, group]: [usize; 2]) -> Known {
+pub fn known(random: &mut Random, format: Format, n: usize, k: usize, [rows, group]: [usize; 2]) -> Known {
     let groups = k.div_ceil(group);
     let scales: Vec<f32> =
         (0..n.div_ceil(rows) * groups).map(|_| 0.02 + random.value().abs() * 0.05).collect();
