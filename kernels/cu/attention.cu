@@ -27,8 +27,9 @@ struct Attention {
 
 __device__ constexpr u32 round_up(u32 a, u32 b) { return (a + b - 1) / b * b; }
 
-// TILES times 16 rows; PARTS warps share the dimensions of the values of each.
-template <u32 D, u32 DV, bool LATENT, u32 TILES, u32 PARTS>
+// TILES times 16 rows; PARTS warps share the dimensions of the values of each. STAGES tiles of keys are in shared memory or on
+// their way to it: the more, the fewer blocks it takes to keep memory busy.
+template <u32 D, u32 DV, bool LATENT, u32 TILES, u32 PARTS, u32 STAGES>
 struct Flash {
     static constexpr u32 THREADS = WARP * TILES * PARTS;
     // Units of 16 bytes: of the dimensions, padded to whole instructions, and of a row in shared memory.
@@ -41,8 +42,8 @@ struct Flash {
 
     struct Shared {
         u8 q[TILES * 16 * STRIDE * 16];
-        u8 keys[2][KEYS * STRIDE * 16];
-        u8 values[2][LATENT ? 16 : KEYS * V_STRIDE * 16];
+        u8 keys[STAGES][KEYS * STRIDE * 16];
+        u8 values[STAGES][LATENT ? 16 : KEYS * V_STRIDE * 16];
         float scores[PARTS == 1 ? 4 : TILES * 16 * SCORES];
     };
 
@@ -52,7 +53,7 @@ struct Flash {
     }
 
     static __device__ __forceinline__ void fetch(const Attention& p, Shared& s, u32 sequence, u32 tile) {
-        u32 stage = tile % 2, context = p.contexts[sequence];
+        u32 stage = tile % STAGES, context = p.contexts[sequence];
         const u32* table = p.tables + u64(sequence) * p.table_width;
         for (u32 i = threadIdx.x; i < KEYS * UNITS; i += THREADS) {
             u32 row = i / UNITS, unit = i % UNITS, key = tile * KEYS + row;
@@ -115,8 +116,11 @@ struct Flash {
         }
 
         Shared& s = shared<Shared>();
-        fetch(p, s, sequence, tile);
-        copies_commit();
+#pragma unroll
+        for (u32 ahead = 0; ahead < STAGES - 1; ++ahead) {
+            if (tile + ahead < last) fetch(p, s, sequence, tile + ahead);
+            copies_commit();
+        }
         fetch_queries(p, s, first_row, first, count);
         block_sync();
         Wide q[Q_HELD ? UNITS / 4 : 1][2];
@@ -138,11 +142,11 @@ struct Flash {
             for (u32 e = 0; e < 4; ++e) totals[j][e] = sums[j][e] = 0.0f;
 
         for (; tile < last; ++tile) {
-            if (tile + 1 < last) fetch(p, s, sequence, tile + 1);
+            if (tile + STAGES - 1 < last) fetch(p, s, sequence, tile + STAGES - 1);
             copies_commit();
-            copies_wait<1>();
+            copies_wait<STAGES - 1>();
             block_sync();
-            u32 stage = tile % 2;
+            u32 stage = tile % STAGES;
 
             // Scores of this warp's share of the keys, then of all.
             float scores[4][4];
@@ -276,17 +280,17 @@ struct Flash {
     }
 };
 
-KERNEL(attention_64_prefill, 128, Attention) { Flash<64, 64, false, 4, 1>::run(p); }
-KERNEL(attention_64_decode, 128, Attention) { Flash<64, 64, false, 1, 4>::run(p); }
-KERNEL(attention_80_prefill, 128, Attention) { Flash<80, 80, false, 4, 1>::run(p); }
-KERNEL(attention_80_decode, 64, Attention) { Flash<80, 80, false, 1, 2>::run(p); }
-KERNEL(attention_96_prefill, 128, Attention) { Flash<96, 96, false, 4, 1>::run(p); }
-KERNEL(attention_96_decode, 32, Attention) { Flash<96, 96, false, 1, 1>::run(p); }
-KERNEL(attention_128_prefill, 128, Attention) { Flash<128, 128, false, 4, 1>::run(p); }
-KERNEL(attention_128_decode, 128, Attention) { Flash<128, 128, false, 1, 4>::run(p); }
-KERNEL(attention_192_prefill, 128, Attention) { Flash<192, 192, false, 2, 2>::run(p); }
-KERNEL(attention_192_decode, 128, Attention) { Flash<192, 192, false, 1, 4>::run(p); }
-KERNEL(attention_256_prefill, 256, Attention) { Flash<256, 256, false, 2, 4>::run(p); }
-KERNEL(attention_256_decode, 128, Attention) { Flash<256, 256, false, 1, 4>::run(p); }
+KERNEL(attention_64_prefill, 128, Attention) { Flash<64, 64, false, 4, 1, 2>::run(p); }
+KERNEL(attention_64_decode, 128, Attention) { Flash<64, 64, false, 1, 4, 4>::run(p); }
+KERNEL(attention_80_prefill, 128, Attention) { Flash<80, 80, false, 4, 1, 2>::run(p); }
+KERNEL(attention_80_decode, 64, Attention) { Flash<80, 80, false, 1, 2, 4>::run(p); }
+KERNEL(attention_96_prefill, 128, Attention) { Flash<96, 96, false, 4, 1, 2>::run(p); }
+KERNEL(attention_96_decode, 32, Attention) { Flash<96, 96, false, 1, 1, 4>::run(p); }
+KERNEL(attention_128_prefill, 128, Attention) { Flash<128, 128, false, 4, 1, 2>::run(p); }
+KERNEL(attention_128_decode, 128, Attention) { Flash<128, 128, false, 1, 4, 4>::run(p); }
+KERNEL(attention_192_prefill, 128, Attention) { Flash<192, 192, false, 2, 2, 2>::run(p); }
+KERNEL(attention_192_decode, 128, Attention) { Flash<192, 192, false, 1, 4, 3>::run(p); }
+KERNEL(attention_256_prefill, 256, Attention) { Flash<256, 256, false, 2, 4, 2>::run(p); }
+KERNEL(attention_256_decode, 128, Attention) { Flash<256, 256, false, 1, 4, 2>::run(p); }
 // 512 of latent and 64 of rotated key: DeepSeek's, and all that took it over.
-KERNEL(attention_latent, 128, Attention) { Flash<576, 512, true, 1, 4>::run(p); }
+KERNEL(attention_latent, 128, Attention) { Flash<576, 512, true, 1, 4, 2>::run(p); }

@@ -19,7 +19,8 @@ struct LargeTile {
         u32 rows[HEIGHT];
     };
 
-    // Where a unit of 16 bytes lies in its row: so that the rows which are read at once lie in different banks.
+    // Where a unit of 16 bytes lies in its row: so that the rows which are read at once lie in different banks. Every eighth row
+    // is alike.
     static __device__ constexpr u32 x_unit(u32 row, u32 unit) { return row * X_UNITS + (unit ^ (row & 1) << 2); }
     static __device__ constexpr u32 w_unit(u32 row, u32 unit) {
         u32 other = W_UNITS == 8 ? (row & 1) << 2 : W_UNITS == 4 ? (row >> 1 & 1) << 1 : row >> 2 & 1;
@@ -61,12 +62,13 @@ struct LargeTile {
         u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, c = lane % 4, stage = step % STAGES;
 #pragma unroll(W::SCALED ? 1 : 2)
         for (u32 chunk = 0; chunk < 2; ++chunk) {
-            u32 w[TILES][4];
+            u32 w[TILES][4], byte = (chunk * CHUNK + c * 8) * W::BITS / 8;
+            const u8* w_row = s.w[stage] + 16 * w_unit(warp % WN * NT * 8 + g, byte / 16) + byte % 16;
+            const u8* x_row = s.x[stage] + 16 * x_unit(warp / WN * MT * 16 + g, chunk * 4 + c);
             float scales[TILES][2];
 #pragma unroll
             for (u32 t = 0; t < TILES; ++t) {
-                u32 row = t / NT * WIDTH + (warp % WN * NT + t % NT) * 8 + g, byte = (chunk * CHUNK + c * 8) * W::BITS / 8;
-                W::unpack(s.w[stage] + 16 * w_unit(row, byte / 16) + byte % 16, w[t]);
+                W::unpack(w_row + (t / NT * WIDTH + t % NT * 8) * W_UNITS * 16, w[t]);
                 if constexpr (W::SCALED) {
                     Pair pair = load<Pair>(&s.scales[step % 2][chunk][t / NT * WIDTH + column_of(t)]);
                     scales[t][0] = float_of_bits(pair.words[0]), scales[t][1] = float_of_bits(pair.words[1]);
@@ -76,10 +78,7 @@ struct LargeTile {
             for (u32 i = 0; i < MT; ++i) {
                 Wide x[2];
 #pragma unroll
-                for (u32 half = 0; half < 2; ++half) {
-                    u32 row = (warp / WN * MT + i) * 16 + half * 8 + g;
-                    x[half] = load<Wide>(s.x[stage] + 16 * x_unit(row, chunk * 4 + c));
-                }
+                for (u32 half = 0; half < 2; ++half) x[half] = load<Wide>(x_row + (i * 16 + half * 8) * X_UNITS * 16);
                 if constexpr (W::SCALED) {
                     float part[TILES][4] = {};
                     multiply(part, x, w);

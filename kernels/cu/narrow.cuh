@@ -19,7 +19,7 @@ struct NarrowTile {
     static constexpr u32 STRIDE = TILES * 8 + 8;
     static constexpr u32 COPIES = TILES * 8 * UNITS / WARP, ROWS_OF_COPY = WARP / UNITS;
 
-    // Where a unit lies in a slot: so that the rows which are read at once lie in different banks.
+    // Where a unit lies in a slot: so that the rows which are read at once lie in different banks. Every eighth row is alike.
     static __device__ constexpr u32 place(u32 row, u32 unit) {
         u32 other = W::BITS == 16 ? (row & 1) << 2 : W::BITS == 8 ? (row & 3) << 1 : row >> 1 & 3;
         return 16 * (row * UNITS + (unit ^ other));
@@ -86,10 +86,11 @@ struct NarrowTile {
     // 32 values along k.
     __device__ __forceinline__ void multiply(float (&sums)[TILES][4], const Wide (&x)[2], const u8* slot, u32 chunk) const {
         u32 byte = (chunk * CHUNK + lane % 4 * 8) * W::BITS / 8;
+        const u8* row = slot + place(lane / 4, byte / 16) + byte % 16;
 #pragma unroll
         for (u32 t = 0; t < TILES; ++t) {
             u32 w[4];
-            W::unpack(slot + place(t * 8 + lane / 4, byte / 16) + byte % 16, w);
+            W::unpack(row + t * 8 * UNITS * 16, w);
 #pragma unroll
             for (u32 two = 0; two < 4; two += 2) {
                 u32 a[4] = {x[0].words[two], x[1].words[two], x[0].words[two + 1], x[1].words[two + 1]};

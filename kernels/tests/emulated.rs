@@ -73,6 +73,11 @@ fn attention_does_not_depend_on_chunks_or_neighbours() {
 }
 
 #[test]
+fn attention_over_many_keys_has_the_same_bits_in_every_form() {
+    alone::attention_over_many_keys_has_the_same_bits_in_every_form(&Machine::emulated(false));
+}
+
+#[test]
 fn faults_of_kernels_are_noticed() {
     faults::of_kernels_are_noticed();
 }

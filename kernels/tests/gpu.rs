@@ -42,6 +42,7 @@ fn kernels_do_on_a_gpu_what_they_do_in_emulation() {
     println!("kernels of {}", driver.architecture());
     alone::a_row_of_a_product_does_not_depend_on_the_batch(&gpu);
     alone::attention_does_not_depend_on_chunks_or_neighbours(&gpu);
+    alone::attention_over_many_keys_has_the_same_bits_in_every_form(&gpu);
     columns::are_copied_and_changed_exactly(&gpu);
     rounded::what_is_written_is_the_f32_result_rounded(&gpu);
     layer::of_every_format_are_close_to_the_exact_result(&gpu);

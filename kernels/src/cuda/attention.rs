@@ -68,24 +68,24 @@ pub enum Form {
     Latent,
 }
 
-/// A kernel: its name, tiles of 16 rows, warps that share a tile, width of keys and of values.
-type Kernel = (&'static str, u32, u32, u32, u32);
+/// A kernel: its name, tiles of 16 rows, warps that share a tile, width of keys and of values, stages of 32 keys.
+type Kernel = (&'static str, u32, u32, u32, u32, usize);
 
 fn kernel(form: Form) -> Option<Kernel> {
     Some(match form {
-        Form::Prefill(64) => ("attention_64_prefill", 4, 1, 64, 64),
-        Form::Decode(64) => ("attention_64_decode", 1, 4, 64, 64),
-        Form::Prefill(80) => ("attention_80_prefill", 4, 1, 80, 80),
-        Form::Decode(80) => ("attention_80_decode", 1, 2, 80, 80),
-        Form::Prefill(96) => ("attention_96_prefill", 4, 1, 96, 96),
-        Form::Decode(96) => ("attention_96_decode", 1, 1, 96, 96),
-        Form::Prefill(128) => ("attention_128_prefill", 4, 1, 128, 128),
-        Form::Decode(128) => ("attention_128_decode", 1, 4, 128, 128),
-        Form::Prefill(192) => ("attention_192_prefill", 2, 2, 192, 192),
-        Form::Decode(192) => ("attention_192_decode", 1, 4, 192, 192),
-        Form::Prefill(256) => ("attention_256_prefill", 2, 4, 256, 256),
-        Form::Decode(256) => ("attention_256_decode", 1, 4, 256, 256),
-        Form::Latent => ("attention_latent", 1, 4, 576, 512),
+        Form::Prefill(64) => ("attention_64_prefill", 4, 1, 64, 64, 2),
+        Form::Decode(64) => ("attention_64_decode", 1, 4, 64, 64, 4),
+        Form::Prefill(80) => ("attention_80_prefill", 4, 1, 80, 80, 2),
+        Form::Decode(80) => ("attention_80_decode", 1, 2, 80, 80, 4),
+        Form::Prefill(96) => ("attention_96_prefill", 4, 1, 96, 96, 2),
+        Form::Decode(96) => ("attention_96_decode", 1, 1, 96, 96, 4),
+        Form::Prefill(128) => ("attention_128_prefill", 4, 1, 128, 128, 2),
+        Form::Decode(128) => ("attention_128_decode", 1, 4, 128, 128, 4),
+        Form::Prefill(192) => ("attention_192_prefill", 2, 2, 192, 192, 2),
+        Form::Decode(192) => ("attention_192_decode", 1, 4, 192, 192, 3),
+        Form::Prefill(256) => ("attention_256_prefill", 2, 4, 256, 256, 2),
+        Form::Decode(256) => ("attention_256_decode", 1, 4, 256, 256, 2),
+        Form::Latent => ("attention_latent", 1, 4, 576, 512, 2),
         Form::Prefill(_) | Form::Decode(_) => return None,
     })
 }
@@ -94,7 +94,7 @@ impl Attention {
     /// Attention of `sequences` sequences, the longest of which has `most_rows` rows here. None if there is no kernel of this
     /// form.
     pub fn launch(self, form: Form, sequences: u32, most_rows: u32) -> Option<Launch<Attention>> {
-        let (kernel, tiles, warps, keys, values) = kernel(form)?;
+        let (kernel, tiles, warps, keys, values, stages) = kernel(form)?;
         let rows = most_rows * (self.q_heads / self.kv_heads);
         // Rows in shared memory are of whole 128 bytes.
         let [key_row, value_row] = [keys, values].map(|width| width.next_multiple_of(64) as usize * 2);
@@ -104,7 +104,7 @@ impl Attention {
             kernel,
             grid: [rows.div_ceil(16 * tiles), self.kv_heads, sequences * self.chunks],
             block: 32 * tiles * warps,
-            shared: tiles as usize * 16 * key_row + 2 * (32 * key_row + value_rows) + scores,
+            shared: tiles as usize * 16 * key_row + stages * (32 * key_row + value_rows) + scores,
             parameters: self,
         })
     }
@@ -138,7 +138,8 @@ impl Merge {
     /// Folds the chunks of every row.
     pub fn launch(self, sequences: u32, most_rows: u32) -> Launch<Merge> {
         let grid = [most_rows, self.heads, sequences];
-        Launch { kernel: "attention_merge", grid, block: 128, shared: 0, parameters: self }
+        let shared = 4 * (3 * 128 + 4);
+        Launch { kernel: "attention_merge", grid, block: 128, shared, parameters: self }
     }
 }
 

@@ -4,8 +4,10 @@ use super::launch::{Address, Launch};
 
 /// Of a block.
 const WARPS: u32 = 8;
-/// Of a warp.
-const COLUMNS: u32 = 4;
+/// Of a block at once.
+const ROWS: u32 = 4;
+/// Of a block.
+const COLUMNS: u32 = 2;
 
 /// The parameters of `dense_f32` and `dense_bf16`.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +32,9 @@ impl Dense {
     pub fn launch(self, bf16: bool) -> Launch<Dense> {
         Launch {
             kernel: if bf16 { "dense_bf16" } else { "dense_f32" },
-            grid: [self.n.div_ceil(WARPS * COLUMNS), self.rows.min(u16::MAX.into()), 1],
+            grid: [self.n.div_ceil(COLUMNS), self.rows.div_ceil(ROWS).min(u16::MAX.into()), 1],
             block: 32 * WARPS,
-            shared: 0,
+            shared: 4 * (WARPS * ROWS * COLUMNS) as usize,
             parameters: self,
         }
     }

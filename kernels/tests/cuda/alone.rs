@@ -46,6 +46,13 @@ pub fn a_row_of_a_product_does_not_depend_on_the_batch(device: &Machine) {
     }
 }
 
+/// More chunks of keys than are folded at once after they were spread over blocks.
+pub fn attention_over_many_keys_has_the_same_bits_in_every_form(device: &Machine) {
+    let shape = Shape { q_heads: 1, kv_heads: 1, head_dim: 64, block_size: 16, scale: 0.2, window: None };
+    let long = Stories::new(Inputs::Bf16, shape, true, &[(1, 33_000)]);
+    assert!(device.attend(&long).is_some(), "there is a kernel");
+}
+
 /// The rows of a sequence, in one call with others and alone: in one prefill, in chunks, and token by token.
 pub fn attention_does_not_depend_on_chunks_or_neighbours(device: &Machine) {
     let shape =
