@@ -2,7 +2,7 @@
 //
 // A block has few columns and a warp for each part of k, so a matrix of few rows still has blocks for a whole GPU. A warp brings
 // weights to shared memory by itself, SLOTS pieces of 2 KB in turn, and waits for no other before all have finished. Rows are
-// read where they lie, a step ahead: a multiprocessor's blocks find them in its cache.
+// read where they lie, a chunk ahead: a multiprocessor's blocks find them in its cache.
 #pragma once
 #include "product.cuh"
 
@@ -25,9 +25,8 @@ struct NarrowTile {
         return 16 * (row * UNITS + (unit ^ other));
     }
 
-    // Rows g and g + 8 of a step, of each chunk.
     struct Left {
-        Wide x[2][2];
+        Wide x[2];
     };
 
     const Product& p;
@@ -70,16 +69,14 @@ struct NarrowTile {
         }
     }
 
-    __device__ __forceinline__ Left left(u32 step) const {
+    // Rows g and g + 8 of chunk `chunk` of the part.
+    __device__ __forceinline__ Left left(u32 chunk) const {
         Left left;
 #pragma unroll
-        for (u32 chunk = 0; chunk < 2; ++chunk)
-#pragma unroll
-            for (u32 half = 0; half < 2; ++half) {
-                u32 at = step * STEP + chunk * CHUNK;
-                bool valid = half * 8 + lane / 4 < rows.count && begin + at < end;
-                left.x[chunk][half] = valid ? load<Wide>(x_rows[half] + at) : Wide{{0, 0, 0, 0}};
-            }
+        for (u32 half = 0; half < 2; ++half) {
+            bool valid = half * 8 + lane / 4 < rows.count && begin + chunk * CHUNK < end;
+            left.x[half] = valid ? load<Wide>(x_rows[half] + chunk * CHUNK) : Wide{{0, 0, 0, 0}};
+        }
         return left;
     }
 
@@ -123,14 +120,12 @@ struct NarrowTile {
                 copies_commit();
             }
             auto now = next;
-            Left left_now = left_next;
-            if (step + 1 < steps) {
-                left_next = left(step + 1);
-                next.load_step(first_step + step + 1);
-            }
+            if (step + 1 < steps) next.load_step(first_step + step + 1);
             const u8* w = slots + slot % SLOTS * SLOT_BYTES;
 #pragma unroll
             for (u32 i = 0; i < 2; ++i) {
+                Left left_now = left_next;
+                left_next = left(step * 2 + i + 1);
                 if constexpr (W::SCALED) {
                     if (now.changed[i]) {
 #pragma unroll
@@ -139,10 +134,10 @@ struct NarrowTile {
                             for (u32 odd = 0; odd < 2; ++odd) scales[t][odd] = shuffle(now.of[i], t * 8 + lane % 4 * 2 + odd);
                     }
                     float part[TILES][4] = {};
-                    multiply(part, left_now.x[i], w, chunk + i);
+                    multiply(part, left_now.x, w, chunk + i);
                     fold(sums, part, scales);
                 } else {
-                    multiply(sums, left_now.x[i], w, chunk + i);
+                    multiply(sums, left_now.x, w, chunk + i);
                 }
             }
         }
