@@ -13,18 +13,26 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// A row of a product, alone, among others, and at another place of a tile; narrow and large tiles are compared in each.
+/// A row of a product, alone, among others, and at another place of a tile; tiles of every size are compared in each. Sums are of
+/// several segments, and of groups that begin in one and end in the next.
 pub fn a_row_of_a_product_does_not_depend_on_the_batch(device: &Machine) {
-    let (n, k, m) = (20, 160, 40);
-    let mut random = Random::new(8);
-    let x = random.bf16s(m * k);
-    let codes: Vec<u8> = (0..n * k).map(|_| random.bits() as u8).collect();
-    let scales: Vec<f32> = random.values(n * k.div_ceil(64));
-    let w = Weights::new(Format::Int8, [n, k], &codes, &scales, [1, 64]);
-    let together = bits(&device.experts(&Experts { x: &x, ..Experts::one(&w, m) }).values());
-    for row in [0, 1, 9, 17, 39] {
-        let alone = device.experts(&Experts { x: &x[row * k..][..k], ..Experts::one(&w, 1) });
-        assert!(bits(&alone.values()) == together[row * n..][..n], "row {row}");
+    for (format, group) in [(Format::Int8, 64), (Format::Bf16, 1), (Format::Int4, 96)] {
+        let (n, k, m) = (20, 480, 40);
+        let mut random = Random::new(8);
+        let x = random.bf16s(m * k);
+        let scales: Vec<f32> = random.values(n * k.div_ceil(group));
+        let w = match format {
+            Format::Bf16 => Weights::new(format, [n, k], &random.bf16s(n * k), &[], [1, group]),
+            _ => {
+                let codes: Vec<u8> = (0..n * k).map(|_| random.bits() as u8).collect();
+                Weights::new(format, [n, k], &codes, &scales, [1, group])
+            }
+        };
+        let together = bits(&device.experts(&Experts { x: &x, ..Experts::one(&w, m) }).values());
+        for row in [0, 1, 9, 17, 39] {
+            let alone = device.experts(&Experts { x: &x[row * k..][..k], ..Experts::one(&w, 1) });
+            assert!(bits(&alone.values()) == together[row * n..][..n], "{format:?}, row {row}");
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Products by the kernels: in narrow and in large tiles, which must give the same bits.
+//! Products by the kernels: in tiles of every size, which must give the same bits.
 
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::mxfp4::GROUP as MXFP4_GROUP;
 use coterie_kernels::cpu::quant::GROUP as INT8_GROUP;
+use coterie_kernels::cuda::hopper::{self, Tile};
 use coterie_kernels::cuda::launch::Address;
 use coterie_kernels::cuda::matmul::{Format, Product, Tiles};
 use half::bf16;
@@ -104,36 +105,48 @@ impl<'a> Experts<'a> {
     }
 }
 
+/// Kernels of one kind, which must give the same bits.
+#[derive(Clone, Copy)]
+enum Kernels {
+    Any(Tiles),
+    Hopper(Tile),
+}
+
 impl Machine {
+    fn kernels(&self) -> Vec<Kernels> {
+        match self {
+            Machine::Hopper(_) => [Tile::Eight, Tile::Sixteen, Tile::Large].map(Kernels::Hopper).to_vec(),
+            _ => [Tiles::Narrow, Tiles::Large].map(Kernels::Any).to_vec(),
+        }
+    }
+
     /// The products, `[rows, n]`.
     pub fn experts(&self, experts: &Experts<'_>) -> Memory<f32> {
-        let out = [Tiles::Narrow, Tiles::Large].map(|tiles| {
+        let mut all = self.kernels().into_iter().map(|kernels| {
             let out = unwritten(experts.rows * experts.weights[0].n);
-            self.products(experts, false, tiles, out.address());
+            self.products(experts, false, kernels, out.address());
             out
         });
-        let [narrow, large] =
-            out.each_ref().map(|out| out.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>());
-        assert!(narrow == large, "the height of a tile decides the result");
-        let [narrow, _] = out;
-        narrow
+        let first = all.next().expect("there are kernels");
+        let bits = |out: &Memory<f32>| out.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert!(all.all(|other| bits(&other) == bits(&first)), "the height of a tile decides the result");
+        first
     }
 
     /// Of pairs of matrices the activation, `[rows, n]`.
     pub fn pairs(&self, experts: &Experts<'_>) -> Vec<bf16> {
-        let [narrow, large] = [Tiles::Narrow, Tiles::Large].map(|tiles| {
+        let mut all = self.kernels().into_iter().map(|kernels| {
             let out = Memory::of(&vec![bf16::NAN; experts.rows * experts.weights[0].n]);
-            self.products(experts, true, tiles, out.address());
+            self.products(experts, true, kernels, out.address());
             out.values()
         });
-        assert!(
-            narrow.iter().map(|x| x.to_bits()).eq(large.iter().map(|x| x.to_bits())),
-            "the height of a tile decides"
-        );
-        narrow
+        let first = all.next().expect("there are kernels");
+        let same = |other: Vec<bf16>| other.iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(all.all(same), "the height of a tile decides");
+        first
     }
 
-    fn products(&self, experts: &Experts<'_>, pair: bool, tiles: Tiles, out: Address) {
+    fn products(&self, experts: &Experts<'_>, pair: bool, kernels: Kernels, out: Address) {
         let Experts { x, rows, order, offsets, weights, biases, clamped } = experts;
         let w = weights[0];
         let (x, order, offsets) = (Memory::of(x), order.map(Memory::of), offsets.map(Memory::of));
@@ -161,6 +174,9 @@ impl Machine {
             alpha,
             limit,
         };
-        self.launch(&product.launch(w.format, pair, tiles));
+        self.launch(&match kernels {
+            Kernels::Any(tiles) => product.launch(w.format, pair, tiles),
+            Kernels::Hopper(tile) => hopper::launch(product, w.format, pair, tile),
+        });
     }
 }
