@@ -44,8 +44,8 @@ struct Tile {
     static constexpr u32 WIDTH = OF_WARP * GROUPS * (SPLIT ? 1 : 4);
     static constexpr u32 ATOMS = DEPTH / ATOM;
     static constexpr u32 W_BYTES = DEPTH * W::BITS / 8, W_UNITS = W_BYTES / 16;
-    // Registers of a thread's sums.
-    static constexpr u32 SUMS = COLUMNS / 2;
+    // Registers of a thread's sums, and of those that count: of SPLIT a quarter, once groups are folded.
+    static constexpr u32 SUMS = COLUMNS / 2, KEPT = SPLIT && W::SCALED ? SUMS / 4 : SUMS;
     static constexpr u32 UNITS = DEPTH / UNIT;
     // Batches of a warpgroup that are under way while the next stage is waited for.
     static constexpr u32 UNDER_WAY = W::SCALED ? 0 : 1;
@@ -62,12 +62,30 @@ struct Tile {
     static_assert(W::SCALED || ROWS * W_BYTES % SWIZZLED_ALIGNMENT == 0, "a stage of w begins within a pattern");
     static_assert(sizeof(Shared) <= MOST_SHARED_HOPPER, "a block has too much shared memory");
 
+    // What a thread brings of each stage: from where of the first, and values of k until there is none.
+    static constexpr u32 OWN_UNITS = ROWS * W_UNITS / THREADS;
+    static constexpr u32 OWN_SCALES = (UNITS * ROWS + THREADS - 1) / THREADS;
+    static_assert(ROWS * W_UNITS % THREADS == 0, "threads bring different numbers of units");
+    struct Source {
+        const u8* from;
+        u32 left;
+    };
+    // And of the scales: those of the row, the value of k of the first stage, and values until there is none.
+    struct ScaleSource {
+        const typename W::Scale* row;
+        u32 at, left;
+    };
+
     const Product& p;
     Shared& s;
     Rows tile;
     // The block's first column of `out`, and values of a segment.
     u32 first_column, segment;
     const u8* matrices[2];
+    Source sources[OWN_UNITS];
+    ScaleSource scale_sources[OWN_SCALES];
+    // 2^31 over the 32s of a group, rounded up.
+    u32 inverse;
 
     // What row `row` of the block's left operand is.
     struct Place {
@@ -89,23 +107,28 @@ struct Tile {
         return row * W_UNITS + (unit ^ other);
     }
 
-    // Of columns that no row of x has, zeros are put into each stage once and stay there.
+    // Columns that no row of x has are zeros in every stage.
+    __device__ __forceinline__ void fetch_zeros() {
+        u32 columns = (TOKENS - tile.count) * (COLUMNS / TOKENS) * ATOMS * 8, atoms = COLUMNS / TOKENS * ATOMS;
+#pragma unroll 1
+        for (u32 i = threadIdx.x; i < columns * STAGES; i += THREADS) {
+            u32 stage = i / columns, unit = i % 8, at = i % columns / 8;
+            u32 column = tile.count + at / atoms + at % atoms / ATOMS * TOKENS;
+            copy_async(s.x[stage] + at % ATOMS * COLUMNS * SWIZZLED_ROW + swizzled(column, unit), p.x, false);
+        }
+    }
+
     __device__ __forceinline__ void fetch_x(u32 step) {
-        constexpr u32 WORDS = W::SCALED ? 1 : 4, PIECES = ATOM / 2 / WORDS;
+        constexpr u32 WORDS = W::SCALED ? 1 : 4, PIECES = ATOM / 2 / WORDS, EACH = COLUMNS / TOKENS * ATOMS;
         u32 stage = step % STAGES, piece = threadIdx.x % PIECES;
         // In units of 16 bytes: two for each of the instructions.
         u32 unit = piece, byte = 0;
-        if constexpr (W::SCALED) {
-            u32 lane = piece / 4 % 4;
-            unit = piece / 16 * 4 + piece % 4, byte = 4 * lane;
-        }
+        if constexpr (W::SCALED) unit = piece / 16 * 4 + piece % 4, byte = 4 * (piece / 4 % 4);
 #pragma unroll 2
-        for (u32 i = threadIdx.x / PIECES; i < ATOMS * COLUMNS; i += THREADS / PIECES) {
-            u32 atom = i / COLUMNS, column = i % COLUMNS, token = column % TOKENS, of = SPLIT ? column / TOKENS : 0;
-            bool is = token < tile.count;
-            if (!is && step >= STAGES) continue;
+        for (u32 i = threadIdx.x / PIECES; i < tile.count * EACH; i += THREADS / PIECES) {
+            u32 token = i / EACH, atom = i % ATOMS, of = i % EACH / ATOMS, column = of * TOKENS + token;
             u32 at = of * segment + step * DEPTH + atom * ATOM + piece * 2 * WORDS;
-            bool valid = is && at < end(of);
+            bool valid = at < end(of);
             const bf16* from = valid ? p.x + u64(s.rows[token]) * p.k + at : p.x;
             u8* to = s.x[stage] + atom * COLUMNS * SWIZZLED_ROW + swizzled(column, unit) + byte;
             if constexpr (W::SCALED) copy_async_word(to, from, valid);
@@ -113,20 +136,25 @@ struct Tile {
         }
     }
 
+    // Where unit `unit` of a row of weights lies in a stage.
+    static __device__ constexpr u32 w_byte(u32 row, u32 unit) {
+        return W::SCALED ? 16 * w_unit(row, unit) : unit / 8 * ROWS * SWIZZLED_ROW + swizzled(row, unit % 8);
+    }
+
+    __device__ __forceinline__ Source source(u32 i) const {
+        Place of = place(i / W_UNITS);
+        u32 at = of.segment * segment + i % W_UNITS * (128 / W::BITS), last = end(of.segment);
+        const u8* matrix = PAIR && of.matrix == 1 ? matrices[1] : matrices[0];
+        return {matrix + (u64(of.column) * p.row_step * p.k + at) * W::BITS / 8, of.column < p.n && at < last ? last - at : 0};
+    }
+
     __device__ __forceinline__ void fetch_w(u32 step) {
-        u32 stage = step % STAGES;
-#pragma unroll 2
-        for (u32 i = threadIdx.x; i < ROWS * W_UNITS; i += THREADS) {
-            u32 row = i / W_UNITS, unit = i % W_UNITS;
-            Place of = place(row);
-            if (of.column >= p.n && step >= STAGES) continue;
-            u32 at = of.segment * segment + step * DEPTH + unit * (128 / W::BITS);
-            bool valid = of.column < p.n && at < end(of.segment);
-            const u8* matrix = PAIR && of.matrix == 1 ? matrices[1] : matrices[0];
-            u64 from = (u64(of.column) * p.row_step * p.k + at) * W::BITS / 8;
-            u32 to = 16 * w_unit(row, unit);
-            if constexpr (!W::SCALED) to = unit / 8 * ROWS * SWIZZLED_ROW + swizzled(row, unit % 8);
-            copy_async(s.w[stage] + to, valid ? matrix + from : matrix, valid);
+#pragma unroll
+        for (u32 j = 0; j < OWN_UNITS; ++j) {
+            u32 i = threadIdx.x + j * THREADS;
+            bool valid = step * DEPTH < sources[j].left;
+            const u8* from = valid ? sources[j].from + u64(step) * W_BYTES : matrices[0];
+            copy_async(s.w[step % STAGES] + w_byte(i / W_UNITS, i % W_UNITS), from, valid);
         }
     }
 
@@ -137,15 +165,24 @@ struct Tile {
         return all + row * divide_up(p.k, p.group);
     }
 
+    // The group that a value of k is in: a division by the group's 32s, exact as far as k and a group are within 2^20.
+    __device__ __forceinline__ u32 group_of(u32 at) const { return u32(u64(at / CHUNK) * inverse >> 31); }
+
     // The word that a unit's scale is in.
     __device__ __forceinline__ void fetch_scales(u32 step) {
-        for (u32 i = threadIdx.x; i < UNITS * ROWS; i += THREADS) {
-            Place of = place(i % ROWS);
-            u32 at = of.segment * segment + step * DEPTH + i / ROWS * UNIT;
-            bool valid = at < end(of.segment);
-            u64 from = reinterpret_cast<u64>(scales(of) + (valid ? at / p.group : 0));
+#pragma unroll
+        for (u32 j = 0; j < OWN_SCALES; ++j) {
+            u32 i = threadIdx.x + j * THREADS;
+            if (i >= UNITS * ROWS) break;
+            bool valid = step * DEPTH < scale_sources[j].left;
+            u64 from = reinterpret_cast<u64>(scale_sources[j].row + (valid ? group_of(scale_sources[j].at + step * DEPTH) : 0));
             copy_async_word(&s.scales[step % STAGES][i], reinterpret_cast<const void*>(from & ~u64(3)), valid);
         }
+    }
+    __device__ __forceinline__ ScaleSource scale_source(u32 i) const {
+        Place of = place(i % ROWS);
+        u32 at = of.segment * segment + i / ROWS % UNITS * UNIT, last = end(of.segment);
+        return {scales(of), at, at < last ? last - at : 0};
     }
 
     __device__ __forceinline__ void fetch(u32 step) {
@@ -174,7 +211,7 @@ struct Tile {
 
     // Adds the sum of a group times its scales, if the group or the segment ends with the unit at `at`. Groups of 32 values in
     // units of so many end with each; elsewhere a group may begin in one segment and end in the next.
-    __device__ __forceinline__ bool fold(const float (&part)[SUMS], float (&sums)[SUMS], Scales& own, const u32* words, u32 at,
+    __device__ __forceinline__ bool fold(const float (&part)[SUMS], float (&sums)[KEPT], Scales& own, const u32* words, u32 at,
                                          u32 last) const {
         if (at >= last) return false;
         own.left -= UNIT;
@@ -184,19 +221,23 @@ struct Tile {
         for (u32 half = 0; half < 2; ++half) {
             u32 word = words[own_row(half)];
             float factor;
-            if constexpr (sizeof(typename W::Scale) == 1) factor = factor_of(u8(word >> 8 * ((own.bytes[half] + at / p.group) % 4)));
+            if constexpr (sizeof(typename W::Scale) == 1) factor = factor_of(u8(word >> 8 * ((own.bytes[half] + group_of(at)) % 4)));
             else factor = float_of_bits(word);
 #pragma unroll
-            for (u32 j = 0; j < SUMS; j += 4)
+            for (u32 quarter = 0; quarter < SUMS / KEPT; ++quarter) {
+                if (SPLIT && quarter != threadIdx.x / WARP % 4) continue;
 #pragma unroll
-                for (u32 e = j + 2 * half; e < j + 2 * half + 2; ++e) sums[e] = fmaf(part[e], factor, sums[e]);
+                for (u32 j = 0; j < KEPT; ++j)
+                    if (j / 2 % 2 == half) sums[j] = fmaf(part[quarter * KEPT + j], factor, sums[j]);
+            }
         }
         return true;
     }
 
-    static __device__ __forceinline__ void clear(float (&sums)[SUMS]) {
+    template <u32 COUNT>
+    static __device__ __forceinline__ void clear(float (&sums)[COUNT]) {
 #pragma unroll
-        for (u32 i = 0; i < SUMS; ++i) sums[i] = 0.0f;
+        for (u32 i = 0; i < COUNT; ++i) sums[i] = 0.0f;
     }
 
     // The right operand of instruction `i` of a stage.
@@ -223,7 +264,7 @@ struct Tile {
     }
 
     // A stage of scaled weights into `sums`. `part` is of the group that is under way.
-    __device__ __forceinline__ void step_scaled(float (&part)[TOGETHER][SUMS], float (&sums)[SUMS], bool& fresh, Scales& own,
+    __device__ __forceinline__ void step_scaled(float (&part)[TOGETHER][SUMS], float (&sums)[KEPT], bool& fresh, Scales& own,
                                                 u32 step, u32 steps, u32 begin, u32 last) {
         constexpr u32 INSTRUCTIONS = UNIT / STEP;
         u32 stage = step % STAGES, c = threadIdx.x % WARP % 4;
@@ -252,7 +293,7 @@ struct Tile {
 #pragma unroll
                 for (u32 i = 0; i < INSTRUCTIONS; ++i) {
                     u32 at = unit * INSTRUCTIONS + i;
-                    multiply(part[unit], a[at], right(stage, first * INSTRUCTIONS + at), SPLIT || i > 0 || !fresh);
+                    multiply(part[unit], a[at], right(stage, first * INSTRUCTIONS + at), (SPLIT && TOGETHER == 1) || i > 0 || (TOGETHER == 1 && !fresh));
                 }
             products_commit();
             if (first == 0) fetch_ahead(step, steps);
@@ -266,7 +307,7 @@ struct Tile {
                 bool folded = fold(part[unit], sums, own, words, at, last);
                 // Warps have segments of their own, which end groups elsewhere, but start their products together.
                 if constexpr (SPLIT) {
-                    if (folded) clear(part[unit]);
+                    if (folded && TOGETHER == 1) clear(part[unit]);
                 } else {
                     fresh = folded;
                 }
@@ -298,12 +339,12 @@ struct Tile {
     }
 
     // A warp's quarter of what was computed: the sums of its segment.
-    __device__ __forceinline__ void keep_segment(const float (&sums)[SUMS]) const {
+    __device__ __forceinline__ void keep_segment(const float (&sums)[KEPT]) const {
         u32 c = threadIdx.x % WARP % 4, of = threadIdx.x / WARP % 4;
 #pragma unroll
-        for (u32 j = 0; j < SUMS; ++j) {
+        for (u32 j = 0; j < KEPT; ++j) {
             u32 column = j / 4 * 8 + c * 2 + j % 2;
-            if (column / TOKENS == of) s.totals[sum_at(column % TOKENS, own_row(j / 2 % 2))] = sums[j];
+            if (KEPT < SUMS || column / TOKENS == of) s.totals[sum_at(column % TOKENS, own_row(j / 2 % 2))] = sums[j];
         }
     }
     __device__ __forceinline__ float total(const float* totals, u32 token, u32 row) const {
@@ -342,11 +383,25 @@ struct Tile {
         for (u32 i = threadIdx.x; i < tile.count; i += THREADS) s.rows[i] = p.order ? p.order[tile.first + i] : tile.first + i;
         block_sync();
         u32 steps = divide_up(SPLIT ? segment : p.k, DEPTH), of = SPLIT ? threadIdx.x / WARP % 4 : 0;
+#pragma unroll
+        for (u32 j = 0; j < OWN_UNITS; ++j) {
+            sources[j] = source(threadIdx.x + j * THREADS);
+            keep(sources[j].from), keep(sources[j].left);
+        }
+        if constexpr (W::SCALED) {
+            inverse = divide_up(1u << 31, p.group / CHUNK);
+#pragma unroll
+            for (u32 j = 0; j < OWN_SCALES; ++j) {
+                scale_sources[j] = scale_source(threadIdx.x + j * THREADS);
+                keep(scale_sources[j].row), keep(scale_sources[j].at), keep(scale_sources[j].left);
+            }
+        }
+        fetch_zeros();
         for (u32 step = 0; step < AHEAD; ++step) {
             if (step < steps) fetch(step);
             copies_commit();
         }
-        float part[W::SCALED ? TOGETHER : 1][SUMS], sums[SUMS], totals[!SPLIT && !W::SCALED ? SUMS : 1];
+        float part[W::SCALED ? TOGETHER : 1][SUMS], sums[KEPT], totals[!SPLIT && !W::SCALED ? SUMS : 1];
         Scales own{};
         if constexpr (W::SCALED) {
             own = scales_from(of * segment);
@@ -354,11 +409,14 @@ struct Tile {
             for (u32 i = 0; i < TOGETHER; ++i) clear(part[i]);
         }
         clear(sums);
+        settle(sums);
 #pragma unroll
         for (float& total : totals) total = 0.0f;
         u32 begin = of * segment, last = end(of);
         if constexpr (!SPLIT) last = segment < p.k ? segment : p.k;
         bool fresh = true, first = true;
+        // Copies of the loop's body would move sums while products are under way.
+#pragma unroll 1
         for (u32 step = 0; step < steps; ++step) {
             arrive();
             if constexpr (W::SCALED) step_scaled(part, sums, fresh, own, step, steps, begin, last);
@@ -402,21 +460,15 @@ __device__ __forceinline__ u32 segment_of(u32 k) { return divide_up(k, SEGMENTS 
 
 template <class Tile>
 __device__ __forceinline__ void run(const Product& p, const Rows& rows, u32 column) {
-    Tile tile{p, swizzled_shared<typename Tile::Shared>(), rows, column * Tile::WIDTH, segment_of(p.k), {}};
+    Tile tile{p, swizzled_shared<typename Tile::Shared>(), rows, column * Tile::WIDTH, segment_of(p.k), {}, {}, {}, 0};
 #pragma unroll
     for (u32 i = 0; i < Tile::MATRICES; ++i) tile.matrices[i] = reinterpret_cast<const u8*>(p.weights[i * p.experts + rows.expert]);
     tile.run();
 }
 
-// Finds the block's tile, and how much of a group is summed at once.
+// Chooses how much of a group is summed at once.
 template <class W, bool PAIR, bool SPLIT, u32 TOKENS, u32 GROUPS, u32 DEPTH, u32 STAGES>
-__device__ __forceinline__ void product(const Product& p) {
-    u32 block = blockIdx.y * gridDim.x + blockIdx.x, band = block / (NEIGHBOURS * gridDim.x);
-    u32 within = block % (NEIGHBOURS * gridDim.x), height = gridDim.y - band * NEIGHBOURS;
-    if (height > NEIGHBOURS) height = NEIGHBOURS;
-    Rows rows;
-    if (!find(p, band * NEIGHBOURS + within % height, TOKENS, rows)) return;
-    u32 column = within / height;
+__device__ __forceinline__ void best(const Product& p, const Rows& rows, u32 column) {
     if constexpr (!W::SCALED) {
         run<Tile<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, DEPTH, 1, STAGES>>(p, rows, column);
     } else {
@@ -430,22 +482,44 @@ __device__ __forceinline__ void product(const Product& p) {
     }
 }
 
+// Finds the block's tile.
+template <class W, bool PAIR, bool SPLIT, u32 TOKENS, u32 GROUPS, u32 DEPTH, u32 STAGES>
+__device__ __forceinline__ void product(const Product& p) {
+    u32 block = blockIdx.y * gridDim.x + blockIdx.x, band = block / (NEIGHBOURS * gridDim.x);
+    u32 within = block % (NEIGHBOURS * gridDim.x), height = gridDim.y - band * NEIGHBOURS;
+    if (height > NEIGHBOURS) height = NEIGHBOURS;
+    Rows rows;
+    if (!find(p, band * NEIGHBOURS + within % height, TOKENS, rows)) return;
+    u32 column = within / height;
+    if constexpr (SPLIT) {
+        best<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, STAGES>(p, rows, column);
+    } else {
+        // Not many more columns than there are rows of x. What is unpacked for each is the same: fewer kinds suffice there.
+        if (rows.count <= 32) return best<W, PAIR, SPLIT, 32, GROUPS, DEPTH, STAGES>(p, rows, column);
+        if constexpr (!W::SCALED) {
+            if (rows.count <= 64) return best<W, PAIR, SPLIT, 64, GROUPS, DEPTH, STAGES>(p, rows, column);
+            if (rows.count <= 128) return best<W, PAIR, SPLIT, 128, GROUPS, DEPTH, STAGES>(p, rows, column);
+        }
+        best<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, STAGES>(p, rows, column);
+    }
+}
+
 KERNEL(hopper_bf16_8, 128, Product) { product<Bf16, false, true, 8, 1, 64, 6>(p); }
 KERNEL(hopper_bf16_16, 256, Product) { product<Bf16, false, true, 16, 2, 64, 4>(p); }
 KERNEL(hopper_bf16_large, 256, Product) { product<Bf16, false, false, 192, 2, 64, 5>(p); }
 KERNEL(hopper_bf16_pair_8, 128, Product) { product<Bf16, true, true, 8, 1, 64, 6>(p); }
 KERNEL(hopper_bf16_pair_16, 256, Product) { product<Bf16, true, true, 16, 2, 64, 4>(p); }
 KERNEL(hopper_bf16_pair_large, 256, Product) { product<Bf16, true, false, 192, 2, 64, 5>(p); }
-KERNEL(hopper_int8_8, 128, Product) { product<Int8, false, true, 8, 1, 64, 8>(p); }
+KERNEL(hopper_int8_8, 128, Product) { product<Int8, false, true, 8, 1, 128, 4>(p); }
 KERNEL(hopper_int8_16, 256, Product) { product<Int8, false, true, 16, 2, 64, 5>(p); }
 KERNEL(hopper_int8_large, 256, Product) { product<Int8, false, false, 128, 2, 64, 6>(p); }
-KERNEL(hopper_int8_pair_8, 128, Product) { product<Int8, true, true, 8, 1, 64, 8>(p); }
+KERNEL(hopper_int8_pair_8, 128, Product) { product<Int8, true, true, 8, 1, 128, 4>(p); }
 KERNEL(hopper_int8_pair_16, 256, Product) { product<Int8, true, true, 16, 2, 64, 5>(p); }
 KERNEL(hopper_int8_pair_large, 256, Product) { product<Int8, true, false, 128, 2, 64, 6>(p); }
-KERNEL(hopper_fp8_8, 128, Product) { product<Fp8, false, true, 8, 1, 64, 8>(p); }
+KERNEL(hopper_fp8_8, 128, Product) { product<Fp8, false, true, 8, 1, 128, 4>(p); }
 KERNEL(hopper_fp8_16, 256, Product) { product<Fp8, false, true, 16, 2, 64, 5>(p); }
 KERNEL(hopper_fp8_large, 256, Product) { product<Fp8, false, false, 128, 2, 64, 6>(p); }
-KERNEL(hopper_fp8_pair_8, 128, Product) { product<Fp8, true, true, 8, 1, 64, 8>(p); }
+KERNEL(hopper_fp8_pair_8, 128, Product) { product<Fp8, true, true, 8, 1, 128, 4>(p); }
 KERNEL(hopper_fp8_pair_16, 256, Product) { product<Fp8, true, true, 16, 2, 64, 5>(p); }
 KERNEL(hopper_fp8_pair_large, 256, Product) { product<Fp8, true, false, 128, 2, 64, 6>(p); }
 KERNEL(hopper_int4_8, 128, Product) { product<Int4, false, true, 8, 1, 128, 8>(p); }

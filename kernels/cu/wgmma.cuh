@@ -69,6 +69,13 @@ __device__ __forceinline__ void settle(u32 (&registers)[4]) {
     for (u32 i = 0; i < 4; ++i) asm volatile("" : "+r"(registers[i])::"memory");
 }
 
+// What was computed stays in its registers: the compiler does not compute it again where it is used.
+__device__ __forceinline__ void keep(u32& x) { asm volatile("" : "+r"(x)); }
+template <class T>
+__device__ __forceinline__ void keep(const T*& x) {
+    asm volatile("" : "+l"(x));
+}
+
 #define SUMS_8(i) \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define SUMS_16(i) SUMS_8(i), SUMS_8(i + 8)

@@ -9,8 +9,8 @@ mod cuda {
 use std::fs;
 use std::path::PathBuf;
 
-use coterie_kernels::cuda::{KERNELS, compiled_for};
 use coterie_kernels::cuda::driver::ARCHITECTURES;
+use coterie_kernels::cuda::{KERNELS, compiled_for};
 use cuda::nvrtc::Nvrtc;
 use cuda::sources;
 
@@ -104,8 +104,9 @@ fn every_kernel_compiles_for_every_architecture() {
         });
         for (at, kernel) in wanted.iter().enumerate() {
             let same = of_architecture.each_ref().map(|kernels| kernels.get(at));
-            let registers =
-                same.map(|used| used.map_or("   -".to_owned(), |used| format!("{:>4}", used.registers))).concat();
+            let registers = same
+                .map(|used| used.map_or("   -".to_owned(), |used| format!("{:>4}", used.registers)))
+                .concat();
             println!("{name:<10} {kernel:<36} {registers}");
             for (used, architecture) in same.iter().zip(ARCHITECTURES) {
                 let Some(used) = used else { continue };

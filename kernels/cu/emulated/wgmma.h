@@ -30,6 +30,8 @@ inline void products_commit() {
 template <u32 COUNT>
 void settle(float (&)[COUNT]) {}
 inline void settle(u32 (&)[4]) {}
+template <class T>
+void keep(T&) {}
 
 namespace emulated {
 

@@ -58,7 +58,7 @@ pub fn launch(product: Product, format: Format, pair: bool, tile: Tile) -> Launc
     // Rows of x, warpgroups, values along k of a stage, stages.
     let (which, height, warpgroups, depth, stages) = match (tile, bits) {
         (Tile::Eight, 16) => (0, 8, 1, 64, 6),
-        (Tile::Eight, 8) => (0, 8, 1, 64, 8),
+        (Tile::Eight, 8) => (0, 8, 1, 128, 4),
         (Tile::Eight, _) => (0, 8, 1, 128, 8),
         (Tile::Sixteen, 16) => (1, 16, 2, 64, 4),
         (Tile::Sixteen, 8) => (1, 16, 2, 64, 5),
