@@ -103,7 +103,8 @@ struct Tile {
 
     // Where unit `unit` of a row of packed weights lies: so that the rows which are read at once lie in different banks.
     static __device__ constexpr u32 w_unit(u32 row, u32 unit) {
-        u32 other = W_UNITS == 8 ? (row & 1) << 2 : W_UNITS == 4 ? (row >> 1 & 1) << 1 : row >> 2 & 1;
+        // Four rows of bytes are read at once, and eight of nibbles.
+        u32 other = W::BITS == 8 ? (W_UNITS == 8 ? row & 3 : row >> 1 & 1) << 1 : W_UNITS == 4 ? row >> 1 & 3 : row >> 2 & 1;
         return row * W_UNITS + (unit ^ other);
     }
 
@@ -175,7 +176,8 @@ struct Tile {
             u32 i = threadIdx.x + j * THREADS;
             if (i >= UNITS * ROWS) break;
             bool valid = step * DEPTH < scale_sources[j].left;
-            u64 from = reinterpret_cast<u64>(scale_sources[j].row + (valid ? group_of(scale_sources[j].at + step * DEPTH) : 0));
+            u32 group = valid ? group_of(scale_sources[j].at + step * DEPTH) : 0;
+            u64 from = reinterpret_cast<u64>(scale_sources[j].row + group);
             copy_async_word(&s.scales[step % STAGES][i], reinterpret_cast<const void*>(from & ~u64(3)), valid);
         }
     }
@@ -221,8 +223,11 @@ struct Tile {
         for (u32 half = 0; half < 2; ++half) {
             u32 word = words[own_row(half)];
             float factor;
-            if constexpr (sizeof(typename W::Scale) == 1) factor = factor_of(u8(word >> 8 * ((own.bytes[half] + group_of(at)) % 4)));
-            else factor = float_of_bits(word);
+            if constexpr (sizeof(typename W::Scale) == 1) {
+                factor = factor_of(u8(word >> 8 * ((own.bytes[half] + group_of(at)) % 4)));
+            } else {
+                factor = float_of_bits(word);
+            }
 #pragma unroll
             for (u32 quarter = 0; quarter < SUMS / KEPT; ++quarter) {
                 if (SPLIT && quarter != threadIdx.x / WARP % 4) continue;
@@ -293,7 +298,9 @@ struct Tile {
 #pragma unroll
                 for (u32 i = 0; i < INSTRUCTIONS; ++i) {
                     u32 at = unit * INSTRUCTIONS + i;
-                    multiply(part[unit], a[at], right(stage, first * INSTRUCTIONS + at), (SPLIT && TOGETHER == 1) || i > 0 || (TOGETHER == 1 && !fresh));
+                    // Sums that are cleared when they are folded, or that a group has to itself, or that only follow on.
+                    bool add = i > 0 || (TOGETHER == 1 && (SPLIT || !fresh));
+                    multiply(part[unit], a[at], right(stage, first * INSTRUCTIONS + at), add);
                 }
             products_commit();
             if (first == 0) fetch_ahead(step, steps);
@@ -367,7 +374,8 @@ struct Tile {
             auto biased = [&](u32 matrix) {
                 if (!is) return 0.0f;
                 float sum = total(totals, token, row + 8 * matrix);
-                return p.biases ? sum + reinterpret_cast<const float*>(p.biases[matrix * p.experts + tile.expert])[column] : sum;
+                if (!p.biases) return sum;
+                return sum + reinterpret_cast<const float*>(p.biases[matrix * p.experts + tile.expert])[column];
             };
             if constexpr (PAIR) {
                 float gate = biased(0), up = biased(1);
@@ -380,6 +388,10 @@ struct Tile {
     }
 
     __device__ __forceinline__ void run() {
+        static_assert(!W::SCALED || no_bank_twice(W::BITS, [](u32 lane) {
+            u32 byte = lane % 4 * W::BITS;
+            return 16 * w_unit(lane / 4, byte / 16) + byte % 16;
+        }), "w is read in conflict");
         for (u32 i = threadIdx.x; i < tile.count; i += THREADS) s.rows[i] = p.order ? p.order[tile.first + i] : tile.first + i;
         block_sync();
         u32 steps = divide_up(SPLIT ? segment : p.k, DEPTH), of = SPLIT ? threadIdx.x / WARP % 4 : 0;
@@ -462,7 +474,8 @@ template <class Tile>
 __device__ __forceinline__ void run(const Product& p, const Rows& rows, u32 column) {
     Tile tile{p, swizzled_shared<typename Tile::Shared>(), rows, column * Tile::WIDTH, segment_of(p.k), {}, {}, {}, 0};
 #pragma unroll
-    for (u32 i = 0; i < Tile::MATRICES; ++i) tile.matrices[i] = reinterpret_cast<const u8*>(p.weights[i * p.experts + rows.expert]);
+    for (u32 i = 0; i < Tile::MATRICES; ++i)
+        tile.matrices[i] = reinterpret_cast<const u8*>(p.weights[i * p.experts + rows.expert]);
     tile.run();
 }
 
@@ -475,8 +488,10 @@ __device__ __forceinline__ void best(const Product& p, const Rows& rows, u32 col
         // Groups of 32 values are each an end; as many begin at once as registers are left.
         constexpr u32 UNITS = SPLIT && W::BITS == 4 ? 32 / TOKENS : 1;
         if constexpr (sizeof(typename W::Scale) == sizeof(float)) {
-            if (p.group % ATOM == 0) return run<Tile<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, ATOM, 1, STAGES>>(p, rows, column);
-            if (UNITS > 1 && p.group != CHUNK) return run<Tile<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, CHUNK, 1, STAGES>>(p, rows, column);
+            if (p.group % ATOM == 0)
+                return run<Tile<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, ATOM, 1, STAGES>>(p, rows, column);
+            if (UNITS > 1 && p.group != CHUNK)
+                return run<Tile<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, CHUNK, 1, STAGES>>(p, rows, column);
         }
         run<Tile<W, PAIR, SPLIT, TOKENS, GROUPS, DEPTH, CHUNK, UNITS, STAGES>>(p, rows, column);
     }

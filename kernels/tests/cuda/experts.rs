@@ -123,21 +123,27 @@ impl Machine {
     /// The products, `[rows, n]`.
     pub fn experts(&self, experts: &Experts<'_>) -> Memory<f32> {
         let mut all = self.kernels().into_iter().map(|kernels| {
-            let out = unwritten(experts.rows * experts.weights[0].n);
-            self.products(experts, false, kernels, out.address());
-            out
+            let (n, width) = (experts.weights[0].n, experts.weights[0].n.next_multiple_of(32));
+            let out = unwritten(experts.rows * width);
+            self.products(experts, false, kernels, (out.address(), width));
+            let mut values = Vec::new();
+            for row in out.values().chunks_exact(width) {
+                assert!(row[n..].iter().all(|x| x.to_bits() == 0), "zeros are put behind a row");
+                values.extend_from_slice(&row[..n]);
+            }
+            values
         });
         let first = all.next().expect("there are kernels");
-        let bits = |out: &Memory<f32>| out.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        assert!(all.all(|other| bits(&other) == bits(&first)), "the height of a tile decides the result");
-        first
+        let same = |other: Vec<f32>| other.iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(all.all(same), "the height of a tile decides the result");
+        Memory::of(&first)
     }
 
     /// Of pairs of matrices the activation, `[rows, n]`.
     pub fn pairs(&self, experts: &Experts<'_>) -> Vec<bf16> {
         let mut all = self.kernels().into_iter().map(|kernels| {
             let out = Memory::of(&vec![bf16::NAN; experts.rows * experts.weights[0].n]);
-            self.products(experts, true, kernels, out.address());
+            self.products(experts, true, kernels, (out.address(), experts.weights[0].n));
             out.values()
         });
         let first = all.next().expect("there are kernels");
@@ -146,7 +152,13 @@ impl Machine {
         first
     }
 
-    fn products(&self, experts: &Experts<'_>, pair: bool, kernels: Kernels, out: Address) {
+    fn products(
+        &self,
+        experts: &Experts<'_>,
+        pair: bool,
+        kernels: Kernels,
+        (out, out_width): (Address, usize),
+    ) {
         let Experts { x, rows, order, offsets, weights, biases, clamped } = experts;
         let w = weights[0];
         let (x, order, offsets) = (Memory::of(x), order.map(Memory::of), offsets.map(Memory::of));
@@ -166,7 +178,7 @@ impl Machine {
             experts: (weights.len() / (1 + usize::from(pair))) as u32,
             n: w.n as u32,
             k: w.k as u32,
-            out_width: w.n as u32,
+            out_width: out_width as u32,
             row_step: w.row_step as u32,
             group: w.group as u32,
             scale_rows: w.scale_rows as u32,
