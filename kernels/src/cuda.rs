@@ -12,6 +12,7 @@ pub mod driver;
 pub mod elements;
 pub mod gate;
 pub mod heads;
+pub mod hopper;
 mod kernels;
 pub mod launch;
 pub mod lightning;
@@ -21,4 +22,4 @@ pub mod rotary;
 pub mod rows;
 pub mod sample;
 
-pub use kernels::KERNELS;
+pub use kernels::{HOPPER, KERNELS, compiled_for};

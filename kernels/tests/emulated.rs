@@ -41,6 +41,14 @@ fn kernels_are_close_to_the_exact_result() {
 }
 
 #[test]
+fn products_of_hopper_are_close_to_the_exact_result() {
+    checks::products_are_close_to_the_exact_result(
+        &[false, true].map(|backwards| Machine::emulated(backwards).hopper()),
+    );
+    layer::of_every_format_are_close_to_the_exact_result(&Machine::emulated(true).hopper());
+}
+
+#[test]
 fn layers_of_every_format_are_close_to_the_exact_result() {
     layer::of_every_format_are_close_to_the_exact_result(&Machine::emulated(false));
 }
@@ -64,7 +72,9 @@ fn what_is_written_as_bf16_is_the_f32_result_rounded() {
 
 #[test]
 fn a_row_of_a_product_does_not_depend_on_the_batch() {
-    alone::a_row_of_a_product_does_not_depend_on_the_batch(&Machine::emulated(false));
+    let machine = Machine::emulated(false);
+    alone::a_row_of_a_product_does_not_depend_on_the_batch(&machine);
+    alone::a_row_of_a_product_does_not_depend_on_the_batch(&machine.hopper());
 }
 
 #[test]

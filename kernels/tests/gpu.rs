@@ -30,6 +30,7 @@ mod ops {
     pub mod random;
 }
 
+use coterie_kernels::cuda::device::Device;
 use cuda::machine::Machine;
 use cuda::{alone, checks, columns, layer, rounded, sample};
 
@@ -47,6 +48,13 @@ fn kernels_do_on_a_gpu_what_they_do_in_emulation() {
     rounded::what_is_written_is_the_f32_result_rounded(&gpu);
     layer::of_every_format_are_close_to_the_exact_result(&gpu);
     sample::tokens_are_drawn_by_the_rule(&gpu);
+    if driver.is_hopper() {
+        // What the emulation takes for granted: a column of a warpgroup's product does not depend on how many there are.
+        let [one, other] = [(); 2].map(|()| Machine::Gpu(driver).hopper());
+        alone::a_row_of_a_product_does_not_depend_on_the_batch(&one);
+        layer::of_every_format_are_close_to_the_exact_result(&one);
+        checks::products_are_close_to_the_exact_result(&[one, other]);
+    }
     // Twice, as nothing may depend on the order in which threads happen to run.
     checks::close_to_the_exact_result(&[gpu, Machine::Gpu(driver)]);
 }

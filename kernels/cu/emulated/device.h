@@ -136,13 +136,14 @@ template <class T>
 void store(void* to, T x) {
     emulated::require(reinterpret_cast<u64>(to) % sizeof(T) == 0, "a store is not aligned");
     memcpy(to, &x, sizeof x);
+    emulated::written(to, sizeof x);
 }
 
 // Done only when it is waited for, as late as a GPU may.
 inline void copy_async(void* shared, const void* global, bool valid) {
     emulated::require(reinterpret_cast<u64>(shared) % 16 == 0, "a copy's target is not aligned");
     emulated::require(!valid || reinterpret_cast<u64>(global) % 16 == 0, "a copy's source is not aligned");
-    emulated::thread().copies.push_back({shared, valid ? global : nullptr, emulated::thread().commits});
+    emulated::thread().copies.push_back({shared, valid ? global : nullptr, 16, emulated::thread().commits});
 }
 inline void copies_commit() { ++emulated::thread().commits; }
 template <int Pending>
@@ -152,11 +153,11 @@ void copies_wait() {
     for (const emulated::Copy& copy : thread.copies) {
         if (copy.commit + Pending >= thread.commits) {
             thread.copies[kept++] = copy;
-        } else if (copy.from) {
-            memcpy(copy.to, copy.from, 16);
-        } else {
-            memset(copy.to, 0, 16);
+            continue;
         }
+        if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
+        else memset(copy.to, 0, copy.bytes);
+        emulated::written(copy.to, copy.bytes);
     }
     thread.copies.resize(kept);
 }

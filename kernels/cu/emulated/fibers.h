@@ -27,14 +27,34 @@ struct Index {
 struct Copy {
     void* to;
     const void* from;
+    u32 bytes, commit;
+};
+
+// What the lanes of a warp, or the threads of a warpgroup, do together.
+template <u32 SIZE>
+struct Team {
+    const char* what;
+    u32 arrived, turn;
+    void* operands[SIZE];
+};
+
+// A warpgroup's product that was started (emulated/wgmma.h), as one of its threads knows it.
+struct Started {
+    float* sums;
+    u32 columns;
+    bool add;
+    // Descriptors; the left operand's, or where its registers are and what they were.
+    u64 left, right;
+    const u32* registers;
+    u32 were[4];
     u32 commit;
 };
 
-// What the lanes of a warp do together.
-struct Warp {
-    const char* what;
-    u32 arrived, turn;
-    void* operands[WARP];
+// Sums that products are under way into, and what they are without those.
+struct Sums {
+    float* at;
+    std::vector<float> values;
+    u32 under_way;
 };
 
 struct Thread {
@@ -45,6 +65,12 @@ struct Thread {
     u32 seen;
     std::vector<Copy> copies;
     u32 commits;
+    // Words of shared memory that it wrote, and products do not see yet.
+    std::vector<u32> unseen;
+    std::vector<Started> products;
+    std::vector<Sums> sums;
+    u32 products_commits;
+    bool products_begun;
     jmp_buf place;
     ucontext_t context;
     void* stack;
@@ -55,7 +81,10 @@ struct Grid {
     u8* memory;
     size_t memory_size;
     std::vector<Thread> threads;
-    std::vector<Warp> warps;
+    std::vector<Team<32>> warps;
+    std::vector<Team<128>> warpgroups;
+    // Of each word of shared memory, whether products do not see what was written to it.
+    std::vector<bool> unseen;
     u32 at_barrier, barriers;
     Thread* current;
     jmp_buf scheduler;
@@ -94,22 +123,37 @@ inline void wait(const u32& watched, u32 seen) {
     thread().watched = nullptr;
 }
 
-// Waits until all lanes of the warp are here; the last one does the work on everybody's operands.
+// Waits until all of the team are here; the last one does the work on everybody's operands.
+template <u32 SIZE, class Work>
+void meet(std::vector<Team<SIZE>>& teams, const char* what, void* operand, Work work) {
+    u32 index = thread().index.x;
+    require(index / SIZE < teams.size(), "a block is not whole warpgroups");
+    Team<SIZE>& team = teams[index / SIZE];
+    if (team.arrived == 0) team.what = what;
+    if (strcmp(team.what, what) != 0) fail(std::string("lanes of a warp are in ") + team.what + " and " + what);
+    team.operands[index % SIZE] = operand;
+    u32 turn = team.turn;
+    if (++team.arrived == SIZE) {
+        work(team.operands);
+        team.arrived = 0;
+        ++team.turn;
+    } else {
+        wait(team.turn, turn);
+    }
+}
 template <class Work>
 void meet(const char* what, void* operand, Work work) {
+    meet(grid().warps, what, operand, work);
+}
+
+// The thread wrote this, as threads do: products do not see it before they are told to.
+inline void written(const void* to, size_t bytes) {
     Grid& g = grid();
-    u32 index = thread().index.x;
-    Warp& warp = g.warps[index / WARP];
-    if (warp.arrived == 0) warp.what = what;
-    if (strcmp(warp.what, what) != 0) fail(std::string("lanes of a warp are in ") + warp.what + " and " + what);
-    warp.operands[index % WARP] = operand;
-    u32 turn = warp.turn;
-    if (++warp.arrived == WARP) {
-        work(warp.operands);
-        warp.arrived = 0;
-        ++warp.turn;
-    } else {
-        wait(warp.turn, turn);
+    size_t at = static_cast<const u8*>(to) - g.memory;
+    if (static_cast<const u8*>(to) < g.memory || at >= g.memory_size) return;
+    for (size_t word = at / 4; word < (at + bytes + 3) / 4; ++word) {
+        g.unseen[word] = true;
+        thread().unseen.push_back(u32(word));
     }
 }
 
@@ -126,6 +170,7 @@ inline void block_sync() {
 
 inline void fiber() {
     (*grid().body)();
+    require(thread().products.empty(), "a thread ends while its products are under way");
     thread().finished = true;
     _longjmp(grid().scheduler, 1);
 }
@@ -148,7 +193,9 @@ inline void run_block(bool backwards) {
     // A block begins with memory that nobody has written: NaN in any format.
     memset(g.memory, 0xff, g.memory_size);
     g.at_barrier = 0;
-    for (Warp& warp : g.warps) warp.arrived = 0;
+    for (auto& warp : g.warps) warp.arrived = 0;
+    for (auto& warpgroup : g.warpgroups) warpgroup.arrived = 0;
+    g.unseen.assign(g.memory_size / 4 + 1, false);
     size_t count = g.threads.size(), left = count;
     for (size_t i = 0; i < count; ++i) {
         Thread& t = g.threads[i];
@@ -157,6 +204,11 @@ inline void run_block(bool backwards) {
         t.watched = nullptr;
         t.copies.clear();
         t.commits = 0;
+        t.unseen.clear();
+        t.products.clear();
+        t.sums.clear();
+        t.products_commits = 0;
+        t.products_begun = false;
     }
     while (left > 0) {
         bool progress = false;
@@ -184,7 +236,7 @@ inline const char* run_grid(const u32* size, u32 block, size_t memory, bool back
     if (size[0] == 0 || size[1] == 0 || size[2] == 0) return "a grid has no blocks";
     if (size[1] > 65535 || size[2] > 65535) return "a grid is too large along y or z";
     void* aligned = nullptr;
-    if (posix_memalign(&aligned, 128, memory + 128) != 0) return "there is no memory for a block";
+    if (posix_memalign(&aligned, 1024, memory + 1024) != 0) return "there is no memory for a block";
     std::unique_ptr<void, void (*)(void*)> owned(aligned, free);
     g.memory = static_cast<u8*>(aligned), g.memory_size = memory;
     g.size = {size[0], size[1], size[2]};
@@ -194,6 +246,7 @@ inline const char* run_grid(const u32* size, u32 block, size_t memory, bool back
     size_t had = std::min<size_t>(g.threads.size(), block);
     g.threads.resize(block);
     g.warps.resize(block / WARP);
+    g.warpgroups.resize(block / 128);
     for (size_t i = had; i < block; ++i) {
         void* stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (stack == MAP_FAILED) abort();

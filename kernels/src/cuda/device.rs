@@ -28,6 +28,11 @@ pub trait Device: Send + Sync {
     /// Bytes of memory that nobody uses.
     fn free_memory(&self) -> Result<usize, DeviceError>;
 
+    /// Whether it runs the [kernels of Hopper](super::hopper).
+    fn is_hopper(&self) -> bool {
+        false
+    }
+
     /// Memory that nobody has written yet, aligned to 16 bytes at least.
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError>;
 

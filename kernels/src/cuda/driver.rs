@@ -14,6 +14,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use super::device::{Device, DeviceError};
 use super::launch::{Address, Launch};
+use super::{HOPPER, compiled_for};
 pub use open::{ARCHITECTURES, NEEDED_VERSION, OpenError};
 use staging::Staging;
 
@@ -53,6 +54,10 @@ impl Device for Driver {
         self.enter()?;
         let (free, _) = result::mem_get_info().map_err(|error| failed("cuMemGetInfo", error))?;
         Ok(free)
+    }
+
+    fn is_hopper(&self) -> bool {
+        compiled_for(HOPPER, self.architecture)
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {

@@ -1,5 +1,13 @@
 //! All kernels by name, so that a folder of machine code can be checked before anything relies on it.
 
+/// The source whose kernels only Hopper has.
+pub const HOPPER: &str = "hopper";
+
+/// Is this source compiled for this architecture?
+pub fn compiled_for(source: &str, architecture: &str) -> bool {
+    source != HOPPER || architecture == "sm_90a"
+}
+
 /// Each source of `cu/`, and the kernels in it.
 pub const KERNELS: &[(&str, &[&str])] = &[
     (
@@ -39,6 +47,41 @@ pub const KERNELS: &[(&str, &[&str])] = &[
     ),
     ("gate", &["gate"]),
     ("heads", &["copy_heads"]),
+    (
+        HOPPER,
+        &[
+            "hopper_bf16_8",
+            "hopper_bf16_16",
+            "hopper_bf16_large",
+            "hopper_bf16_pair_8",
+            "hopper_bf16_pair_16",
+            "hopper_bf16_pair_large",
+            "hopper_int8_8",
+            "hopper_int8_16",
+            "hopper_int8_large",
+            "hopper_int8_pair_8",
+            "hopper_int8_pair_16",
+            "hopper_int8_pair_large",
+            "hopper_fp8_8",
+            "hopper_fp8_16",
+            "hopper_fp8_large",
+            "hopper_fp8_pair_8",
+            "hopper_fp8_pair_16",
+            "hopper_fp8_pair_large",
+            "hopper_int4_8",
+            "hopper_int4_16",
+            "hopper_int4_large",
+            "hopper_int4_pair_8",
+            "hopper_int4_pair_16",
+            "hopper_int4_pair_large",
+            "hopper_mxfp4_8",
+            "hopper_mxfp4_16",
+            "hopper_mxfp4_large",
+            "hopper_mxfp4_pair_8",
+            "hopper_mxfp4_pair_16",
+            "hopper_mxfp4_pair_large",
+        ],
+    ),
     ("lightning", &["lightning"]),
     (
         "matmul",

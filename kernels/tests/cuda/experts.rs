@@ -1,8 +1,9 @@
-//! Products by the kernels: in narrow and in large tiles, which must give the same bits.
+//! Products by the kernels: in tiles of every size, which must give the same bits.
 
 use coterie_kernels::cpu::matmul::Matrix;
 use coterie_kernels::cpu::mxfp4::GROUP as MXFP4_GROUP;
 use coterie_kernels::cpu::quant::GROUP as INT8_GROUP;
+use coterie_kernels::cuda::hopper::{self, Tile};
 use coterie_kernels::cuda::launch::Address;
 use coterie_kernels::cuda::matmul::{Format, Product, Tiles};
 use half::bf16;
@@ -104,36 +105,60 @@ impl<'a> Experts<'a> {
     }
 }
 
+/// Kernels of one kind, which must give the same bits.
+#[derive(Clone, Copy)]
+enum Kernels {
+    Any(Tiles),
+    Hopper(Tile),
+}
+
 impl Machine {
+    fn kernels(&self) -> Vec<Kernels> {
+        match self {
+            Machine::Hopper(_) => [Tile::Eight, Tile::Sixteen, Tile::Large].map(Kernels::Hopper).to_vec(),
+            _ => [Tiles::Narrow, Tiles::Large].map(Kernels::Any).to_vec(),
+        }
+    }
+
     /// The products, `[rows, n]`.
     pub fn experts(&self, experts: &Experts<'_>) -> Memory<f32> {
-        let out = [Tiles::Narrow, Tiles::Large].map(|tiles| {
-            let out = unwritten(experts.rows * experts.weights[0].n);
-            self.products(experts, false, tiles, out.address());
-            out
+        let mut all = self.kernels().into_iter().map(|kernels| {
+            let (n, width) = (experts.weights[0].n, experts.weights[0].n.next_multiple_of(32));
+            let out = unwritten(experts.rows * width);
+            self.products(experts, false, kernels, (out.address(), width));
+            let mut values = Vec::new();
+            for row in out.values().chunks_exact(width) {
+                assert!(row[n..].iter().all(|x| x.to_bits() == 0), "zeros are put behind a row");
+                values.extend_from_slice(&row[..n]);
+            }
+            values
         });
-        let [narrow, large] =
-            out.each_ref().map(|out| out.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>());
-        assert!(narrow == large, "the height of a tile decides the result");
-        let [narrow, _] = out;
-        narrow
+        let first = all.next().expect("there are kernels");
+        let same = |other: Vec<f32>| other.iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(all.all(same), "the height of a tile decides the result");
+        Memory::of(&first)
     }
 
     /// Of pairs of matrices the activation, `[rows, n]`.
     pub fn pairs(&self, experts: &Experts<'_>) -> Vec<bf16> {
-        let [narrow, large] = [Tiles::Narrow, Tiles::Large].map(|tiles| {
+        let mut all = self.kernels().into_iter().map(|kernels| {
             let out = Memory::of(&vec![bf16::NAN; experts.rows * experts.weights[0].n]);
-            self.products(experts, true, tiles, out.address());
+            self.products(experts, true, kernels, (out.address(), experts.weights[0].n));
             out.values()
         });
-        assert!(
-            narrow.iter().map(|x| x.to_bits()).eq(large.iter().map(|x| x.to_bits())),
-            "the height of a tile decides"
-        );
-        narrow
+        let first = all.next().expect("there are kernels");
+        let same = |other: Vec<bf16>| other.iter().zip(&first).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(all.all(same), "the height of a tile decides");
+        first
     }
 
-    fn products(&self, experts: &Experts<'_>, pair: bool, tiles: Tiles, out: Address) {
+    fn products(
+        &self,
+        experts: &Experts<'_>,
+        pair: bool,
+        kernels: Kernels,
+        (out, out_width): (Address, usize),
+    ) {
         let Experts { x, rows, order, offsets, weights, biases, clamped } = experts;
         let w = weights[0];
         let (x, order, offsets) = (Memory::of(x), order.map(Memory::of), offsets.map(Memory::of));
@@ -153,7 +178,7 @@ impl Machine {
             experts: (weights.len() / (1 + usize::from(pair))) as u32,
             n: w.n as u32,
             k: w.k as u32,
-            out_width: w.n as u32,
+            out_width: out_width as u32,
             row_step: w.row_step as u32,
             group: w.group as u32,
             scale_rows: w.scale_rows as u32,
@@ -161,6 +186,9 @@ impl Machine {
             alpha,
             limit,
         };
-        self.launch(&product.launch(w.format, pair, tiles));
+        self.launch(&match kernels {
+            Kernels::Any(tiles) => product.launch(w.format, pair, tiles),
+            Kernels::Hopper(tile) => hopper::launch(product, w.format, pair, tile),
+        });
     }
 }

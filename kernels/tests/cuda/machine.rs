@@ -13,6 +13,8 @@ use super::emulation::Emulation;
 pub enum Machine {
     Emulated(Emulation),
     Gpu(&'static Driver),
+    /// One of both, with the products that only Hopper has.
+    Hopper(Box<Machine>),
 }
 
 /// The GPU of this process, if it has opened one.
@@ -35,6 +37,11 @@ impl Machine {
         Machine::Gpu(GPU.get_or_init(open))
     }
 
+    /// The same machine, whose products are Hopper's.
+    pub fn hopper(self) -> Machine {
+        Machine::Hopper(Box::new(self))
+    }
+
     /// Runs a kernel to its end.
     ///
     /// # Panics
@@ -42,6 +49,7 @@ impl Machine {
     pub fn launch<P>(&self, launch: &Launch<P>) {
         match self {
             Machine::Emulated(emulation) => emulation.run(launch).expect(launch.kernel),
+            Machine::Hopper(machine) => machine.launch(launch),
             // SAFETY: the checks keep what they name in a launch, and read what it has written.
             Machine::Gpu(gpu) => unsafe { gpu.launch(launch) }.expect(launch.kernel),
         }

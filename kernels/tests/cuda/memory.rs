@@ -23,7 +23,8 @@ impl<T: Copy> Memory<T> {
         let from = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), bytes) };
         let address = match machine::opened() {
             Some(gpu) => {
-                let address = gpu.allocate(bytes).expect("there is memory for a buffer");
+                // Whole words, as a kernel reads the one that a byte is in.
+                let address = gpu.allocate(bytes.next_multiple_of(16)).expect("there is memory for a buffer");
                 // SAFETY: new memory of as many bytes.
                 unsafe { gpu.write(address, from) }.expect("a buffer can be written");
                 address

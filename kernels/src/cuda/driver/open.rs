@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use cudarc::driver::{DriverError, result, sys};
 
 use super::{Driver, Staging};
-use crate::cuda::KERNELS;
+use crate::cuda::hopper;
+use crate::cuda::{HOPPER, KERNELS, compiled_for};
 
 /// The oldest driver that takes the machine code, as CUDA numbers them: major and minor version.
 pub const NEEDED_VERSION: [u32; 2] = [13, 0];
@@ -101,7 +102,7 @@ impl Driver {
             Ok(Driver {
                 context,
                 stream: result::stream::create(kind).map_err(refused("cuStreamCreate"))?,
-                kernels: kernels(&cubins.join(architecture))?,
+                kernels: kernels(cubins, architecture)?,
                 staging: Mutex::new(Staging::new().map_err(refused("cuMemHostAlloc"))?),
                 architecture,
             })
@@ -132,13 +133,18 @@ fn architecture(device: sys::CUdevice) -> Result<&'static str, OpenError> {
     }
 }
 
-/// Every kernel of the sources, each in the file of its source.
+/// Every kernel of the architecture's sources, each in the file of its source.
 ///
 /// # Safety
 /// There is a current context.
-unsafe fn kernels(folder: &Path) -> Result<HashMap<&'static str, sys::CUfunction>, OpenError> {
+unsafe fn kernels(
+    cubins: &Path,
+    architecture: &str,
+) -> Result<HashMap<&'static str, sys::CUfunction>, OpenError> {
+    let folder = cubins.join(architecture);
     let mut kernels = HashMap::new();
-    for (source, names) in KERNELS {
+    for (source, names) in KERNELS.iter().filter(|(source, _)| compiled_for(source, architecture)) {
+        let most_shared = if *source == HOPPER { hopper::MOST_SHARED } else { MOST_SHARED };
         let path = folder.join(source).with_extension("cubin");
         let wrong = |why: String| OpenError::Cubins { path: path.clone(), why };
         let cubin = std::fs::read(&path).map_err(|error| wrong(error.to_string()))?;
@@ -154,7 +160,7 @@ unsafe fn kernels(folder: &Path) -> Result<HashMap<&'static str, sys::CUfunction
             // SAFETY: modules are never unloaded.
             let function = unsafe {
                 result::module::get_function(module, symbol).and_then(|function| {
-                    result::function::set_function_attribute(function, SHARED, MOST_SHARED)?;
+                    result::function::set_function_attribute(function, SHARED, most_shared)?;
                     Ok(function)
                 })
             };
@@ -173,7 +179,7 @@ mod tests {
     fn machine_code_that_is_not_there_or_is_none_is_told() {
         let folder = std::env::temp_dir().join(format!("coterie-cubins-{}", std::process::id()));
         // SAFETY: no file is such that the driver is asked.
-        let refused = || unsafe { kernels(&folder) }.expect_err("nothing is there").to_string();
+        let refused = || unsafe { kernels(&folder, "") }.expect_err("nothing is there").to_string();
         assert!(refused().contains("attention.cubin: No such file"), "{}", refused());
         std::fs::create_dir_all(&folder).expect("a folder can be made");
         std::fs::write(folder.join("attention.cubin"), "// PTX").expect("a file can be written");

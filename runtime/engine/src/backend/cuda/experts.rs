@@ -139,11 +139,11 @@ impl<D: Device + 'static> Cuda<D> {
         let (out, out_width) = (inner.address(), inner_width as u32);
         let first =
             Product { x: narrow.address(), order: rows, out, out_width, clamped, alpha, limit, ..first };
-        self.launch(&first.launch(format, true, tiles));
+        self.launch(&first.launch_on(&*self.device, format, true, tiles));
         let answers = self.tensor(choices, one.w2.outputs);
         let (second, format) = product(&down, &one.w2);
         let second = Product { x: inner.address(), out: answers.address(), ..second };
-        self.launch(&second.launch(format, false, tiles));
+        self.launch(&second.launch_on(&*self.device, format, false, tiles));
 
         let out = self.tensor(x.rows, answers.width);
         let combine = Combine {

@@ -58,7 +58,7 @@ impl<D: Device> Cuda<D> {
             experts: matrices as u32,
             ..of_w
         };
-        self.launch(&product.launch(format, false, tiles(rows.rows, matrices)));
+        self.launch(&product.launch_on(&*self.device, format, false, tiles(rows.rows, matrices)));
     }
 
     pub(super) fn matmuls<const N: usize>(
