@@ -1,8 +1,8 @@
 // From a row of logits to a token, by the rule of the engine's sampler on the CPU: weights e^((x - largest) / temperature), of
 // which min_p, top_k and top_p leave a part, and a draw that is a function of a seed and an index. A block has a row.
 //
-// Weights are summed up as whole numbers of 2^-40, so sums do not depend on the order in which threads add. What is lighter has
-// no weight.
+// Weights are summed up as whole numbers of 2^-40, so sums do not depend on the order in which threads add, here or on the CPU.
+// What is lighter has no weight. Exponentials are the CPU's, operation by operation: from the same logits, the draw is the same.
 #include "device.cuh"
 
 struct Rule {
@@ -28,13 +28,31 @@ struct Shared {
     u64 found[3];
 };
 
+// e^x to about 1 ulp, as `exp` in src/cpu/lanes.rs has it.
+__device__ __forceinline__ float exponential(float x) {
+    if (x != x) return x;
+    x = x < -105.0f ? -105.0f : x > 89.0f ? 89.0f : x;
+    // Rounds to a whole number, ties to even: only those are left so far from 0.
+    float n = (x * LOG2_E + 12582912.0f) - 12582912.0f;
+    n = n < -127.0f ? -127.0f : n;
+    float r = fmaf(n, 2.1219444e-4f, fmaf(n, -0.6933594f, x));
+    float p = 1.9875691e-4f;
+    p = fmaf(p, r, 1.3981999e-3f);
+    p = fmaf(p, r, 8.333452e-3f);
+    p = fmaf(p, r, 4.1665796e-2f);
+    p = fmaf(p, r, 0.16666666f);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r * r, r) + 1.0f;
+    return p * float_of_bits(u32(int(n) + 127) << 23);
+}
+
 // A row's weights as keys: of two, the heavier is larger; 0 cannot be drawn.
 struct Weights {
     const float* logits;
     float most, temperature, min_p;
 
     __device__ __forceinline__ u32 key(u32 token) const {
-        float weight = expf((logits[token] - most) / temperature);
+        float weight = exponential((logits[token] - most) / temperature);
         return weight >= min_p && weight > 0.0f ? bits_of_float(weight) : 0;
     }
     static __device__ __forceinline__ u64 mass(u32 key) { return u64(float_of_bits(key) * 1099511627776.0f); }

@@ -11,11 +11,13 @@ mod cuda {
     pub mod emulation;
     pub mod experts;
     pub mod faults;
+    pub mod graphs;
     pub mod guarded;
     pub mod layer;
     pub mod lightning;
     pub mod machine;
     pub mod memory;
+    pub mod replay;
     pub mod rounded;
     pub mod sample;
     pub mod sources;
@@ -32,8 +34,10 @@ mod ops {
     pub mod random;
 }
 
+use cuda::emulation::Emulation;
 use cuda::machine::Machine;
-use cuda::{alone, checks, columns, faults, layer, rounded, sample};
+use cuda::{alone, checks, columns, faults, layer, replay, rounded, sample};
+use std::sync::Arc;
 
 #[test]
 fn kernels_are_close_to_the_exact_result() {
@@ -70,6 +74,12 @@ fn a_row_of_a_product_does_not_depend_on_the_batch() {
 #[test]
 fn attention_does_not_depend_on_chunks_or_neighbours() {
     alone::attention_does_not_depend_on_chunks_or_neighbours(&Machine::emulated(false));
+}
+
+#[test]
+fn a_graph_repeats_what_was_recorded() {
+    replay::repeats_what_was_recorded(&Arc::new(Emulation::load(false)));
+    replay::strict_in_emulation();
 }
 
 #[test]
