@@ -55,7 +55,8 @@ impl Matrices {
 }
 
 /// Lists of addresses that stay on the device from step to step: of a layer's experts or heads, by the address of its first
-/// matrix. One that has changed since, as experts have moved, is sent again.
+/// matrix. One that has changed since, as experts have moved, is sent again; a rank whose experts move has no graphs, which would
+/// know the old one.
 pub(super) struct AddressLists<D: Device>(RefCell<BTreeMap<Address, List<D>>>);
 
 struct List<D: Device> {
