@@ -7,7 +7,7 @@
 struct Sequence {
     u32 first_row, rows;
     u32 position;  // of the first row
-    u32 slot;
+    u32 slot;      // NO_SLOT if its state is zero, and is not kept
     u32 origin;  // 0: its state is zero; 1: it is in the slot; s + 2: it is snapshot s
     u32 first_save, saves;
 };
@@ -29,6 +29,7 @@ struct Lightning {
     u32 heads, head_dim;         // head_dim is a multiple of 4, at most 128
 };
 
+constexpr u32 NO_SLOT = 0xffffffff;
 constexpr u32 BLOCK = 16;
 constexpr u32 MOST = 128;
 constexpr u32 GROUPS = 4;
@@ -103,6 +104,7 @@ __device__ __forceinline__ void attend(const Lightning& p, Shared& s, const floa
 KERNEL(lightning, THREADS, Lightning) {
     Shared& s = shared<Shared>();
     Sequence own = p.sequences[blockIdx.y];
+    if (own.slot == NO_SLOT && own.rows == 0) return;
     u32 d = p.head_dim, head = blockIdx.x, matrix = d * d;
     const float* decay = p.decays + head * (BLOCK + 1);
     float* sums = p.sums + (u64(own.slot) * p.heads + head) * matrix;
@@ -133,8 +135,9 @@ KERNEL(lightning, THREADS, Lightning) {
             const float* qkv = p.qkv + ((u64(own.first_row) + row + i / d) * p.heads + head) * 3 * d + r;
             float k = qkv[d], v = qkv[2 * d];
             s.q[token * d + r] = qkv[0];
-            s.keys[r * BLOCK + token] = keys[r * BLOCK + token] = k;
-            s.values[token * d + r] = values[token * d + r] = v;
+            s.keys[r * BLOCK + token] = k;
+            s.values[token * d + r] = v;
+            if (own.slot != NO_SLOT) keys[r * BLOCK + token] = k, values[token * d + r] = v;
         }
         block_sync();
         attend(p, s, decay, u64(own.first_row) + row, offset, count);
@@ -145,6 +148,6 @@ KERNEL(lightning, THREADS, Lightning) {
             ++save;
         }
     }
-    if (!changed) return;
+    if (!changed || own.slot == NO_SLOT) return;
     for (u32 i = threadIdx.x; i < matrix; i += THREADS) sums[i] = s.sums[i];
 }

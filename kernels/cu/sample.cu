@@ -1,8 +1,8 @@
 // From a row of logits to a token, by the rule of the engine's sampler on the CPU: weights e^((x - largest) / temperature), of
 // which min_p, top_k and top_p leave a part, and a draw that is a function of a seed and an index. A block has a row.
 //
-// Weights are summed up as whole numbers of 2^-40, so sums do not depend on the order in which threads add. What is lighter has
-// no weight.
+// Weights are summed up as whole numbers of 2^-40, so sums do not depend on the order in which threads add, here or on the CPU.
+// What is lighter has no weight. Exponentials are the CPU's, operation by operation: from the same logits, the draw is the same.
 #include "device.cuh"
 
 struct Rule {
@@ -28,13 +28,31 @@ struct Shared {
     u64 found[3];
 };
 
+// e^x to about 1 ulp, as `exp` in src/cpu/lanes.rs has it.
+__device__ __forceinline__ float exponential(float x) {
+    if (x != x) return x;
+    x = x < -105.0f ? -105.0f : x > 89.0f ? 89.0f : x;
+    // Rounds to a whole number, ties to even: only those are left so far from 0.
+    float n = (x * LOG2_E + 12582912.0f) - 12582912.0f;
+    n = n < -127.0f ? -127.0f : n;
+    float r = fmaf(n, 2.1219444e-4f, fmaf(n, -0.6933594f, x));
+    float p = 1.9875691e-4f;
+    p = fmaf(p, r, 1.3981999e-3f);
+    p = fmaf(p, r, 8.333452e-3f);
+    p = fmaf(p, r, 4.1665796e-2f);
+    p = fmaf(p, r, 0.16666666f);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r * r, r) + 1.0f;
+    return p * float_of_bits(u32(int(n) + 127) << 23);
+}
+
 // A row's weights as keys: of two, the heavier is larger; 0 cannot be drawn.
 struct Weights {
     const float* logits;
     float most, temperature, min_p;
 
     __device__ __forceinline__ u32 key(u32 token) const {
-        float weight = expf((logits[token] - most) / temperature);
+        float weight = exponential((logits[token] - most) / temperature);
         return weight >= min_p && weight > 0.0f ? bits_of_float(weight) : 0;
     }
     static __device__ __forceinline__ u64 mass(u32 key) { return u64(float_of_bits(key) * 1099511627776.0f); }
@@ -42,8 +60,8 @@ struct Weights {
 
 // Where, from the heaviest token on, something is reached: the key, and what is before it.
 struct Place {
-    u32 key;
-    u64 mass, count;
+    u32 key, count;
+    u64 mass;
 };
 
 // The largest and its token, the lowest of equals; NaN is never it.
@@ -77,6 +95,8 @@ __device__ __forceinline__ Place walk(const Sample& p, const Weights& weights, S
         shift -= 8;
         for (u32 i = threadIdx.x; i < 256; i += THREADS) s.masses[i] = s.counts[i] = 0;
         block_sync();
+        // One at a time: several would leave too few registers.
+#pragma unroll 1
         for (u32 token = threadIdx.x; token < p.vocabulary; token += THREADS) {
             u32 key = weights.key(token);
             if (key == 0 || (shift < 24 && key >> (shift + 8) != place.key)) continue;
@@ -85,16 +105,16 @@ __device__ __forceinline__ Place walk(const Sample& p, const Weights& weights, S
         }
         block_sync();
         if (threadIdx.x < WARP) {
-            u64 mass = place.mass, count = place.count;
-            u32 digit = 256, lane = threadIdx.x;
-            u64 at_mass = 0, at_count = 0;
+            u64 mass = place.mass, at_mass = 0;
+            u32 count = place.count, at_count = 0, digit = 256, lane = threadIdx.x;
             for (u32 base = 0; base < 256; base += WARP) {
                 u32 bin = 255 - base - lane;
-                u64 of_mass = s.masses[bin], of_count = s.counts[bin], masses = of_mass, counts = of_count;
+                u64 of_mass = s.masses[bin], masses = of_mass;
+                u32 of_count = s.counts[bin], counts = of_count;
 #pragma unroll
                 for (u32 step = 1; step < WARP; step *= 2) {
                     u64 other_mass = shuffle(masses, lane >= step ? lane - step : lane);
-                    u64 other_count = shuffle(counts, lane >= step ? lane - step : lane);
+                    u32 other_count = shuffle(counts, lane >= step ? lane - step : lane);
                     if (lane >= step) masses += other_mass, counts += other_count;
                 }
                 // The first bin that reaches the limit, or else the last that has anything.
@@ -113,7 +133,7 @@ __device__ __forceinline__ Place walk(const Sample& p, const Weights& weights, S
             if (lane == 0) s.found[0] = digit, s.found[1] = at_mass, s.found[2] = at_count;
         }
         block_sync();
-        place = {u32(place.key << 8 | u32(s.found[0])), s.found[1], s.found[2]};
+        place = {place.key << 8 | u32(s.found[0]), u32(s.found[2]), s.found[1]};
         block_sync();
     }
     return place;
@@ -215,16 +235,17 @@ KERNEL(sample, THREADS, Sample) {
     }
     if (rule.temperature > 0.0f) {
         Weights weights = {logits, most, rule.temperature, rule.min_p};
-        double draw = uniform(rule.seed, rule.index);
+        // Late, so that nothing of it is kept through the walks.
+        auto drawn = [&](u64 total) { return part_of(uniform(rule.seed, rule.index), total); };
         u64 total;
         if (rule.top_k == 0 && rule.top_p >= 1.0f) {
             u64 own = 0;
             for (u32 i = threadIdx.x; i < p.vocabulary; i += THREADS) own += Weights::mass(weights.key(i));
             sum_before(s, own, total);
-            token = at_number(p, s, part_of(draw, total), [&](u32 i) { return Weights::mass(weights.key(i)); });
+            token = at_number(p, s, drawn(total), [&](u32 i) { return Weights::mass(weights.key(i)); });
         } else {
             // What is kept ends within the tokens of one weight.
-            Place end = walk<false>(p, weights, s, rule.top_k ? rule.top_k : 1ull << 32);
+            Place end = walk<false>(p, weights, s, rule.top_k ? rule.top_k : NO_TOKEN);
             u64 equal = 0, all;
             for (u32 i = threadIdx.x; i < p.vocabulary; i += THREADS) equal += weights.key(i) == end.key;
             sum_before(s, equal, all);
@@ -236,7 +257,7 @@ KERNEL(sample, THREADS, Sample) {
                 u64 mass = Weights::mass(end.key), missing = enough > end.mass ? enough - end.mass : 1;
                 total = end.mass + (mass ? (missing + mass - 1) / mass * mass : 0);
             }
-            u64 at = part_of(draw, total);
+            u64 at = drawn(total);
             Place place = walk<true>(p, weights, s, at + 1);
             u64 mass = Weights::mass(place.key);
             u64 tie = mass ? (at - place.mass) / mass : 0;

@@ -11,11 +11,13 @@ mod cuda {
     pub mod emulation;
     pub mod experts;
     pub mod faults;
+    pub mod graphs;
     pub mod guarded;
     pub mod layer;
     pub mod lightning;
     pub mod machine;
     pub mod memory;
+    pub mod replay;
     pub mod rounded;
     pub mod sample;
     pub mod sources;
@@ -32,8 +34,10 @@ mod ops {
     pub mod random;
 }
 
+use cuda::emulation::Emulation;
 use cuda::machine::Machine;
-use cuda::{alone, checks, columns, faults, layer, rounded, sample};
+use cuda::{alone, checks, columns, faults, layer, replay, rounded, sample};
+use std::sync::Arc;
 
 #[test]
 fn kernels_are_close_to_the_exact_result() {
@@ -85,6 +89,12 @@ fn attention_does_not_depend_on_chunks_or_neighbours() {
 #[test]
 fn attention_over_many_keys_has_the_same_bits_in_every_form() {
     alone::attention_over_many_keys_has_the_same_bits_in_every_form(&Machine::emulated(false));
+}
+
+#[test]
+fn a_graph_repeats_what_was_recorded() {
+    replay::repeats_what_was_recorded(&Arc::new(Emulation::load(false)));
+    replay::strict_in_emulation();
 }
 
 #[test]

@@ -9,11 +9,13 @@ mod cuda {
     pub mod device;
     pub mod emulation;
     pub mod experts;
+    pub mod graphs;
     pub mod guarded;
     pub mod layer;
     pub mod lightning;
     pub mod machine;
     pub mod memory;
+    pub mod replay;
     pub mod rounded;
     pub mod sample;
     pub mod sources;
@@ -32,7 +34,7 @@ mod ops {
 
 use coterie_kernels::cuda::device::Device;
 use cuda::machine::Machine;
-use cuda::{alone, checks, columns, layer, rounded, sample};
+use cuda::{alone, checks, columns, layer, replay, rounded, sample};
 
 #[test]
 #[ignore = "needs a GPU, and COTERIE_CUBINS, the folder that the test cubins wrote; cargo xtask gpu runs it"]
@@ -55,6 +57,7 @@ fn kernels_do_on_a_gpu_what_they_do_in_emulation() {
         layer::of_every_format_are_close_to_the_exact_result(&one);
         checks::products_are_close_to_the_exact_result(&[one, other]);
     }
+    replay::repeats_what_was_recorded(driver);
     // Twice, as nothing may depend on the order in which threads happen to run.
     checks::close_to_the_exact_result(&[gpu, Machine::Gpu(driver)]);
 }

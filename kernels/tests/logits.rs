@@ -46,6 +46,27 @@ fn nan_is_never_chosen_over_a_number() {
 }
 
 #[test]
+fn weights_are_those_of_the_temperature_and_the_same_on_every_instruction_set() {
+    let mut row: Vec<f32> = Random::new(9).values(1003).into_iter().map(|x| (9.0 * x).min(9.0)).collect();
+    (row[5], row[9], row[1001]) = (f32::NEG_INFINITY, f32::NAN, 9.0);
+    for (temperature, least) in [(0.7, 0.0), (3.0, 0.02), (1e-30, 0.0), (f32::INFINITY, 0.5)] {
+        let mut of_first = None;
+        for &isa in Isa::available() {
+            let mut weights = row.clone();
+            logits::weigh(isa, &mut weights, 9.0, temperature, least);
+            for (x, weight) in row.iter().zip(&weights) {
+                let exact = (f64::from(x - 9.0) / f64::from(temperature)).exp();
+                let exact = if exact.is_nan() || exact < f64::from(least) { 0.0 } else { exact };
+                let near = (f64::from(*weight) - exact).abs() <= 1e-5 * exact + 1e-38;
+                assert!(near, "{isa:?}: {x} at {temperature} weighs {weight}, not {exact}");
+            }
+            let bits: Vec<u32> = weights.iter().map(|weight| weight.to_bits()).collect();
+            assert_eq!(*of_first.get_or_insert_with(|| bits.clone()), bits, "{isa:?}");
+        }
+    }
+}
+
+#[test]
 fn the_gate_gives_valid_distinct_experts_for_any_logits() {
     let pool = Pool::new(1);
     let plain = Rule { per_token: 3, scores: Scores::Softmax, groups: None, renormalise: true, factor: 1.0 };

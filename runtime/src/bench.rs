@@ -69,6 +69,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         quantization: args.quantization,
         device: args.device,
         cubins: cubins::folder(args.cubins.as_deref()),
+        cuda_graphs: !args.no_cuda_graphs,
         context_length: Some(args.prompt_tokens + args.generate),
         threads: args.threads,
         max_running: args.batch,

@@ -95,6 +95,9 @@ pub struct ServeArgs {
     /// [default: share/coterie/cubins beside the folder of this program]
     #[arg(long, value_name = "DIR", env = "COTERIE_CUBINS")]
     pub cubins: Option<PathBuf>,
+    /// On a GPU, start every kernel of a step by itself: no step is recorded and repeated as a CUDA graph
+    #[arg(long)]
+    pub no_cuda_graphs: bool,
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0")]
     pub host: IpAddr,
@@ -168,6 +171,9 @@ pub struct BenchArgs {
     /// [default: share/coterie/cubins beside the folder of this program]
     #[arg(long, value_name = "DIR", env = "COTERIE_CUBINS")]
     pub cubins: Option<PathBuf>,
+    /// On a GPU, start every kernel of a step by itself: no step is recorded and repeated as a CUDA graph
+    #[arg(long)]
+    pub no_cuda_graphs: bool,
     /// Tokens in each prompt
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = at_least_one)]
     pub prompt_tokens: usize,
@@ -235,6 +241,7 @@ impl ServeArgs {
             quantization: self.quantization,
             device: self.device,
             cubins: cubins::folder(self.cubins.as_deref()),
+            cuda_graphs: !self.no_cuda_graphs,
             context_length: self.context.map(|tokens| tokens as usize),
             threads: self.threads,
             max_running: self.max_running,

@@ -39,6 +39,44 @@ pub(crate) fn softmax_row(isa: Isa, row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x /= sum);
 }
 
+/// Replaces logits by weights: e^((x - max) / temperature), where a weight is at least `least` and a number, or else 0. The
+/// same bits on every instruction set and in `cu/sample.cu`.
+pub fn weigh(isa: Isa, row: &mut [f32], max: f32, temperature: f32, least: f32) {
+    let weigh = Weigh { row: row.as_mut_ptr(), length: row.len(), max, temperature };
+    assert!(isa <= Isa::best(), "this CPU lacks {isa:?}");
+    // SAFETY: the CPU has it; the row has as many values.
+    unsafe { on(isa, weigh) };
+    for weight in row {
+        *weight = if *weight >= least { *weight } else { 0.0 };
+    }
+}
+
+/// Replaces each value of a row by e^((x - max) / temperature).
+struct Weigh {
+    row: *mut f32,
+    length: usize,
+    max: f32,
+    temperature: f32,
+}
+
+impl Kernel for Weigh {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let whole = self.length - self.length % LANES;
+        // SAFETY: the caller's; `row` holds `length` values.
+        unsafe {
+            let (max, temperature) = (L::splat(self.max), L::splat(self.temperature));
+            for i in (0..whole).step_by(LANES) {
+                L::load(self.row.add(i)).sub(max).div(temperature).exp().store(self.row.add(i));
+            }
+            let (rest, left) = (self.row.add(whole), self.length - whole);
+            if left > 0 {
+                L::load_part(rest, left).sub(max).div(temperature).exp().store_part(rest, left);
+            }
+        }
+    }
+}
+
 /// Natural-log probability of `token` under `softmax(row)`, and the `n` most likely (token, log probability), best
 /// first, ties lowest id first.
 ///

@@ -155,7 +155,7 @@ pub struct Store {
     pub keys: Address,
     /// The values' cache.
     pub values: Address,
-    /// `[rows]`: block · block_size + offset.
+    /// `[rows]`: block · block_size + offset, or [`NO_SLOT`](super::launch::NO_SLOT).
     pub slots: Address,
     /// Heads of the cache.
     pub kv_heads: u32,
@@ -188,7 +188,7 @@ pub struct StoreLatents {
     pub ropes: Address,
     /// The latents' cache.
     pub cache: Address,
-    /// `[rows]`: block · block_size + offset.
+    /// `[rows]`: block · block_size + offset, or [`NO_SLOT`](super::launch::NO_SLOT).
     pub slots: Address,
     /// Values of a latent.
     pub latent: u32,

@@ -59,6 +59,60 @@ pub trait Device: Send + Sync {
     /// # Safety
     /// What the parameters' addresses name is as large as they say, and there until the kernel has ended.
     unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError>;
+
+    /// From here on what this thread launches is recorded and not run, until [`end_capture`](Device::end_capture). In between
+    /// nothing but launches may be asked for: neither a write nor a read, and no memory.
+    fn begin_capture(&self) -> Result<(), DeviceError>;
+
+    /// The graph of what was launched since [`begin_capture`](Device::begin_capture). Nothing is recorded any more, also after
+    /// an error.
+    fn end_capture(&self) -> Result<GraphId, DeviceError>;
+
+    /// Starts everything that a graph recorded, in its order, with the parameters that it had.
+    ///
+    /// # Safety
+    /// The graph is of this device and not dropped; what the recorded addresses name is still there, and is until it has ended.
+    unsafe fn replay(&self, graph: GraphId) -> Result<(), DeviceError>;
+
+    /// Forgets a graph, at the latest when it has ended.
+    ///
+    /// # Safety
+    /// It was recorded here, and nobody replays it any more.
+    unsafe fn drop_graph(&self, graph: GraphId);
+}
+
+/// Names a graph on its device.
+pub type GraphId = u64;
+
+/// Launches that were recorded and are repeated at once, forgotten when this is dropped.
+pub struct Graph<D: Device> {
+    device: Arc<D>,
+    id: GraphId,
+}
+
+impl<D: Device> Graph<D> {
+    /// Records what `launches` launches; neither a graph nor a recording is left if the device refuses any of it.
+    pub fn record(device: &Arc<D>, launches: impl FnOnce()) -> Result<Graph<D>, DeviceError> {
+        device.begin_capture()?;
+        launches();
+        Ok(Graph { device: device.clone(), id: device.end_capture()? })
+    }
+
+    /// Starts all of it.
+    ///
+    /// # Safety
+    /// What the recorded addresses name is still there, and is until it has ended.
+    pub unsafe fn replay(&self) -> Result<(), DeviceError> {
+        // SAFETY: the graph is there as long as this; the rest is the caller's.
+        unsafe { self.device.replay(self.id) }
+    }
+}
+
+impl<D: Device> Drop for Graph<D> {
+    fn drop(&mut self) {
+        // SAFETY: it was recorded so, and this was its only name.
+        unsafe { self.device.drop_graph(self.id) };
+    }
 }
 
 /// Memory of a device, given back when it is dropped. Who launches kernels keeps what they use.

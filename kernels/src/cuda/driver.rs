@@ -3,6 +3,7 @@
 //! Everything happens on one stream, in the order in which it was asked for. What is copied to the GPU goes through
 //! [pinned memory](staging), so that nobody waits for a kernel.
 
+mod graphs;
 mod open;
 mod staging;
 
@@ -12,7 +13,7 @@ use std::sync::Mutex;
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::device::{Device, DeviceError};
+use super::device::{Device, DeviceError, GraphId};
 use super::launch::{Address, Launch};
 use super::{HOPPER, compiled_for};
 pub use open::{ARCHITECTURES, NEEDED_VERSION, OpenError};
@@ -107,5 +108,29 @@ impl Device for Driver {
             result::launch_kernel(function, grid, block, shared as u32, self.stream, &mut parameters)
         }
         .map_err(|error| failed(kernel, error))
+    }
+
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the stream is there, and this thread has its context.
+        unsafe { graphs::begin(self.stream) }
+    }
+
+    fn end_capture(&self) -> Result<GraphId, DeviceError> {
+        self.enter()?;
+        // SAFETY: the same.
+        unsafe { graphs::end(self.stream) }
+    }
+
+    unsafe fn replay(&self, graph: GraphId) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the caller's.
+        unsafe { graphs::replay(graph, self.stream) }
+    }
+
+    unsafe fn drop_graph(&self, graph: GraphId) {
+        // A context that broke has lost its graphs anyway.
+        // SAFETY: the caller's.
+        let _ = self.enter().map(|()| unsafe { graphs::forget(graph) });
     }
 }

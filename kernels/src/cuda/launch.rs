@@ -3,6 +3,9 @@
 /// Memory of the device. 0 stands for none.
 pub type Address = u64;
 
+/// Stands for a place of which there is none, where something would be kept of a row: it is not.
+pub const NO_SLOT: u32 = u32::MAX;
+
 /// One run of a kernel.
 #[derive(Clone, Debug)]
 pub struct Launch<P> {

@@ -17,7 +17,7 @@ pub struct Sequence {
     pub rows: u32,
     /// Position of the first row.
     pub position: u32,
-    /// Where its state is.
+    /// Where its state is, or [`NO_SLOT`](super::launch::NO_SLOT) if it begins from nothing, and nothing is kept.
     pub slot: u32,
     /// 0 if its state is zero, 1 if it is in the slot, s + 2 if it is snapshot s.
     pub origin: u32,

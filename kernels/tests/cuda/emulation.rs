@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::SystemTime;
 
-use coterie_kernels::cuda::device::{Device, DeviceError};
+use coterie_kernels::cuda::device::{Device, DeviceError, GraphId};
 use coterie_kernels::cuda::launch::{Address, Launch};
 
+use super::graphs::{Ask, Asked, Graphs, Recorded};
 use super::guarded;
 
 /// A kernel: parameters, their size, the grid, threads and shared memory of a block, the order; what went wrong.
@@ -23,6 +24,7 @@ pub struct Emulation {
     entries: BTreeMap<String, Entry>,
     /// From the last thread of the last block to the first of the first: what a GPU leaves open must not matter.
     backwards: bool,
+    graphs: Graphs,
 }
 
 impl Emulation {
@@ -49,17 +51,32 @@ impl Emulation {
                 }
             }
         }
-        Emulation { entries, backwards }
+        Emulation { entries, backwards, graphs: Graphs::default() }
+    }
+
+    /// The same, which records nothing.
+    pub fn without_capture(self) -> Emulation {
+        self.graphs.refuse();
+        self
+    }
+
+    /// What it was asked for since it was loaded.
+    pub fn asked(&self) -> Asked {
+        self.graphs.asked()
     }
 
     /// Runs a kernel to its end, or to what a GPU does not allow.
     pub fn run<P>(&self, launch: &Launch<P>) -> Result<(), String> {
-        let Launch { kernel, grid, block, shared, parameters } = launch;
+        self.run_recorded(&Recorded::new(launch))
+    }
+
+    fn run_recorded(&self, recorded: &Recorded) -> Result<(), String> {
+        let Recorded { kernel, grid, block, shared, parameters, bytes } = recorded;
         let entry = self.entries.get(*kernel).ok_or("there is no such kernel")?;
         // SAFETY: the addresses among the parameters are of guarded buffers that outlive the call.
         unsafe {
-            let parameters = std::ptr::from_ref(parameters).cast();
-            let wrong = entry(parameters, size_of::<P>(), grid.as_ptr(), *block, *shared, self.backwards);
+            let wrong =
+                entry(parameters.as_ptr().cast(), *bytes, grid.as_ptr(), *block, *shared, self.backwards);
             if wrong.is_null() { Ok(()) } else { Err(CStr::from_ptr(wrong).to_string_lossy().into_owned()) }
         }
     }
@@ -71,15 +88,18 @@ impl Device for Emulation {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
+        self.graphs.ask(Ask::Allocate)?;
         Ok(guarded::allocate(bytes))
     }
 
     unsafe fn free(&self, memory: Address) {
+        self.graphs.frees(guarded::range(memory));
         // SAFETY: the caller's.
         unsafe { guarded::free(memory) };
     }
 
     unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
+        self.graphs.ask(Ask::Write)?;
         let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
         // SAFETY: the caller's.
         unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
@@ -87,6 +107,7 @@ impl Device for Emulation {
     }
 
     unsafe fn read(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+        self.graphs.ask(Ask::Read)?;
         let from = std::ptr::with_exposed_provenance::<u8>(from as usize);
         // SAFETY: the caller's; kernels have ended when they return.
         unsafe { to.as_mut_ptr().copy_from_nonoverlapping(from, to.len()) };
@@ -94,13 +115,39 @@ impl Device for Emulation {
     }
 
     unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError> {
+        self.graphs.ask(Ask::Launch)?;
+        if self.graphs.took(launch) {
+            return Ok(());
+        }
         self.run(launch).map_err(|why| DeviceError::Failed { what: launch.kernel, why })
+    }
+
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        self.graphs.begin()
+    }
+
+    fn end_capture(&self) -> Result<GraphId, DeviceError> {
+        self.graphs.end()
+    }
+
+    unsafe fn replay(&self, graph: GraphId) -> Result<(), DeviceError> {
+        self.graphs.ask(Ask::Replay)?;
+        self.graphs.get(graph)?.iter().try_for_each(|step| {
+            self.run_recorded(step).map_err(|why| DeviceError::Failed { what: step.kernel, why })
+        })
+    }
+
+    unsafe fn drop_graph(&self, graph: GraphId) {
+        self.graphs.forget(graph);
     }
 }
 
 /// Every source with its library.
 fn build(sources: Vec<PathBuf>) -> Vec<(PathBuf, PathBuf)> {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated");
+    // Checkouts that share a target folder do not share what their kernels became.
+    let folder = super::sources::folder().canonicalize().expect("the sources are there");
+    let checkout = folder.to_string_lossy().replace(['/', '\\', ':'], "_");
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated").join(checkout);
     fs::create_dir_all(&out).expect("the build folder can be written");
     // Test binaries run one after another, their tests in threads.
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());

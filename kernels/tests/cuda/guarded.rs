@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use coterie_kernels::cuda::launch::Address;
@@ -30,6 +31,16 @@ pub fn allocate(bytes: usize) -> Address {
     let mut all = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
     all.insert(first.expose_provenance() as Address, (mapped.expose_provenance(), room + PAGE));
     first.addr() as Address
+}
+
+/// A buffer's addresses.
+///
+/// # Panics
+/// If it is not one's beginning.
+pub fn range(address: Address) -> Range<Address> {
+    let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner).get(&address).copied();
+    let (mapped, length) = mapped.expect("it was allocated here, and not freed");
+    address..(mapped + length - PAGE) as Address
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! What runs the kernels: a GPU, or its emulation.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use coterie_kernels::cuda::device::Device;
 use coterie_kernels::cuda::driver::Driver;
@@ -12,16 +12,16 @@ use super::emulation::Emulation;
 /// One of both.
 pub enum Machine {
     Emulated(Emulation),
-    Gpu(&'static Driver),
+    Gpu(&'static Arc<Driver>),
     /// One of both, with the products that only Hopper has.
     Hopper(Box<Machine>),
 }
 
 /// The GPU of this process, if it has opened one.
-static GPU: OnceLock<Driver> = OnceLock::new();
+static GPU: OnceLock<Arc<Driver>> = OnceLock::new();
 
 /// The GPU, if one was opened.
-pub fn opened() -> Option<&'static Driver> {
+pub fn opened() -> Option<&'static Arc<Driver>> {
     GPU.get()
 }
 
@@ -34,7 +34,7 @@ impl Machine {
     /// The first GPU, with the kernels in `cubins`.
     pub fn gpu(cubins: &Path) -> Machine {
         let open = || Driver::open(cubins).map_err(|why| why.to_string()).expect("there is a CUDA device");
-        Machine::Gpu(GPU.get_or_init(open))
+        Machine::Gpu(GPU.get_or_init(|| Arc::new(open())))
     }
 
     /// The same machine, whose products are Hopper's.

@@ -10,7 +10,7 @@
 pub mod cpu;
 pub mod cuda;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Draw};
 use crate::load_error::LoadError;
 use crate::model::Need;
 use crate::model::config::plan::{Activation, Blend, LightningPlan};
@@ -74,6 +74,14 @@ pub struct Choice {
     pub per_token: usize,
 }
 
+/// What a step leaves: `all`, the residual stream, and the logits of every row, `[rows, vocabulary]`.
+pub struct Step<T> {
+    /// `[rows, hidden]`
+    pub all: T,
+    /// `[rows, vocabulary]`
+    pub logits: T,
+}
+
 /// A device.
 pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     /// Activations `[rows, width]`.
@@ -95,6 +103,17 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     }
     /// Makes a batch readable for the device, once a step.
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
+    /// What `compute` makes of a batch, if the device keeps what such a step asks for and repeats it at once; the very bits that
+    /// it gives by itself. There may be rows behind the batch's own. None if it does not, or not with this batch.
+    ///
+    /// `compute` must ask for the same whenever it is called for the same device, but for the batch that it is given.
+    fn repeat(
+        &self,
+        _batch: &Batch,
+        _compute: impl FnMut(&Self::Batch<'_>) -> Step<Self::Tensor>,
+    ) -> Option<Step<Self::Tensor>> {
+        None
+    }
     /// Room for `blocks` blocks of one layer's keys and values. Memory that is never written costs nothing.
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::KvBlocks, LoadError>;
     /// The same for one layer's latents and rotated keys.
@@ -209,6 +228,12 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     fn forbid(&self, x: &mut Self::Tensor, first: usize);
     /// Column and value of a row's largest value; the lowest on a tie; a NaN only if all are.
     fn argmax(&self, x: &Self::Tensor, row: usize) -> (u32, f32);
+    /// Draws a token from each row, if the device can: see [`drawn`](Backend::drawn).
+    fn draw(&self, _x: &mut Self::Tensor, _draws: &[Draw]) {}
+    /// The token that the device drew from a row, if it did: `None` in it where the largest value is no finite number.
+    fn drawn(&self, _x: &Self::Tensor, _row: usize) -> Option<Option<u32>> {
+        None
+    }
     /// log_softmax of a row at `token`, and the `n` best columns with theirs, best first, ties lowest first.
     fn log_softmax_top(&self, x: &Self::Tensor, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>);
     /// Replaces `out` with a row.

@@ -1,5 +1,6 @@
 //! One step's work as plain arrays: a row is one token of one sequence.
 
+use crate::request::Sampling;
 use crate::state::{RunningState, Save, StateRows};
 use std::ops::Range;
 
@@ -31,16 +32,53 @@ pub struct Batch {
     pub tables: Vec<u32>,
     /// Rows whose logits are wanted, ascending.
     pub logit_rows: Vec<u32>,
+    /// Nothing, or for each of `logit_rows` how a device may draw the token behind it.
+    pub draws: Vec<Draw>,
     /// The snapshots that all sequences make, those of one behind the other's.
     pub saves: Vec<Save>,
+}
+
+/// How a token is drawn from a row of logits as they are, with nothing that only this process knows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// At 0 and below, and where it is NaN, the most probable token is taken.
+    pub temperature: f32,
+    /// As [`Sampling::top_p`].
+    pub top_p: f32,
+    /// As [`Sampling::min_p`], at most 1.
+    pub min_p: f32,
+    /// As [`Sampling::top_k`].
+    pub top_k: u32,
+    /// As [`Sampling::seed`].
+    pub seed: u64,
+    /// Tokens of the answer before.
+    pub index: u64,
+}
+
+impl Draw {
+    /// The most probable token.
+    pub const BEST: Draw = Draw { temperature: 0.0, top_p: 1.0, min_p: 0.0, top_k: 0, seed: 0, index: 0 };
+
+    /// Token number `index` of an answer.
+    pub fn of(sampling: &Sampling, index: usize) -> Draw {
+        Draw {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p.min(1.0),
+            top_k: u32::try_from(sampling.top_k).unwrap_or(u32::MAX),
+            seed: sampling.seed,
+            index: index as u64,
+        }
+    }
 }
 
 impl Batch {
     /// Takes everything out.
     pub fn clear(&mut self) {
-        let Batch { tokens, positions, slots, sequences, tables, logit_rows, saves } = self;
+        let Batch { tokens, positions, slots, sequences, tables, logit_rows, draws, saves } = self;
         [tokens, positions, slots, tables, logit_rows].into_iter().for_each(Vec::clear);
         sequences.clear();
+        draws.clear();
         saves.clear();
     }
 

@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::Cuda;
-use crate::batch::Batch;
+use crate::batch::{Batch, Draw};
 use crate::block_pool::{BLOCK_SIZE, blocks_for};
 use crate::emit;
 use crate::load_error::LoadError;
@@ -54,6 +54,8 @@ pub struct EngineOptions {
     pub device: Device,
     /// Folder with the kernels' machine code for GPUs, which has a folder for each architecture.
     pub cubins: PathBuf,
+    /// May a GPU record steps that only decode, and repeat them?
+    pub cuda_graphs: bool,
     /// Longest request, prompt and answer, tokens; the model's own when absent.
     pub context_length: Option<usize>,
     /// Threads to compute with; 0 takes all cores this process may use.
@@ -92,6 +94,7 @@ impl Default for EngineOptions {
             quantization: Quantization::None,
             device: Device::Cpu,
             cubins: PathBuf::new(),
+            cuda_graphs: true,
             context_length: None,
             threads: 0,
             max_running: MAX_RUNNING,
@@ -166,7 +169,11 @@ impl Engine {
             Device::Cpu => Engine::load_on(Arc::new(Cpu::new), dir, options, share, adjust, progress),
             Device::Gpu => {
                 let gpu = Arc::new(Driver::open(&options.cubins)?);
-                let backend = move |threads| Cuda::new(gpu.clone(), threads);
+                let graphs = options.cuda_graphs;
+                let backend = move |threads| match Cuda::new(gpu.clone(), threads) {
+                    cuda if graphs => cuda,
+                    cuda => cuda.without_graphs(),
+                };
                 Engine::load_on(Arc::new(backend), dir, options, share, adjust, progress)
             }
         }
@@ -266,6 +273,10 @@ impl Engine {
         for sequence in self.scheduler.running() {
             emit::start(sequence, events);
         }
+        let running = self.scheduler.running();
+        self.batch
+            .draws
+            .extend(self.wanted.iter().map(|wanted| draw(&running[wanted.running], wanted.position)));
         self.model.forward(&self.batch);
         for first in (0..self.wanted.len()).step_by(LOGIT_ROWS) {
             let last = (first + LOGIT_ROWS).min(self.wanted.len());
@@ -341,6 +352,16 @@ impl Engine {
     /// The model's end-of-sequence tokens, from generation_config.json, else from config.json.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
+    }
+}
+
+/// How the device may draw the token behind `position` of a sequence. What it draws is not looked at where this process has to:
+/// a mask is known only when the token before it is; so are counts that penalties ask for, and they change.
+fn draw(sequence: &Sequence, position: usize) -> Draw {
+    let Request { sampling, constraint, prompt, .. } = &sequence.request;
+    match constraint.is_none() && sampling.takes_logits_as_they_are() {
+        true => Draw::of(sampling, (position + 1).saturating_sub(prompt.len())),
+        false => Draw::BEST,
     }
 }
 

@@ -56,6 +56,11 @@ pub trait Logits {
     fn vocabulary(&self) -> usize;
     /// The most probable token of a row and its logit; the lowest id on a tie.
     fn argmax(&self, row: usize) -> (u32, f32);
+    /// The token that the device drew from a row as the batch's [`draws`](Batch::draws) say, if it did: `None` in it where the
+    /// largest logit is no finite number.
+    fn drawn(&self, _row: usize) -> Option<Option<u32>> {
+        None
+    }
     /// A token's log probability in a row, and the `n` most probable tokens with theirs, best first.
     fn log_softmax_top(&self, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>);
     /// Replaces `out` with a row.

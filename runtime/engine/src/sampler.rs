@@ -1,10 +1,13 @@
 //! From logits to a token. Each draw's randomness is a function of the request's seed and of how many tokens it has
-//! generated, and of nothing else: no generator has a state that another request could move.
+//! generated, and of nothing else: no generator has a state that another request could move. A GPU draws the very same token
+//! from the same logits: weights are summed up as whole numbers.
 
 use crate::constraint::{Constraint, TokenMask};
 use crate::model::Logits;
 use crate::penalties::Seen;
 use crate::request::Sampling;
+use coterie_kernels::cpu::isa::Isa;
+use coterie_kernels::cpu::logits::weigh;
 use thiserror::Error;
 
 /// Chooses tokens; keeps its scratch memory between calls.
@@ -43,11 +46,14 @@ impl Sampler {
         constraint: Option<&mut (dyn Constraint + 'static)>,
         generated: usize,
     ) -> Result<u32, NoToken> {
+        let masked = constraint.is_some();
+        if let Some(drawn) = logits.drawn(row).filter(|_| !masked && sampling.takes_logits_as_they_are()) {
+            return drawn.ok_or(NoToken::NotNumbers);
+        }
         let (best, max) = logits.argmax(row);
         if !max.is_finite() {
             return Err(NoToken::NotNumbers);
         }
-        let masked = constraint.is_some();
         if let Some(constraint) = constraint {
             self.mask.reset(logits.vocabulary());
             constraint.allow(&mut self.mask).map_err(NoToken::Constraint)?;
@@ -69,7 +75,7 @@ impl Sampler {
         if greedy {
             return Ok(best);
         }
-        self.weigh(max, sampling);
+        weigh(Isa::best(), &mut self.row, max, sampling.temperature, sampling.min_p);
         let draw = uniform(sampling.seed, generated as u64);
         Ok(if sampling.top_p < 1.0 || sampling.top_k > 0 {
             let kept = self.nucleus(sampling.top_k, sampling.top_p);
@@ -94,14 +100,6 @@ impl Sampler {
         possible.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
-    /// Logits to weights, where the largest logit, `max`, weighs 1.
-    fn weigh(&mut self, max: f32, sampling: &Sampling) {
-        for value in &mut self.row {
-            let weight = ((*value - max) / sampling.temperature).exp();
-            *value = if weight.is_nan() || weight < sampling.min_p { 0.0 } else { weight };
-        }
-    }
-
     /// Orders the most probable tokens, best first, ties lowest id first: at most `top_k` of them (0 is all), and of
     /// these the fewest whose share of the `top_k`'s weight reaches `top_p`. Returns how many they are, at least one.
     /// Sorts only as far as it must look.
@@ -114,10 +112,11 @@ impl Sampler {
             order.select_nth_unstable_by(top_k, before);
             order.truncate(top_k);
         }
-        let weight = |token: &u32| f64::from(row[*token as usize]);
-        let enough = f64::from(top_p) * order.iter().map(weight).sum::<f64>();
+        let mass = |token: &u32| mass(row[*token as usize]);
+        let all: u64 = order.iter().map(mass).sum();
+        let enough = ((f64::from(top_p) * all as f64) as u64).max(1);
 
-        let (mut sorted, mut share) = (0, 0.0);
+        let (mut sorted, mut share) = (0, 0);
         while sorted < order.len() {
             let next = (sorted * 8).max(64).min(order.len());
             if next < order.len() {
@@ -125,7 +124,7 @@ impl Sampler {
             }
             order[sorted..next].sort_unstable_by(before);
             for (at, token) in order.iter().enumerate().take(next).skip(sorted) {
-                share += weight(token);
+                share += mass(token);
                 if top_p < 1.0 && share >= enough {
                     return at + 1;
                 }
@@ -136,21 +135,24 @@ impl Sampler {
     }
 }
 
+/// A weight as a whole number of 2^-40: sums of them do not depend on their order. What is lighter has none.
+fn mass(weight: f32) -> u64 {
+    (weight * (1u64 << 40) as f32) as u64
+}
+
 /// The candidate in whose share of the weights `draw`, 0 to 1, falls.
 fn pick(weights: &[f32], candidates: impl Iterator<Item = u32> + Clone, draw: f64) -> u32 {
-    let total: f64 = candidates.clone().map(|token| f64::from(weights[token as usize])).sum();
-    let (mut left, mut last) = (draw * total, 0);
+    let mass = |token: u32| mass(weights[token as usize]);
+    let total: u64 = candidates.clone().map(mass).sum();
+    let (mut left, mut last) = (((draw * total as f64) as u64).min(total.saturating_sub(1)), 0);
     for token in candidates {
-        let weight = f64::from(weights[token as usize]);
-        if weight > 0.0 {
-            last = token;
-            if left < weight {
-                return token;
-            }
-            left -= weight;
+        let share = mass(token);
+        if left < share {
+            return token;
         }
+        left -= share;
+        last = token;
     }
-    // Rounding may leave a trifle behind the last one.
     last
 }
 

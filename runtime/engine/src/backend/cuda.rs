@@ -9,6 +9,8 @@
 mod attention;
 mod batch;
 mod experts;
+mod fixed;
+mod graphs;
 mod heads;
 mod lightning;
 mod memory;
@@ -17,8 +19,8 @@ pub(crate) mod room;
 mod rope;
 mod weights;
 
-use crate::backend::{AttentionShape, Backend, Choice, LatentShape};
-use crate::batch::Batch;
+use crate::backend::{AttentionShape, Backend, Choice, LatentShape, Step};
+use crate::batch::{Batch, Draw};
 use crate::load_error::LoadError;
 use crate::model::Need;
 use crate::model::config::plan::{Activation, Blend, LightningPlan};
@@ -36,12 +38,15 @@ use coterie_kernels::cuda::elements::{Elements, Op};
 use coterie_kernels::cuda::launch::{Address, Launch};
 use coterie_kernels::cuda::norm::Norm;
 use coterie_kernels::cuda::rows::{Biases, Combine, Fill, Gather};
-use coterie_kernels::cuda::sample::Best;
+use coterie_kernels::cuda::sample::{Best, NO_TOKEN};
 use coterie_kernels::gate::Rule;
+use experts::AddressLists;
+use graphs::Graphs;
 pub use lightning::CudaStates;
 pub use memory::CudaTensor;
-use memory::{Spare, sure};
+use memory::Spare;
 pub use rope::CudaRope;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use weights::STEP;
@@ -52,13 +57,27 @@ pub struct Cuda<D: Device> {
     device: Arc<D>,
     /// For what is computed here: weights on their way, and what is read of logits.
     pool: Pool,
+    // Before what their graphs use.
+    graphs: RefCell<Option<Graphs<D>>>,
+    lists: AddressLists<D>,
     spare: Rc<Spare<D>>,
 }
 
 impl<D: Device> Cuda<D> {
     /// A backend on `device`, which reads weights with `threads` threads of this process; 0 takes all cores.
     pub fn new(device: Arc<D>, threads: usize) -> Cuda<D> {
-        Cuda { pool: Pool::new(threads), spare: Spare::new(device.clone()), device }
+        Cuda {
+            pool: Pool::new(threads),
+            graphs: RefCell::new(Some(Graphs::default())),
+            lists: AddressLists::default(),
+            spare: Spare::new(device.clone()),
+            device,
+        }
+    }
+
+    /// The same, which starts every kernel by itself.
+    pub fn without_graphs(self) -> Cuda<D> {
+        Cuda { graphs: RefCell::new(None), ..self }
     }
 
     fn tensor(&self, rows: usize, width: usize) -> CudaTensor<D> {
@@ -67,12 +86,9 @@ impl<D: Device> Cuda<D> {
 
     /// Starts a kernel, if it has anything to do.
     fn launch<P>(&self, launch: &Launch<P>) {
-        if launch.grid.contains(&0) {
-            return;
+        if !launch.grid.contains(&0) {
+            self.start(launch);
         }
-        // SAFETY: addresses are of tensors, weights and caches that are as large as their fields say. What is dropped while
-        // the kernel waits to run goes to `spare`, and there to kernels behind it.
-        sure(unsafe { self.device.launch(launch) });
     }
 
     /// One op on all elements of `a`, and of `b` as the op says, to `out`.
@@ -110,11 +126,19 @@ impl<D: Device + 'static> Backend for Cuda<D> {
 
     fn check(&self, need: &Need<'_>) -> Result<(), LoadError> {
         room::shapes(need.config)?;
-        room::memory(need, self.device.free_memory()?)
+        room::memory(need, self.graphs.borrow().is_some(), self.device.free_memory()?)
     }
 
     fn place(&self, batch: &Batch) -> CudaBatch<D> {
         CudaBatch::new(batch, &self.spare)
+    }
+
+    fn repeat(
+        &self,
+        batch: &Batch,
+        mut compute: impl FnMut(&CudaBatch<D>) -> Step<CudaTensor<D>>,
+    ) -> Option<Step<CudaTensor<D>>> {
+        self.repeated(batch, &mut compute)
     }
 
     fn kv_blocks(&self, shape: &AttentionShape, blocks: usize) -> Result<CudaKvBlocks<D>, LoadError> {
@@ -346,6 +370,15 @@ impl<D: Device + 'static> Backend for Cuda<D> {
 
     fn argmax(&self, x: &CudaTensor<D>, row: usize) -> (u32, f32) {
         x.best(|| self.best_of_rows(x))[row]
+    }
+
+    fn draw(&self, x: &mut CudaTensor<D>, draws: &[Draw]) {
+        let rules = self.spare.with(&fixed::rules(draws));
+        self.draw_by(x, rules.address());
+    }
+
+    fn drawn(&self, x: &CudaTensor<D>, row: usize) -> Option<Option<u32>> {
+        x.drawn(row).map(|token| (token != NO_TOKEN).then_some(token))
     }
 
     fn log_softmax_top(&self, x: &CudaTensor<D>, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>) {

@@ -1,7 +1,7 @@
 //! A decoder: embedding, layers, final norm, output head.
 
-use crate::backend::Backend;
-use crate::batch::Batch;
+use crate::backend::{Backend, Step};
+use crate::batch::{Batch, Draw};
 use crate::engine::LOGIT_ROWS;
 use crate::load_error::LoadError;
 use crate::model::config::Config;
@@ -113,10 +113,16 @@ pub struct Decoder<B: Backend> {
     /// Columns of logits behind these stand for no token.
     tokens: usize,
     draft: Option<Draft<B>>,
+    /// Are all experts here? Then a step asks nobody else.
+    alone: bool,
     /// Residual stream of the last batch, where a draft module will see it.
     all: Option<B::Tensor>,
-    /// Residual stream of the last batch's `logit_rows`.
+    /// Residual stream of the last batch's `logit_rows`; none where it was [repeated](Backend::repeat), and all of them wanted.
     last: Option<B::Tensor>,
+    /// How tokens may be drawn behind each of them.
+    draws: Vec<Draw>,
+    /// Logits of some of them, from this one on.
+    first: usize,
     logits: Option<B::Tensor>,
 }
 
@@ -136,6 +142,7 @@ where
         let DecoderWeights { embedding, layers: loaded, norm, head, tokens } = weights;
         let mut ropes = Ropes::default();
         let (mut layers, mut with_experts) = (Vec::with_capacity(loaded.len()), 0);
+        let alone = ranks.is_none();
         for (plan, weights) in config.layers.iter().zip(loaded) {
             let ranks = match weights.experts() {
                 Some(_) => ranks.clone().map(|ranks| LayerRanks { layer: with_experts, ranks }),
@@ -144,7 +151,6 @@ where
             with_experts += u16::from(weights.experts().is_some());
             layers.push(DecoderLayer::new(&backend, &mut ropes, plan, weights, room, ranks, eps)?);
         }
-        let (draft, all, last, logits) = (None, None, None, None);
         Ok(Decoder {
             backend,
             embedding,
@@ -154,10 +160,13 @@ where
             eps,
             vocabulary,
             tokens,
-            draft,
-            all,
-            last,
-            logits,
+            draft: None,
+            alone,
+            all: None,
+            last: None,
+            draws: Vec::new(),
+            first: 0,
+            logits: None,
         })
     }
 
@@ -180,22 +189,47 @@ impl<B: Backend> Decoder<B> {
 
     /// What the final norm gives at the last batch's `logit_rows[wanted]`, `[rows, hidden]`.
     pub fn normed(&self, wanted: Range<usize>) -> B::Tensor {
-        let last = self.last.as_ref().expect("a batch is computed before its logits");
+        // Where all rows are wanted, those of the whole batch are the same.
+        let last = self.last.as_ref().or(self.all.as_ref()).expect("a batch is computed before its logits");
         let rows: Vec<u32> = wanted.map(|row| row as u32).collect();
         self.backend.rms_norm(&self.backend.gather(last, &rows), &self.norm, self.eps)
     }
 
     /// The logits of what a final norm gave, `[rows, vocabulary]`.
     pub fn head(&self, normed: &B::Tensor) -> B::Tensor {
-        let [mut logits] = self.backend.matmul(normed, [self.head.as_ref().unwrap_or(&self.embedding)]);
-        if self.tokens < self.vocabulary {
-            self.backend.forbid(&mut logits, self.tokens);
-        }
-        logits
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        logits(&self.backend, normed, head, self.tokens..self.vocabulary)
     }
 
     fn computed(&self) -> &B::Tensor {
         self.logits.as_ref().expect("logits are asked for before they are read")
+    }
+}
+
+/// Rows times a head, whose columns `none` stand for no token.
+fn logits<B: Backend>(backend: &B, normed: &B::Tensor, head: &B::Matrix, none: Range<usize>) -> B::Tensor {
+    let [mut logits] = backend.matmul(normed, [head]);
+    if !none.is_empty() {
+        backend.forbid(&mut logits, none.start);
+    }
+    logits
+}
+
+impl<B: Backend + 'static> Decoder<B> {
+    /// The whole of a step, if the device repeats such steps.
+    fn repeat(&mut self, batch: &Batch) -> Option<Step<B::Tensor>> {
+        let Decoder { backend, embedding, layers, norm, head, .. } = self;
+        let (eps, none) = (self.eps, self.tokens..self.vocabulary);
+        let backend = &*backend;
+        backend.repeat(batch, |placed| {
+            let mut all = backend.embed(embedding, placed);
+            for layer in layers.iter_mut() {
+                layer.forward(backend, placed, &mut all);
+            }
+            let normed = backend.rms_norm(&all, norm, eps);
+            let logits = logits(backend, &normed, head.as_ref().unwrap_or(embedding), none.clone());
+            Step { all, logits }
+        })
     }
 }
 
@@ -205,6 +239,12 @@ impl<B: Backend + 'static> Model for Decoder<B> {
     }
 
     fn forward(&mut self, batch: &Batch) {
+        self.draws.clone_from(&batch.draws);
+        // Experts of other ranks are asked by way of this process.
+        if let Some(Step { all, logits }) = self.alone.then(|| self.repeat(batch)).flatten() {
+            (self.all, self.last, self.logits) = (Some(all), None, Some(logits));
+            return;
+        }
         let backend = &self.backend;
         let placed = backend.place(batch);
         let mut x = self.embed(&placed);
@@ -216,8 +256,14 @@ impl<B: Backend + 'static> Model for Decoder<B> {
     }
 
     fn logits(&mut self, wanted: Range<usize>) -> &dyn Logits {
-        let logits = self.head(&self.normed(wanted));
-        self.logits = Some(logits);
+        self.first = wanted.start;
+        if self.last.is_some() {
+            let mut logits = self.head(&self.normed(wanted.clone()));
+            if let Some(draws) = self.draws.get(wanted) {
+                self.backend.draw(&mut logits, draws);
+            }
+            (self.first, self.logits) = (0, Some(logits));
+        }
         self
     }
 
@@ -245,14 +291,18 @@ impl<B: Backend> Logits for Decoder<B> {
     }
 
     fn argmax(&self, row: usize) -> (u32, f32) {
-        self.backend.argmax(self.computed(), row)
+        self.backend.argmax(self.computed(), self.first + row)
+    }
+
+    fn drawn(&self, row: usize) -> Option<Option<u32>> {
+        if self.draws.is_empty() { None } else { self.backend.drawn(self.computed(), self.first + row) }
     }
 
     fn log_softmax_top(&self, row: usize, token: u32, n: usize) -> (f32, Vec<(u32, f32)>) {
-        self.backend.log_softmax_top(self.computed(), row, token, n)
+        self.backend.log_softmax_top(self.computed(), self.first + row, token, n)
     }
 
     fn copy_row(&self, row: usize, out: &mut Vec<f32>) {
-        self.backend.copy_row(self.computed(), row, out);
+        self.backend.copy_row(self.computed(), self.first + row, out);
     }
 }

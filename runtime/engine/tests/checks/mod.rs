@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+pub mod draws;
 mod scene;
 
 use crate::golden::{answers, cases, golden, kl, name, options};
@@ -93,8 +94,9 @@ where
     }
 }
 
-/// Beside others, in chunks, with guesses, and taken up again after a preemption: the very same bits as alone.
-pub fn alone_as_in_company<B>(backend: &MakeBackend<B>)
+/// Beside others, in chunks, with guesses, and taken up again after a preemption: the very same bits as alone, where another
+/// backend may take another way to them.
+pub fn alone_as_in_company<B>(in_company: &MakeBackend<B>, by_itself: &MakeBackend<B>)
 where
     B: Backend + 'static,
     B::Rope: Clone,
@@ -107,8 +109,8 @@ where
         let dir = tempfile::tempdir().unwrap();
         tiny_families::write_random(dir.path(), &config, 8);
         let module = config["num_nextn_predict_layers"] == 1;
-        let (together, counts) = scene::together(backend, dir.path(), quantization, module);
-        let alone = scene::alone(backend, dir.path(), quantization);
+        let (together, counts) = scene::together(in_company, dir.path(), quantization, module);
+        let alone = scene::alone(by_itself, dir.path(), quantization);
         for (number, (together, alone)) in together.iter().zip(&alone).enumerate() {
             assert_eq!(together, alone, "{name}: request {number}");
         }

@@ -28,7 +28,8 @@ pub fn requests() -> Vec<(usize, Request)> {
     ]
 }
 
-fn engine<B>(
+/// An engine with little room, and limits as `adjust` leaves them.
+pub fn engine<B>(
     backend: &MakeBackend<B>,
     dir: &Path,
     quantization: Quantization,
@@ -87,7 +88,8 @@ where
     requests().into_iter().map(of).collect()
 }
 
-fn play(engine: &mut Engine, requests: &[(usize, Request)]) -> Vec<Answer> {
+/// What comes of requests, each submitted before its step.
+pub fn play(engine: &mut Engine, requests: &[(usize, Request)]) -> Vec<Answer> {
     let (mut ids, mut events) = (BTreeMap::new(), Vec::new());
     let mut answers = vec![Answer::new(); requests.len()];
     for step in 0..500 {

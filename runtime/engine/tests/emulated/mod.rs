@@ -3,7 +3,9 @@
 #![allow(dead_code)]
 
 #[path = "../../../../kernels/tests/cuda/emulation.rs"]
-mod emulation;
+pub mod emulation;
+#[path = "../../../../kernels/tests/cuda/graphs.rs"]
+pub mod graphs;
 #[path = "../../../../kernels/tests/cuda/guarded.rs"]
 mod guarded;
 #[path = "../../../../kernels/tests/cuda/sources.rs"]
@@ -14,9 +16,22 @@ use coterie_engine::moe::host::MakeBackend;
 use emulation::Emulation;
 use std::sync::{Arc, OnceLock};
 
+fn shared() -> Arc<Emulation> {
+    static DEVICE: OnceLock<Arc<Emulation>> = OnceLock::new();
+    DEVICE.get_or_init(|| Arc::new(Emulation::load(false))).clone()
+}
+
 /// Makes backends on one device.
 pub fn backend() -> MakeBackend<Cuda<Emulation>> {
-    static DEVICE: OnceLock<Arc<Emulation>> = OnceLock::new();
-    let device = DEVICE.get_or_init(|| Arc::new(Emulation::load(false)));
-    Arc::new(|threads| Cuda::new(device.clone(), threads))
+    on(shared())
+}
+
+/// The same, which start every kernel by itself.
+pub fn without_graphs() -> MakeBackend<Cuda<Emulation>> {
+    Arc::new(|threads| Cuda::new(shared(), threads).without_graphs())
+}
+
+/// Makes backends on a device.
+pub fn on(device: Arc<Emulation>) -> MakeBackend<Cuda<Emulation>> {
+    Arc::new(move |threads| Cuda::new(device.clone(), threads))
 }

@@ -2,6 +2,7 @@
 
 use super::memory::{Buffer, Lists, Spare};
 use crate::batch::{Batch, SequenceRows};
+use crate::block_pool::BLOCK_SIZE;
 use crate::state::{Origin, StateRows};
 use coterie_kernels::cuda::attention::CHUNK;
 use coterie_kernels::cuda::device::Device;
@@ -16,6 +17,9 @@ const DECODE_ROWS: usize = 16;
 
 /// Rows times chunks of keys that one launch spreads at most, as each leaves something in memory.
 pub(super) const SPREAD: usize = 8192;
+
+/// Blocks of the cache that a chunk of keys is in.
+pub(super) const BLOCKS_OF_CHUNK: usize = CHUNK as usize / BLOCK_SIZE;
 
 /// A batch where kernels read it.
 pub struct CudaBatch<D: Device> {
@@ -34,7 +38,9 @@ pub struct CudaBatch<D: Device> {
     pub(super) waves: Vec<Wave>,
     /// The snapshots that they make.
     pub(super) saves: Address,
-    _memory: Buffer<D>,
+    /// How tokens are drawn, of each row of a batch that is repeated.
+    pub(super) draws: Address,
+    pub(super) _memory: Buffer<D>,
 }
 
 /// Neighbouring sequences that all decode, or none of them.
@@ -89,16 +95,24 @@ impl<D: Device> CudaBatch<D> {
             runs,
             waves,
             saves: base + saves,
+            draws: 0,
             _memory: memory,
         }
     }
 }
 
-fn decodes(sequence: &SequenceRows) -> bool {
+/// A sequence's blocks, and others behind them that nobody looks at.
+pub(super) fn table(batch: &Batch, sequence: &SequenceRows, width: usize) -> impl Iterator<Item = u32> {
+    let blocks = &batch.tables[sequence.table.clone()];
+    let blocks = &blocks[..blocks.len().min(width)];
+    blocks.iter().copied().chain(std::iter::repeat_n(0, width - blocks.len()))
+}
+
+pub(super) fn decodes(sequence: &SequenceRows) -> bool {
     sequence.rows.len() <= DECODE_ROWS
 }
 
-fn chunks(sequence: &SequenceRows) -> usize {
+pub(super) fn chunks(sequence: &SequenceRows) -> usize {
     sequence.context.div_ceil(CHUNK as usize)
 }
 
@@ -130,22 +144,13 @@ impl Run {
         let rows = sequences[0].rows.start..sequences[sequences.len() - 1].rows.end;
         let ends = sequences.iter().map(|sequence| (sequence.rows.end - rows.start) as u32);
         let table_width = sequences.iter().map(|sequence| sequence.table.len()).max().unwrap_or(0);
-        let table = |sequence: &SequenceRows| {
-            let blocks = &batch.tables[sequence.table.clone()];
-            // Nobody looks behind a sequence's own blocks.
-            blocks
-                .iter()
-                .copied()
-                .chain(std::iter::repeat_n(0, table_width - blocks.len()))
-                .collect::<Vec<_>>()
-        };
         Run {
             sequences: sequences.len() as u32,
             most_rows: sequences.iter().map(|sequence| sequence.rows.len()).max().unwrap_or(0) as u32,
             decodes: decodes(&sequences[0]),
             first_rows: words.push(std::iter::once(0).chain(ends)),
             contexts: words.push(sequences.iter().map(|sequence| sequence.context as u32)),
-            tables: words.push(sequences.iter().flat_map(table)),
+            tables: words.push(sequences.iter().flat_map(|of| table(batch, of, table_width))),
             table_width: table_width as u32,
             chunks: sequences.iter().map(chunks).max().unwrap_or(0) as u32,
             rows,
@@ -154,7 +159,7 @@ impl Run {
 }
 
 /// Cuts the sequences with running states, which are to be seen in order, into as few launches as can be.
-fn waves(batch: &Batch, words: &mut Lists<u32>) -> Vec<Wave> {
+pub(super) fn waves(batch: &Batch, words: &mut Lists<u32>) -> Vec<Wave> {
     let mut waves: Vec<Wave> = Vec::new();
     let (mut read, mut written) = (BTreeSet::new(), BTreeSet::new());
     for SequenceRows { rows, context, state, .. } in &batch.sequences {
@@ -193,7 +198,7 @@ fn waves(batch: &Batch, words: &mut Lists<u32>) -> Vec<Wave> {
 }
 
 /// The words that the kernel reads as a sequence.
-fn fields(sequence: Sequence) -> [u32; 7] {
+pub(super) fn fields(sequence: Sequence) -> [u32; 7] {
     const _: () = assert!(size_of::<Sequence>() == 28 && size_of::<Save>() == 8);
     let Sequence { first_row, rows, position, slot, origin, first_save, saves } = sequence;
     [first_row, rows, position, slot, origin, first_save, saves]
@@ -202,7 +207,6 @@ fn fields(sequence: Sequence) -> [u32; 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block_pool::BLOCK_SIZE;
 
     fn cut(rows_and_contexts: &[[usize; 2]]) -> Vec<Range<usize>> {
         let mut first = 0;

@@ -6,12 +6,14 @@ use super::products::tiles;
 use super::weights::{CudaMatrix, CudaVector, STEP};
 use crate::model::config::plan::Activation;
 use crate::moe::expert::Expert;
-use coterie_kernels::cuda::device::Device;
+use coterie_kernels::cuda::device::{Device, Memory};
 use coterie_kernels::cuda::gate::Gate;
 use coterie_kernels::cuda::launch::Address;
 use coterie_kernels::cuda::matmul::Product;
 use coterie_kernels::cuda::rows::{Combine, Dispatch};
 use coterie_kernels::gate::Rule;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// Experts and weights of each token, `[tokens, per_token]` both.
 pub(super) struct Chosen<D: Device> {
@@ -48,6 +50,38 @@ impl Matrices {
             weights: lists.push(all.iter().map(|matrix| matrix.values())),
             scales: lists.push(all.iter().map(|matrix| matrix.scales())),
             biases: biases.map(|biases| lists.push(biases)),
+        }
+    }
+}
+
+/// Lists of addresses that stay on the device from step to step: of a layer's experts or heads, by the address of its first
+/// matrix. One that has changed since, as experts have moved, is sent again; a rank whose experts move has no graphs, which would
+/// know the old one.
+pub(super) struct AddressLists<D: Device>(RefCell<BTreeMap<Address, List<D>>>);
+
+struct List<D: Device> {
+    addresses: Vec<Address>,
+    memory: Memory<D>,
+}
+
+impl<D: Device> Default for AddressLists<D> {
+    fn default() -> Self {
+        AddressLists(RefCell::default())
+    }
+}
+
+impl<D: Device> Cuda<D> {
+    /// Where the list is that begins with the matrix at `first`.
+    pub(super) fn list(&self, first: Address, addresses: Vec<Address>) -> Address {
+        let mut lists = self.lists.0.borrow_mut();
+        match lists.get(&first) {
+            Some(list) if list.addresses == addresses => list.memory.address(),
+            _ => {
+                let memory = self.spare.lasting(&addresses);
+                let address = memory.address();
+                lists.insert(first, List { addresses, memory });
+                address
+            }
         }
     }
 }
@@ -113,9 +147,9 @@ impl<D: Device + 'static> Cuda<D> {
         let both = Matrices::new(&mut lists, &gates.chain(ups).collect::<Vec<_>>(), biases(experts, &[0, 2]));
         let downs: Vec<&CudaMatrix<D>> = experts.iter().map(|e| &e.w2).collect();
         let down = Matrices::new(&mut lists, &downs, biases(experts, &[1]));
-        let lists = self.spare.with(&lists.0);
+        let base = self.list(one.w1.values(), lists.0);
         let narrow = self.narrow(x, x.rows, x.width);
-        let (inner_width, base) = (one.w1.outputs.next_multiple_of(STEP), lists.address());
+        let inner_width = one.w1.outputs.next_multiple_of(STEP);
         let inner = self.spare.take(choices * inner_width * 2);
         let product = |matrices: &Matrices, w: &CudaMatrix<D>| {
             let (of_w, format) = w.product();

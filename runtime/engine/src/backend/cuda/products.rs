@@ -16,6 +16,12 @@ pub(super) fn tiles(rows: usize, matrices: usize) -> Tiles {
     if rows < LARGE_ROWS * matrices { Tiles::Narrow } else { Tiles::Large }
 }
 
+/// The addresses of matrices: of all values, then of all scales.
+fn addresses<D: Device>(w: &[&CudaMatrix<D>]) -> Vec<Address> {
+    let values = w.iter().map(|w| w.values());
+    values.chain(w.iter().map(|w| w.scales())).collect()
+}
+
 /// What products of several matrices have in common.
 struct Rows {
     /// bf16 rows, made longer by zeros.
@@ -86,24 +92,17 @@ impl<D: Device> Cuda<D> {
         })
     }
 
-    /// The addresses of matrices in the device's memory: of all values, then of all scales.
-    fn addresses(&self, w: &[&CudaMatrix<D>]) -> Buffer<D> {
-        let values = w.iter().map(|w| w.values());
-        self.spare.with(&values.chain(w.iter().map(|w| w.scales())).collect::<Vec<Address>>())
-    }
-
     /// Rows `offsets[i]..offsets[i + 1]`, counted by `order` if it is not 0, times matrix i: one launch for neighbours of
-    /// one format.
+    /// one format. `addresses` are those of the matrices on the device, of all values and then of all scales.
     fn products(
         &self,
         [x, order]: [Address; 2],
         offsets: &[u32],
-        on_device: Address,
+        [on_device, addresses]: [Address; 2],
         w: &[&CudaMatrix<D>],
         out: &CudaTensor<D>,
     ) {
-        let addresses = self.addresses(w);
-        let array = |at: usize| addresses.address() + (at * size_of::<Address>()) as Address;
+        let array = |at: usize| addresses + (at * size_of::<Address>()) as Address;
         let mut first = 0;
         for of_form in w.chunk_by(|a, b| a.form == b.form) {
             let last = first + of_form.len();
@@ -127,10 +126,18 @@ impl<D: Device> Cuda<D> {
         offsets: &[u32],
         w: [&[&CudaMatrix<D>]; N],
     ) -> [CudaTensor<D>; N] {
+        if let [0, rows] = *offsets
+            && rows as usize == x.rows
+        {
+            // One matrix for all rows knows its own addresses.
+            return self.matmuls(x, w.map(|w| w[0]));
+        }
         let (narrow, on_device) = (self.narrow(x, x.rows, x.width), self.spare.with(offsets));
         w.map(|w| {
             let out = self.tensor(x.rows, w[0].outputs);
-            self.products([narrow.address(), 0], offsets, on_device.address(), w, &out);
+            let addresses = self.spare.with(&addresses(w));
+            let lists = [on_device.address(), addresses.address()];
+            self.products([narrow.address(), 0], offsets, lists, w, &out);
             out
         })
     }
@@ -149,7 +156,8 @@ impl<D: Device> Cuda<D> {
         let by_head = self.tensor(heads * rows, outputs);
         let matrices: Vec<&CudaMatrix<D>> = w.iter().collect();
         let x = [narrow.address(), there.address()];
-        self.products(x, &offsets, on_device.address(), &matrices, &by_head);
+        let lists = [on_device.address(), self.list(w[0].values(), addresses(&matrices))];
+        self.products(x, &offsets, lists, &matrices, &by_head);
         let out = self.tensor(rows, heads * outputs);
         let gather = Gather {
             x: by_head.address(),

@@ -1,7 +1,8 @@
 //! Whether a GPU can serve a model: sizes that kernels take, and memory.
 
 use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token, part_bytes};
-use super::batch::SPREAD;
+use super::batch::{BLOCKS_OF_CHUNK, SPREAD};
+use super::graphs;
 use super::lightning;
 use crate::block_pool::BLOCK_SIZE;
 use crate::engine::LOGIT_ROWS;
@@ -50,8 +51,14 @@ pub(crate) fn shapes(config: &Config) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Whether `free` bytes are enough for the weights, all caches and a step.
-pub(super) fn memory(need: &Need<'_>, free: usize) -> Result<(), LoadError> {
+/// What the driver keeps of a recorded launch, bytes. None was measured yet.
+const LAUNCH_BYTES: usize = 4 << 10;
+
+/// Launches of a layer at most.
+const LAUNCHES: usize = 48;
+
+/// Whether `free` bytes are enough for the weights, all caches, a step, and `graphs` if there are any.
+pub(super) fn memory(need: &Need<'_>, graphs: bool, free: usize) -> Result<(), LoadError> {
     let Need { config, weights, room, draft } = *need;
     let last = config.layers.last().filter(|_| draft);
     let layers = config.layers.iter().chain(last);
@@ -59,11 +66,21 @@ pub(super) fn memory(need: &Need<'_>, free: usize) -> Result<(), LoadError> {
     let spread = config.layers.iter().map(|layer| spread_bytes(&layer.mixer)).max().unwrap_or(0);
     // Buffers come in powers of two: up to twice of what a step needs.
     let step = 2 * (inspect::step_bytes(config, room.rows, LOGIT_ROWS) + spread);
-    let needed = weights.saturating_add(cache).saturating_add(step);
+    let of_graphs = if graphs { graph_bytes(config, spread) } else { 0 };
+    let needed = weights.saturating_add(cache).saturating_add(step).saturating_add(of_graphs);
     match needed <= free {
         true => Ok(()),
         false => Err(LoadError::NoGpuMemory { needed, weights, cache, free }),
     }
+}
+
+/// What graphs take: memory for one step, which they share, and of each its arrays and what the driver keeps.
+fn graph_bytes(config: &Config, spread: usize) -> usize {
+    let step = inspect::step_bytes(config, graphs::MOST_ROWS, graphs::MOST_ROWS) + spread;
+    // Tables are the largest of the arrays by far.
+    let arrays = SPREAD * BLOCKS_OF_CHUNK * size_of::<u32>() + (64 << 10);
+    let launches = (config.layers.len() + 1) * LAUNCHES * LAUNCH_BYTES;
+    2 * step + graphs::MOST * (arrays + launches)
 }
 
 /// What decoding with keys spread over blocks leaves in memory at most.
