@@ -20,5 +20,7 @@ pub mod norm;
 pub mod rotary;
 pub mod rows;
 pub mod sample;
+pub mod tiles;
+pub mod timed;
 
 pub use kernels::KERNELS;

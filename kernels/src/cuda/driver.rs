@@ -5,6 +5,7 @@
 
 mod open;
 mod staging;
+mod timing;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -16,6 +17,7 @@ use super::device::{Device, DeviceError};
 use super::launch::{Address, Launch};
 pub use open::{ARCHITECTURES, NEEDED_VERSION, OpenError};
 use staging::Staging;
+pub use timing::{About, Mark};
 
 /// The first GPU of this machine, with every kernel in it.
 pub struct Driver {
