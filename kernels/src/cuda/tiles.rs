@@ -1,8 +1,12 @@
 //! Which tiles a product is cut into: by a rule that is built in, or by a table that was measured on a GPU.
 //!
 //! A row has the same bits in all tiles of one architecture, so a table changes how long a product takes and nothing else.
+//! [`measure`] makes one.
+
+mod measure;
 
 use super::matmul::{Format, Tiles};
+pub use measure::measure;
 
 impl Tiles {
     /// All of them.
@@ -29,15 +33,6 @@ impl Format {
             Format::Int4 => "int4",
             Format::Fp8 => "fp8",
             Format::Mxfp4 => "mxfp4",
-        }
-    }
-
-    /// Bits of a value, scales not counted.
-    pub fn bits(self) -> usize {
-        match self {
-            Format::Bf16 => 16,
-            Format::Int8 | Format::Fp8 => 8,
-            Format::Int4 | Format::Mxfp4 => 4,
         }
     }
 }

@@ -141,16 +141,29 @@ fn median(values: &[f64]) -> f64 {
     if sorted.is_empty() { 0.0 } else { (sorted[a] + sorted[b]) / 2.0 }
 }
 
+/// A device without memory whose clock a test sets.
 #[cfg(test)]
-mod tests {
+pub(super) mod clock {
     use std::sync::Mutex;
 
-    use super::*;
+    use super::{Address, Device, DeviceError, Timed};
     use crate::cuda::launch::Launch;
 
-    /// No device: a copy takes a millisecond, and a launch as many microseconds as its grid has blocks.
-    #[derive(Default)]
-    struct Clock(Mutex<f64>, Mutex<Vec<usize>>);
+    /// A copy takes a millisecond, a launch as long as is told of its kernel and its blocks.
+    pub(in crate::cuda) struct Clock {
+        now: Mutex<f64>,
+        takes: fn(&str, u32) -> f64,
+    }
+
+    impl Clock {
+        pub(in crate::cuda) fn new(takes: fn(&str, u32) -> f64) -> Clock {
+            Clock { now: Mutex::new(0.0), takes }
+        }
+
+        fn pass(&self, seconds: f64) {
+            *self.now.lock().expect("nobody fails") += seconds;
+        }
+    }
 
     impl Device for Clock {
         fn free_memory(&self) -> Result<usize, DeviceError> {
@@ -167,7 +180,7 @@ mod tests {
             Ok(())
         }
         unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError> {
-            *self.0.lock().expect("nobody fails") += f64::from(launch.grid[0]) * 1e-6;
+            self.pass((self.takes)(launch.kernel, launch.grid.iter().product()));
             Ok(())
         }
     }
@@ -175,32 +188,39 @@ mod tests {
     impl Timed for Clock {
         type Mark = f64;
         unsafe fn copy(&self, _: Address, _: Address, _: usize) -> Result<(), DeviceError> {
-            *self.0.lock().expect("nobody fails") += 1e-3;
+            self.pass(1e-3);
             Ok(())
         }
         fn mark(&self) -> Result<f64, DeviceError> {
-            Ok(*self.0.lock().expect("nobody fails"))
+            Ok(*self.now.lock().expect("nobody fails"))
         }
         fn seconds(&self, from: &f64, to: &f64) -> Result<f64, DeviceError> {
             Ok(to - from)
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock::Clock;
+    use super::*;
+    use crate::cuda::launch::Launch;
 
     #[test]
     fn a_run_takes_what_its_launches_take_without_the_copies_before_them() {
-        let device = Arc::new(Clock::default());
+        let device = Arc::new(Clock::new(|_, blocks| f64::from(blocks) * 1e-6));
         let watch = Stopwatch::new(&device, Effort { samples: 6, runs: 32, copied: 64 }).expect("no failure");
         let kernel =
             |blocks| Launch { kernel: "k", grid: [blocks, 1, 1], block: 32, shared: 0, parameters: () };
+        let mut numbers = Vec::new();
         let time = watch.time(2, |number| {
-            device.1.lock().expect("nobody fails").push(number);
+            numbers.push(number);
             // SAFETY: nothing runs.
             unsafe { device.launch(&kernel(2)).and_then(|()| device.launch(&kernel(5))) }
         });
         let time = time.expect("no failure");
         assert!((time.seconds - 7e-6).abs() < 1e-9 && time.noise < 1e-6, "{time:?}");
-        let numbers = device.1.lock().expect("nobody fails");
-        assert!(numbers.iter().copied().eq(0..1 + 3 + 6 * 32), "every run has a number of its own");
+        assert!(numbers.into_iter().eq(0..1 + 3 + 6 * 32), "every run has a number of its own");
         let (copy, bytes) = watch.bandwidth().expect("no failure");
         assert!((copy.seconds - 1e-3).abs() < 1e-9 && bytes == 128, "{copy:?}");
     }

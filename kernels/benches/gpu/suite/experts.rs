@@ -32,6 +32,15 @@ const STORED: [Stored; 6] = [
     Stored { name: "int4 in groups of 32", format: Format::Int4, scale_rows: 1, group: 32, scale: 0.0156 },
 ];
 
+/// Of a value, scales not counted.
+fn bits(format: Format) -> usize {
+    match format {
+        Format::Bf16 => 16,
+        Format::Int8 | Format::Fp8 => 8,
+        Format::Int4 | Format::Mxfp4 => 4,
+    }
+}
+
 /// Sets of weights that are used by turns at most.
 const SETS: usize = 64;
 
@@ -90,7 +99,7 @@ impl<'a, D: Timed> Weights<'a, D> {
             Format::Mxfp4 => groups(size[0], size[1]),
             _ => 4 * groups(size[0], size[1]).max(groups(size[1], size[0])),
         };
-        let bytes = size[0] * size[1] * stored.format.bits() / 8;
+        let bytes = size[0] * size[1] * bits(stored.format) / 8;
         Weights { stored, values, scales, bytes, scale_bytes }
     }
 
@@ -107,7 +116,7 @@ impl<'a, D: Timed> Weights<'a, D> {
         if format == Format::Bf16 {
             return self.values.bf16(first + 2 * at);
         }
-        let byte = self.values.byte(first + at * format.bits() / 8);
+        let byte = self.values.byte(first + at * bits(format) / 8);
         let nibble = byte >> (at % 2 * 4) & 15;
         let code = match format {
             Format::Int8 => f64::from(byte as i8),
