@@ -17,6 +17,7 @@ use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
 use crate::sequence::Sequence;
 use crate::speculation::{DraftLimits, Worth};
 use crate::state::{StateLimits, StateRoom};
+use crate::tiles;
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization, Speculate};
 use coterie_kernels::cuda::driver::Driver;
@@ -166,7 +167,8 @@ impl Engine {
             Device::Cpu => Engine::load_on(Arc::new(Cpu::new), dir, options, share, adjust, progress),
             Device::Gpu => {
                 let gpu = Arc::new(Driver::open(&options.cubins)?);
-                let backend = move |threads| Cuda::new(gpu.clone(), threads);
+                let table = Arc::new(tiles::read(&options.cubins, gpu.architecture())?);
+                let backend = move |threads| Cuda::new(gpu.clone(), threads).with_tiles(table.clone());
                 Engine::load_on(Arc::new(backend), dir, options, share, adjust, progress)
             }
         }

@@ -37,6 +37,7 @@ use coterie_kernels::cuda::launch::{Address, Launch};
 use coterie_kernels::cuda::norm::Norm;
 use coterie_kernels::cuda::rows::{Biases, Combine, Fill, Gather};
 use coterie_kernels::cuda::sample::Best;
+use coterie_kernels::cuda::tiles::Table;
 use coterie_kernels::gate::Rule;
 pub use lightning::CudaStates;
 pub use memory::CudaTensor;
@@ -52,13 +53,20 @@ pub struct Cuda<D: Device> {
     device: Arc<D>,
     /// For what is computed here: weights on their way, and what is read of logits.
     pool: Pool,
+    tiles: Arc<Table>,
     spare: Rc<Spare<D>>,
 }
 
 impl<D: Device> Cuda<D> {
     /// A backend on `device`, which reads weights with `threads` threads of this process; 0 takes all cores.
     pub fn new(device: Arc<D>, threads: usize) -> Cuda<D> {
-        Cuda { pool: Pool::new(threads), spare: Spare::new(device.clone()), device }
+        let (pool, spare) = (Pool::new(threads), Spare::new(device.clone()));
+        Cuda { pool, tiles: Arc::default(), spare, device }
+    }
+
+    /// The same with products cut as a table says, which changes no result.
+    pub fn with_tiles(self, tiles: Arc<Table>) -> Cuda<D> {
+        Cuda { tiles, ..self }
     }
 
     fn tensor(&self, rows: usize, width: usize) -> CudaTensor<D> {
