@@ -43,10 +43,10 @@ pub fn make(folder: &Path, cubins: &Path) -> Result<()> {
             .with_context(|| format!("there are no kernels for {architecture}; NVRTC makes them where pip reaches a package index"))?;
     }
     golden(&root, &rest.join("checkout"))?;
-    let config = rest.join("configs/Qwen3-30B-A3B");
+    let config = rest.join("qwen3-30b-a3b");
     fs::create_dir_all(&config)?;
     for (from, to) in [
-        ("docs/bench/qwen3-30b-a3b.json", config.join("config.json")),
+        ("docs/bench/qwen3-30b-a3b/config.json", config.join("config.json")),
         ("docs/bench/gpu_peers.py", rest.join("gpu_peers.py")),
     ] {
         fs::copy(root.join(from), &to).with_context(|| format!("cannot copy {from} to {}", to.display()))?;

@@ -85,12 +85,17 @@ else
     part peers 120 "$python" "$here/gpu_peers.py"
 fi
 if ! "$here/bin/coterie" bench gpu --help >/dev/null 2>&1; then
-    without model "this coterie has no \`bench gpu\`"
+    without model "this coterie has no command bench gpu"
 else
-    for quantization in none int4; do
-        part "model-$quantization" 80 "$here/bin/coterie" bench gpu --config "$here/configs/Qwen3-30B-A3B" \
-            --quantization "$quantization" --batch 1,16,64 -o json
-    done
+    # model NAME QUANTIZATION MORE…
+    model() {
+        part "model-$1" 80 "$here/bin/coterie" bench gpu --config "$here/qwen3-30b-a3b" --quantization "$2" "${@:3}" -o json
+    }
+    model int4 int4 --batch 1,16,64
+    model none none --batch 1,16,64
+    # Random weights of a few layers, written first to a folder that goes when this ends.
+    mkdir "$work/loaded"
+    model load int4 --batch 1 --load "$work/loaded"
 fi
 for tool in memcheck racecheck; do
     if [ -z "$sanitizer" ]; then

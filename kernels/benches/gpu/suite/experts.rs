@@ -2,7 +2,7 @@
 
 use coterie_kernels::cpu::fp8;
 use coterie_kernels::cuda::device::{DeviceError, Memory};
-use coterie_kernels::cuda::launch::Address;
+use coterie_kernels::cuda::launch::{Address, Launch};
 use coterie_kernels::cuda::matmul::{Format, Product};
 use coterie_kernels::cuda::tiles::{Kind, Table};
 use coterie_kernels::cuda::timed::Timed;
@@ -192,21 +192,20 @@ impl<D: Timed> Suite<'_, D> {
         self.product(&layer, 0, false)?;
         let error = self.check(random, &layer)?;
         let name = layer.weights.stored.name;
-        let figure = |op, time, [bytes, flop]: [usize; 2]| {
-            let used = (layer.rows.used, layer.model.count);
-            let cut = if used.1 < model.count { ", of the model's " } else { "" };
-            let of_model = if cut.is_empty() { String::new() } else { format!("{cut}{}", model.count) };
-            Figure {
-                op,
-                of: model.name.to_owned(),
-                format: name.to_owned(),
-                rows: tokens,
-                time,
-                bytes,
-                flop,
-                error,
-                note: format!("{} of {} experts have rows{of_model}", used.0, used.1),
-            }
+        let Experts { count: here, .. } = layer.model;
+        let cut = if here < model.count { format!(" of the model's {}", model.count) } else { String::new() };
+        let kernels = [true, false].map(|pair| self.launch_of(&layer, 0, pair).kernel).join(", ");
+        let note = format!("{} of {here} experts{cut} have rows; {kernels}", layer.rows.used);
+        let figure = |op, time, [bytes, flop]: [usize; 2]| Figure {
+            op,
+            of: model.name.to_owned(),
+            format: name.to_owned(),
+            rows: tokens,
+            time,
+            bytes,
+            flop,
+            error,
+            note: note.clone(),
         };
         let counted = [true, false].map(|pair| layer.counted(pair));
         let both = [0, 1].map(|i| counted[0][i] + counted[1][i]);
@@ -262,6 +261,10 @@ impl<D: Timed> Suite<'_, D> {
 
     /// One of the two products, with the set of weights whose turn it is.
     fn product(&self, layer: &Layer<'_, D>, run: usize, pair: bool) -> Result<(), DeviceError> {
+        self.launch(&self.launch_of(layer, run, pair))
+    }
+
+    fn launch_of(&self, layer: &Layer<'_, D>, run: usize, pair: bool) -> Launch<Product> {
         let Experts { count, hidden, inner, .. } = layer.model;
         let [n, k] = if pair { [inner, hidden] } else { [hidden, inner] };
         let list = |of: usize| {
@@ -290,7 +293,7 @@ impl<D: Timed> Suite<'_, D> {
             limit: 0.0,
         };
         let tiles = Table::default().choose(Kind { format, pair, n, k }, layer.rows.order.len(), count);
-        self.launch(&product.launch(format, pair, tiles))
+        product.launch(format, pair, tiles)
     }
 
     /// Compares both products at some places with f64.

@@ -41,6 +41,7 @@ pub fn of(report: &Value) -> Vec<Goal> {
         of_dense(&all),
         ahead_of_triton(&all),
         of_model(report),
+        of_load(report),
     ]
 }
 
@@ -91,13 +92,28 @@ fn ahead_of_triton(all: &[Figure<'_>]) -> Goal {
     least(shares.collect(), 1.0, asked, "no figure, or none of Triton")
 }
 
-/// Whole models tell their figures in words of their own, with a share of their bound as `roofline_share`.
-fn of_model(report: &Value) -> Goal {
+/// What `coterie bench gpu` printed, a report an object.
+fn models(report: &Value) -> impl Iterator<Item = &Value> {
     let all = report["figures"].as_array().into_iter().flatten();
-    let shares = all.filter_map(|figure| {
-        let share = figure["roofline_share"].as_f64()?;
-        Some((share, format!("{}, batch {}", text(figure, "quantization"), figure["batch"])))
+    all.filter(|figure| text(figure, "part").starts_with("model"))
+}
+
+fn of_model(report: &Value) -> Goal {
+    let shares = models(report).flat_map(|model| {
+        let decodes = model["decode"].as_array().into_iter().flatten();
+        decodes.filter_map(|decode| {
+            let name = format!("{}, batch {}", text(model, "quantization"), decode["batch"]);
+            Some((decode["share_of_roofline"].as_f64()?, name))
+        })
     });
     let asked = "decode of Qwen3-30B-A3B, batch 1, 16 and 64, bf16 and int4: at least 80 % of the roofline";
+    least(shares.collect(), 0.8, asked, "no figure")
+}
+
+fn of_load(report: &Value) -> Goal {
+    let shares = models(report).filter_map(|model| {
+        Some((model["load"]["share_of_bound"].as_f64()?, text(model, "quantization").to_owned()))
+    });
+    let asked = "load to Ready, int4: at least 80 % of the slower of file and PCIe";
     least(shares.collect(), 0.8, asked, "no figure")
 }

@@ -109,13 +109,13 @@ fn memory_bound(page: &mut String, title: &str, all: &[Figure<'_>], rows: &[&Fig
     }
     let _ = write!(
         page,
-        "\n## {title}\n| what | of | format | rows | time | rate | of copies | noise | error | {other} |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        "\n## {title}\n| what | of | format | rows | time | rate | of copies | noise | error | {other} | |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
     );
     for figure in rows {
         let share = copied(all).map_or_else(String::new, |copied| percent(figure.bandwidth() / copied));
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {} | {} | {} | {share} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {share} | {} | {} | {} | {} |",
             figure.op,
             figure.of,
             figure.format,
@@ -125,6 +125,7 @@ fn memory_bound(page: &mut String, title: &str, all: &[Figure<'_>], rows: &[&Fig
             percent(figure.noise),
             figure.error.map_or_else(String::new, |error| format!("{error:.0e}")),
             by(all, other, figure).map_or_else(String::new, |other| time(other.seconds)),
+            figure.note,
         );
     }
 }
