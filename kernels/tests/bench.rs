@@ -114,7 +114,8 @@ fn a_kernel_that_writes_nothing_is_an_error_and_no_figure() {
     {
         let mut figures: Vec<Figure> = Vec::new();
         let mut tell = |figure| figures.push(figure);
-        let suite = Suite::new(Clocked::new(Some(kernel)), ONCE, Sizes::tiny(), &mut tell);
+        let sizes = Sizes { experts: Sizes::tiny().experts[..1].to_vec(), decode: vec![1], ..Sizes::tiny() };
+        let suite = Suite::new(Clocked::new(Some(kernel)), ONCE, sizes, &mut tell);
         let mut suite = suite.expect("there is memory");
         let failed = match part {
             "experts" => suite.experts(),

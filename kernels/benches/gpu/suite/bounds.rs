@@ -8,9 +8,6 @@ use coterie_kernels::cuda::timed::{Time, Timed};
 use super::figure::Figure;
 use super::{Failure, Suite, read};
 
-/// Launches in a row of which the host's part is measured: fewer than a stream keeps waiting.
-const LAUNCHES: usize = 500;
-
 impl<D: Timed> Suite<'_, D> {
     pub fn bounds(&mut self) -> Result<(), Failure> {
         let (time, bytes) = self.watch.bandwidth()?;
@@ -43,10 +40,11 @@ impl<D: Timed> Suite<'_, D> {
         };
         let time = self.watch.time(1, |_| run())?;
         let mut asked = Vec::new();
+        let launches = self.sizes.launches;
         for _ in 0..5 {
             let started = Instant::now();
-            (0..LAUNCHES).try_for_each(|_| run())?;
-            asked.push(started.elapsed().as_secs_f64() / LAUNCHES as f64);
+            (0..launches).try_for_each(|_| run())?;
+            asked.push(started.elapsed().as_secs_f64() / launches as f64);
             read(&memory, 0, 1, f32::from_le_bytes)?;
         }
         asked.sort_by(f64::total_cmp);

@@ -44,6 +44,8 @@ pub struct Sizes {
     pub period: usize,
     /// Places at which a result is compared.
     pub places: usize,
+    /// Launches in a row of which the host's part is measured: fewer than a stream keeps waiting.
+    pub launches: usize,
 }
 
 impl Sizes {
@@ -74,6 +76,7 @@ impl Sizes {
             weights: (24 << 30).min(free / 10 * 5),
             period: 32 << 20,
             places: 24,
+            launches: 500,
         }
     }
 
@@ -89,7 +92,7 @@ impl Sizes {
                 Heads { name: "3 heads over a latent", q_heads: 3, kv_heads: None, head_dim: 576 },
             ],
             decode: vec![1, 3],
-            prefill: 70,
+            prefill: 40,
             context: 300,
             hidden: 96,
             vocabulary: 700,
@@ -97,6 +100,7 @@ impl Sizes {
             weights: 4 << 20,
             period: 1 << 14,
             places: 12,
+            launches: 10,
         }
     }
 }
