@@ -1,4 +1,4 @@
-//! Speed of every op beside what the machine can do: `cargo bench -p coterie-kernels -- [THREADS]`.
+//! Speed of every op beside what the machine can do: `cargo bench -p coterie-kernels --bench ops -- [THREADS]`.
 //!
 //! Sizes are those of the talking model (hidden 576, experts of 1536, 9 query heads of 64 over 3 KV heads). Weights
 //! of decoding are a gibibyte, walked through matrix by matrix, so that they come from memory as they do in a model.

@@ -21,5 +21,7 @@ pub mod norm;
 pub mod rotary;
 pub mod rows;
 pub mod sample;
+pub mod tiles;
+pub mod timed;
 
 pub use kernels::{HOPPER, KERNELS, compiled_for};

@@ -64,6 +64,9 @@ impl Timing {
 /// Measures, and prints one JSON object.
 pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
     model_dir::must_be_there(&args.model)?;
+    if args.tune {
+        return tune(args);
+    }
     let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
     let options = EngineOptions {
         quantization: args.quantization,
@@ -125,6 +128,25 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
     let json = serde_json::to_string(&report)
         .map_err(|error| failed(format!("the report could not be written: {error}")))?;
     println!("{json}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures tiles, and prints where their table is.
+fn tune(args: &BenchArgs) -> Result<ExitCode, Termination> {
+    let cubins = cubins::folder(args.cubins.as_deref());
+    let tuned = coterie_engine::tiles::tune(&args.model, &cubins, &mut |choice| {
+        tracing::info!(kind = ?choice.kind, rows = choice.rows, tiles = choice.tiles.name(), "fastest");
+    });
+    let tuned = tuned.map_err(not_loaded)?;
+    let report = serde_json::json!({
+        "tiles": tuned.path,
+        "gpu": tuned.gpu,
+        "architecture": tuned.architecture,
+        "products": tuned.products,
+        "choices": tuned.choices,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    println!("{report}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -174,6 +174,10 @@ pub struct BenchArgs {
     /// On a GPU, start every kernel of a step by itself: no step is recorded and repeated as a CUDA graph
     #[arg(long)]
     pub no_cuda_graphs: bool,
+    /// Measure instead which tiles are fastest for the products of this model on this GPU, and keep the table beside the kernels'
+    /// machine code, where serve reads it. It changes no token. Of the folder, config.json is enough
+    #[arg(long)]
+    pub tune: bool,
     /// Tokens in each prompt
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = at_least_one)]
     pub prompt_tokens: usize,

@@ -31,7 +31,8 @@ usage: cargo xtask COMMAND
   test [--long]           every test of the project; --long: with every case of the failures' matrices, and a day's traffic end to end
   test --e2e [NAME…]      only the end-to-end tests, or those of them with NAME in theirs
   soak [--minutes 10]     a rank among random clients: nothing may be left behind
-  gpu                     the CUDA kernels on this machine's GPU
+  gpu                     check and measure the CUDA kernels and the engine on this machine's GPU; writes docs/bench/gpu.md
+  gpu --pack FOLDER       make a folder whose program `run` does so on a machine without cargo and network
   check                   format, clippy, generated files, architecture rules: fast, before every commit
   generate                write the generated files
   model DIR               write the talking model as a HuggingFace folder
@@ -60,7 +61,7 @@ fn run() -> Result<()> {
         "demo" => demo::run(&demo_options(parser)?),
         "test" => test::run(&test_options(parser)?),
         "soak" => soak::run(soak_time(parser)?),
-        "gpu" => words::<0>(parser).and_then(|[]| gpu::run()),
+        "gpu" => gpu::run(&gpu_task(parser)?),
         "check" => words::<0>(parser).and_then(|[]| check::run()),
         "generate" => words::<0>(parser).and_then(|[]| check::generate()),
         "model" => words(parser).and_then(|[folder]| model::write(Path::new(&folder))),
@@ -105,6 +106,18 @@ fn test_options(mut parser: lexopt::Parser) -> Result<test::Options> {
         }
     }
     Ok(options)
+}
+
+fn gpu_task(mut parser: lexopt::Parser) -> Result<gpu::Task> {
+    let mut task = gpu::Task::Here;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("pack") => task = gpu::Task::Pack(parser.value()?.into()),
+            Long("report") => task = gpu::Task::Report(parser.value()?.into(), parser.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(task)
 }
 
 fn soak_time(mut parser: lexopt::Parser) -> Result<Duration> {

@@ -6,6 +6,7 @@
 mod graphs;
 mod open;
 mod staging;
+mod timing;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -18,6 +19,7 @@ use super::launch::{Address, Launch};
 use super::{HOPPER, compiled_for};
 pub use open::{ARCHITECTURES, NEEDED_VERSION, OpenError};
 use staging::Staging;
+pub use timing::{About, Mark};
 
 /// The first GPU of this machine, with every kernel in it.
 pub struct Driver {

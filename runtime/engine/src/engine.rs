@@ -17,6 +17,7 @@ use crate::scheduler::{Counts, Limits, Scheduler, Wanted};
 use crate::sequence::Sequence;
 use crate::speculation::{DraftLimits, Worth};
 use crate::state::{StateLimits, StateRoom};
+use crate::tiles;
 use crate::weights::shard::Checkpoint;
 use coterie_api::launch::{Device, Quantization, Speculate};
 use coterie_kernels::cuda::driver::Driver;
@@ -170,7 +171,8 @@ impl Engine {
             Device::Gpu => {
                 let gpu = Arc::new(Driver::open(&options.cubins)?);
                 let graphs = options.cuda_graphs;
-                let backend = move |threads| match Cuda::new(gpu.clone(), threads) {
+                let table = Arc::new(tiles::read(&options.cubins, gpu.architecture())?);
+                let backend = move |threads| match Cuda::new(gpu.clone(), threads).with_tiles(table.clone()) {
                     cuda if graphs => cuda,
                     cuda => cuda.without_graphs(),
                 };

@@ -30,6 +30,7 @@ pub mod sequence;
 pub mod simple;
 pub mod speculation;
 pub mod state;
+pub mod tiles;
 pub mod weights;
 
 pub use constraint::{Constraint, TokenMask};

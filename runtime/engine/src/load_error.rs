@@ -253,6 +253,16 @@ pub enum LoadError {
     /// A GPU was asked for, and none can be used.
     #[error("no GPU can be used: {}; {}", .0, remedy(.0))]
     NoGpu(#[from] OpenError),
+    /// A table of tiles that cannot be used, or cannot be kept.
+    #[error(
+        "the table of tiles {} cannot be used: {why}; measure it again with `coterie bench --tune`, or remove it", path.display()
+    )]
+    Tiles {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A size for which there are no kernels.
     #[error("on GPUs {what} may be at most {limit}, this model has {found}; use --device cpu")]
     NoKernel {
@@ -324,6 +334,7 @@ impl LoadError {
             | LoadError::ExpertMap { .. }
             | LoadError::NoDraftModule { .. }
             | LoadError::NoKernel { .. }
+            | LoadError::Tiles { .. }
             | LoadError::NoGpu(OpenError::Cubins { .. }) => TerminationReason::LaunchRejected,
             LoadError::NoGpu(_) | LoadError::NoGpuMemory { .. } => TerminationReason::DeviceUnusable,
             _ => TerminationReason::ModelRejected,

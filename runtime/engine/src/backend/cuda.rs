@@ -39,6 +39,7 @@ use coterie_kernels::cuda::launch::{Address, Launch};
 use coterie_kernels::cuda::norm::Norm;
 use coterie_kernels::cuda::rows::{Biases, Combine, Fill, Gather};
 use coterie_kernels::cuda::sample::{Best, NO_TOKEN};
+use coterie_kernels::cuda::tiles::Table;
 use coterie_kernels::gate::Rule;
 use experts::AddressLists;
 use graphs::Graphs;
@@ -60,6 +61,7 @@ pub struct Cuda<D: Device> {
     // Before what their graphs use.
     graphs: RefCell<Option<Graphs<D>>>,
     lists: AddressLists<D>,
+    tiles: Arc<Table>,
     spare: Rc<Spare<D>>,
 }
 
@@ -70,6 +72,7 @@ impl<D: Device> Cuda<D> {
             pool: Pool::new(threads),
             graphs: RefCell::new(Some(Graphs::default())),
             lists: AddressLists::default(),
+            tiles: Arc::default(),
             spare: Spare::new(device.clone()),
             device,
         }
@@ -78,6 +81,11 @@ impl<D: Device> Cuda<D> {
     /// The same, which starts every kernel by itself.
     pub fn without_graphs(self) -> Cuda<D> {
         Cuda { graphs: RefCell::new(None), ..self }
+    }
+
+    /// The same with products cut as a table says, which changes no result.
+    pub fn with_tiles(self, tiles: Arc<Table>) -> Cuda<D> {
+        Cuda { tiles, ..self }
     }
 
     fn tensor(&self, rows: usize, width: usize) -> CudaTensor<D> {

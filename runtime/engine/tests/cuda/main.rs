@@ -18,8 +18,12 @@ mod tiny_families;
 mod tiny_mixtral;
 mod weights;
 
-use coterie_api::launch::TerminationReason;
+use coterie_api::launch::{Quantization, TerminationReason};
+use coterie_engine::moe::host::MakeBackend;
 use coterie_engine::{Engine, EngineOptions};
+use coterie_kernels::cuda::matmul::{Format, Tiles};
+use coterie_kernels::cuda::tiles::{Choice, Kind, Table};
+use std::sync::Arc;
 
 #[test]
 fn every_golden_checkpoint_is_near_the_reference() {
@@ -29,6 +33,34 @@ fn every_golden_checkpoint_is_near_the_reference() {
 #[test]
 fn a_request_of_every_family_gets_the_same_bits_whatever_runs_beside_it() {
     checks::alone_as_in_company(&emulated::backend(), &emulated::without_graphs());
+}
+
+#[test]
+fn a_table_of_tiles_changes_no_bit() {
+    let case = golden::cases().into_iter().find(|case| golden::name(case) == "mixtral/plain").unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(case.join("config.json")).unwrap()).unwrap();
+    let sizes =
+        ["hidden_size", "intermediate_size", "vocab_size"].map(|key| config[key].as_u64().unwrap() as usize);
+    let said = |tiles: Option<Tiles>| {
+        let kinds = sizes.iter().flat_map(|n| sizes.iter().map(move |k| (*n, k.next_multiple_of(32))));
+        let choices = kinds.flat_map(|(n, k)| {
+            let kind = move |pair| Kind { format: Format::Bf16, pair, n, k };
+            [false, true].map(|pair| tiles.map(|tiles| Choice { kind: kind(pair), rows: 0, tiles }))
+        });
+        let table = Arc::new(Table::new(choices.flatten().collect()));
+        let plain = emulated::backend();
+        let backend: MakeBackend<_> = Arc::new(move |threads| plain(threads).with_tiles(table.clone()));
+        let options = EngineOptions { threads: 1, ..golden::options(Quantization::None) };
+        let engine = Engine::load_on(backend, &case, &options, None, |_| {}, &|_| {}).unwrap();
+        let (golden, _) = golden::golden(&case);
+        let texts: Vec<Vec<u32>> = golden.prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
+        let bits = |rows: &golden::Rows| rows.concat().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        let answers = golden::answers(engine, &texts, 4);
+        answers.iter().map(|said| (bits(&said.prompt), bits(&said.greedy_rows))).collect::<Vec<_>>()
+    };
+    let built_in = said(None);
+    assert!(Tiles::ALL.iter().all(|tiles| said(Some(*tiles)) == built_in), "tiles decide what is said");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::Cuda;
 use super::memory::{Buffer, CudaTensor, Lists};
-use super::products::tiles;
 use super::weights::{CudaMatrix, CudaVector, STEP};
 use crate::model::config::plan::Activation;
 use crate::moe::expert::Expert;
@@ -164,7 +163,6 @@ impl<D: Device + 'static> Cuda<D> {
             };
             (product, format)
         };
-        let tiles = tiles(choices, experts.len());
         let (first, format) = product(&both, &one.w1);
         let (clamped, [alpha, limit]) = match one.activation {
             Activation::Silu => (0, [0.0; 2]),
@@ -173,11 +171,11 @@ impl<D: Device + 'static> Cuda<D> {
         let (out, out_width) = (inner.address(), inner_width as u32);
         let first =
             Product { x: narrow.address(), order: rows, out, out_width, clamped, alpha, limit, ..first };
-        self.launch(&first.launch_on(&*self.device, format, true, tiles));
+        self.launch(&first.launch_on(&*self.device, format, true, self.tiles_of(&first, format, true)));
         let answers = self.tensor(choices, one.w2.outputs);
         let (second, format) = product(&down, &one.w2);
         let second = Product { x: inner.address(), out: answers.address(), ..second };
-        self.launch(&second.launch_on(&*self.device, format, false, tiles));
+        self.launch(&second.launch_on(&*self.device, format, false, self.tiles_of(&second, format, false)));
 
         let out = self.tensor(x.rows, answers.width);
         let combine = Combine {

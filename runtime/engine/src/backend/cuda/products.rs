@@ -6,15 +6,9 @@ use super::weights::{CudaMatrix, Form, STEP};
 use coterie_kernels::cuda::dense::Dense;
 use coterie_kernels::cuda::device::Device;
 use coterie_kernels::cuda::launch::Address;
-use coterie_kernels::cuda::matmul::{Product, Tiles};
+use coterie_kernels::cuda::matmul::{Format, Product, Tiles};
 use coterie_kernels::cuda::rows::{Gather, Narrow};
-
-/// From so many rows a matrix on, tiles of 128 rows are better filled than they are empty.
-const LARGE_ROWS: usize = 64;
-
-pub(super) fn tiles(rows: usize, matrices: usize) -> Tiles {
-    if rows < LARGE_ROWS * matrices { Tiles::Narrow } else { Tiles::Large }
-}
+use coterie_kernels::cuda::tiles::Kind;
 
 /// The addresses of matrices: of all values, then of all scales.
 fn addresses<D: Device>(w: &[&CudaMatrix<D>]) -> Vec<Address> {
@@ -33,6 +27,13 @@ struct Rows {
 }
 
 impl<D: Device> Cuda<D> {
+    /// What a product is cut into.
+    pub(super) fn tiles_of(&self, product: &Product, format: Format, pair: bool) -> Tiles {
+        let [n, k, rows, matrices] =
+            [product.n, product.k, product.rows, product.experts].map(|size| size as usize);
+        self.tiles.choose(Kind { format, pair, n, k }, rows, matrices)
+    }
+
     /// `x` as products read it.
     pub(super) fn narrow(&self, x: &CudaTensor<D>, rows: usize, width: usize) -> Buffer<D> {
         let padded = width.next_multiple_of(STEP);
@@ -64,7 +65,8 @@ impl<D: Device> Cuda<D> {
             experts: matrices as u32,
             ..of_w
         };
-        self.launch(&product.launch_on(&*self.device, format, false, tiles(rows.rows, matrices)));
+        let tiles = self.tiles_of(&product, format, false);
+        self.launch(&product.launch_on(&*self.device, format, false, tiles));
     }
 
     pub(super) fn matmuls<const N: usize>(
