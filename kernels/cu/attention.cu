@@ -118,7 +118,7 @@ struct Flash {
         Shared& s = shared<Shared>();
 #pragma unroll
         for (u32 ahead = 0; ahead < STAGES - 1; ++ahead) {
-            if (tile + ahead < last) fetch(p, s, sequence, tile + ahead);
+            if (ahead == 0 || tile + ahead < last) fetch(p, s, sequence, tile + ahead);
             copies_commit();
         }
         fetch_queries(p, s, first_row, first, count);
