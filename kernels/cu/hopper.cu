@@ -62,7 +62,7 @@ struct Tile {
     static_assert(W::SCALED || ROWS * W_BYTES % SWIZZLED_ALIGNMENT == 0, "a stage of w begins within a pattern");
     static_assert(sizeof(Shared) <= MOST_SHARED_HOPPER, "a block has too much shared memory");
 
-    // What a thread brings of each stage: from where of the first, and values of k until there is none.
+    // What a thread brings of each stage: from where that of the first comes, and values of k until there is none.
     static constexpr u32 OWN_UNITS = ROWS * W_UNITS / THREADS;
     static constexpr u32 OWN_SCALES = (UNITS * ROWS + THREADS - 1) / THREADS;
     static_assert(ROWS * W_UNITS % THREADS == 0, "threads bring different numbers of units");
@@ -256,8 +256,7 @@ struct Tile {
         return operand_at(shared_address(s.w[stage] + (atom * ROWS + row) * SWIZZLED_ROW + within * STEP * 2));
     }
 
-    // Brings stage number `step` and makes those before it ready for products. Behind it, everybody has done with the stage
-    // that is overwritten next.
+    // Makes the next stage ready for products. Behind it, everybody has done with the stage that is overwritten next.
     __device__ __forceinline__ void arrive() const {
         copies_wait<AHEAD - 1>();
         shared_for_products();
