@@ -24,7 +24,7 @@ constexpr u32 SEGMENTS = 4;
 // Values of a swizzled row.
 constexpr u32 ATOM = SWIZZLED_ROW / 2;
 // Values of one instruction.
-constexpr u32 OF_INSTRUCTION = 16;
+constexpr u32 INSTRUCTION = 16;
 // Tiles of rows that are computed at about one time, so that each brings its part of a matrix into the cache for the others.
 constexpr u32 NEIGHBOURS = 8;
 
@@ -60,7 +60,7 @@ struct Tile {
     static_assert(W::SCALED || ROWS * W_BYTES % SWIZZLED_ALIGNMENT == 0, "a stage of w begins within a pattern");
     static_assert(sizeof(Shared) <= MOST_SHARED_HOPPER, "a block has too much shared memory");
 
-    // What a thread brings of each stage: from where of the first, and values of k until there is none.
+    // What a thread brings of each stage: from where that of the first comes, and values of k until there is none.
     static constexpr u32 OWN_UNITS = ROWS * W_UNITS / THREADS;
     static constexpr u32 OWN_SCALES = (UNITS * ROWS + THREADS - 1) / THREADS;
     static_assert(ROWS * W_UNITS % THREADS == 0, "threads bring different numbers of units");
@@ -245,17 +245,16 @@ struct Tile {
 
     // The right operand of instruction `i` of a stage.
     __device__ __forceinline__ u64 right(u32 stage, u32 i) const {
-        u32 atom = i / (ATOM / OF_INSTRUCTION), within = i % (ATOM / OF_INSTRUCTION);
-        return operand_at(shared_address(s.x[stage] + atom * COLUMNS * SWIZZLED_ROW + within * OF_INSTRUCTION * 2));
+        u32 atom = i / (ATOM / INSTRUCTION), within = i % (ATOM / INSTRUCTION);
+        return operand_at(shared_address(s.x[stage] + atom * COLUMNS * SWIZZLED_ROW + within * INSTRUCTION * 2));
     }
     // The left one, where tensor cores read it from shared memory.
     __device__ __forceinline__ u64 left(u32 stage, u32 i) const {
-        u32 atom = i / (ATOM / OF_INSTRUCTION), within = i % (ATOM / OF_INSTRUCTION), row = threadIdx.x / WARPGROUP * 64;
-        return operand_at(shared_address(s.w[stage] + (atom * ROWS + row) * SWIZZLED_ROW + within * OF_INSTRUCTION * 2));
+        u32 atom = i / (ATOM / INSTRUCTION), within = i % (ATOM / INSTRUCTION), row = threadIdx.x / WARPGROUP * 64;
+        return operand_at(shared_address(s.w[stage] + (atom * ROWS + row) * SWIZZLED_ROW + within * INSTRUCTION * 2));
     }
 
-    // Brings stage number `step` and makes those before it ready for products. Behind it, everybody has done with the stage
-    // that is overwritten next.
+    // Makes the next stage ready for products. Behind it, everybody has done with the stage that is overwritten next.
     __device__ __forceinline__ void arrive() const {
         copies_wait<AHEAD - 1>();
         shared_for_products();
@@ -269,7 +268,7 @@ struct Tile {
     // A stage of scaled weights into `sums`. `part` is of the group that is under way.
     __device__ __forceinline__ void step_scaled(float (&part)[TOGETHER][SUMS], float (&sums)[KEPT], bool& fresh, Scales& own,
                                                 u32 step, u32 steps, u32 begin, u32 last) {
-        constexpr u32 INSTRUCTIONS = UNIT / OF_INSTRUCTION;
+        constexpr u32 INSTRUCTIONS = UNIT / INSTRUCTION;
         u32 stage = step % STAGES, c = threadIdx.x % WARP % 4;
 #pragma unroll
         for (u32 first = 0; first < UNITS; first += TOGETHER) {
@@ -324,7 +323,7 @@ struct Tile {
     __device__ __forceinline__ void step_plain(float (&sums)[SUMS], bool fresh, u32 step, u32 steps) {
         products_begin();
 #pragma unroll
-        for (u32 i = 0; i < DEPTH / OF_INSTRUCTION; ++i) multiply(sums, left(step % STAGES, i), right(step % STAGES, i), i > 0 || !fresh);
+        for (u32 i = 0; i < DEPTH / INSTRUCTION; ++i) multiply(sums, left(step % STAGES, i), right(step % STAGES, i), i > 0 || !fresh);
         products_commit();
         fetch_ahead(step, steps);
         products_wait<UNDER_WAY>();
