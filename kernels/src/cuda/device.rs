@@ -23,6 +23,9 @@ pub enum DeviceError {
     },
 }
 
+/// Bytes that [`Device::write_by`] has in hand where the device has no memory for them.
+const SMALL_PIECE: usize = 1 << 12;
+
 /// A device. What it is asked for, it does in that order; only [`read`](Device::read) waits for it.
 pub trait Device: Send + Sync {
     /// Bytes of memory that nobody uses.
@@ -42,6 +45,27 @@ pub trait Device: Send + Sync {
     /// # Safety
     /// `to` has room for it.
     unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies `bytes` bytes to the device, piece after piece: `fill` puts those from a number on into the memory that it is
+    /// given, and while it does so for one piece, those before are on their way.
+    ///
+    /// # Safety
+    /// `to` has room for them.
+    unsafe fn write_by(
+        &self,
+        to: Address,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
+        let mut piece = vec![0; bytes.min(SMALL_PIECE)];
+        for at in (0..bytes).step_by(SMALL_PIECE) {
+            let piece = &mut piece[..SMALL_PIECE.min(bytes - at)];
+            fill(at, piece);
+            // SAFETY: the caller's.
+            unsafe { self.write(to + at as Address, piece)? };
+        }
+        Ok(())
+    }
 
     /// Copies from the device, when all that it was asked for before is done.
     ///
@@ -91,6 +115,21 @@ impl<D: Device> Memory<D> {
         }
         // SAFETY: it fits.
         unsafe { self.device.write(self.address + at as Address, from) }
+    }
+
+    /// Fills the `bytes` bytes from `at` on with what [`fill`](Device::write_by) puts there.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn write_by(
+        &self,
+        at: usize,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
+        assert!(at + bytes <= self.bytes, "what is written fits");
+        // SAFETY: they fit.
+        unsafe { self.device.write_by(self.address + at as Address, bytes, fill) }
     }
 
     /// Copies the bytes from `at` on to `to`.

@@ -17,6 +17,17 @@ pub enum Format {
     Mxfp4,
 }
 
+impl Format {
+    /// Bits of a value, without its part of a scale.
+    pub fn bits(self) -> usize {
+        match self {
+            Format::Bf16 => 16,
+            Format::Int8 | Format::Fp8 => 8,
+            Format::Int4 | Format::Mxfp4 => 4,
+        }
+    }
+}
+
 /// How a product is cut into blocks; a row's bits do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tiles {

@@ -103,6 +103,7 @@ impl Driver {
                 stream: result::stream::create(kind).map_err(refused("cuStreamCreate"))?,
                 kernels: kernels(&cubins.join(architecture))?,
                 staging: Mutex::new(Staging::new().map_err(refused("cuMemHostAlloc"))?),
+                slabs: Mutex::default(),
                 architecture,
             })
         }
