@@ -1,7 +1,10 @@
 //! `coterie bench`: how fast this machine runs a model. The prompt is random tokens, once or again and again; nothing stops
 //! an answer early.
 
-use crate::config::BenchArgs;
+mod gpu;
+mod load;
+
+use crate::config::{BenchArgs, OtherBench};
 use crate::cubins;
 use crate::machine;
 use crate::model_dir;
@@ -63,8 +66,14 @@ impl Timing {
 
 /// Measures, and prints one JSON object.
 pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
-    model_dir::must_be_there(&args.model)?;
-    let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
+    if let Some(OtherBench::Gpu(args)) = &args.other {
+        return gpu::run(args);
+    }
+    let Some(model) = &args.model else {
+        return Err(failed("bench needs a model folder; give --model DIR".to_owned()));
+    };
+    model_dir::must_be_there(model)?;
+    let inspection = coterie_engine::inspect(model).map_err(not_loaded)?;
     let options = EngineOptions {
         quantization: args.quantization,
         device: args.device,
@@ -82,9 +91,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         prefix_cache: false,
         speculate: args.speculate,
         draft_tokens: args.draft_tokens,
+        untrained: false,
     };
     let started = Instant::now();
-    let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(not_loaded)?;
+    let mut engine = Engine::load(model, &options, &|_| {}).map_err(not_loaded)?;
     let load_s = started.elapsed().as_secs_f64();
 
     let mut timings = Vec::new();

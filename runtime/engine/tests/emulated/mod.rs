@@ -14,9 +14,14 @@ use coterie_engine::moe::host::MakeBackend;
 use emulation::Emulation;
 use std::sync::{Arc, OnceLock};
 
-/// Makes backends on one device.
-pub fn backend() -> MakeBackend<Cuda<Emulation>> {
+/// The one device.
+pub fn device() -> Arc<Emulation> {
     static DEVICE: OnceLock<Arc<Emulation>> = OnceLock::new();
-    let device = DEVICE.get_or_init(|| Arc::new(Emulation::load(false)));
-    Arc::new(|threads| Cuda::new(device.clone(), threads))
+    DEVICE.get_or_init(|| Arc::new(Emulation::load(false))).clone()
+}
+
+/// Makes backends on it.
+pub fn backend() -> MakeBackend<Cuda<Emulation>> {
+    let device = device();
+    Arc::new(move |threads| Cuda::new(device.clone(), threads))
 }

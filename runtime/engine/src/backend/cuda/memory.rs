@@ -77,7 +77,7 @@ impl<D: Device> Buffer<D> {
         values
     }
 
-    fn memory(&self) -> &Memory<D> {
+    pub(super) fn memory(&self) -> &Memory<D> {
         self.memory.as_ref().expect("a buffer has memory until it is dropped")
     }
 }

@@ -3,6 +3,7 @@
 use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token, part_bytes};
 use super::batch::SPREAD;
 use super::lightning;
+use super::weights::STAGE;
 use crate::block_pool::BLOCK_SIZE;
 use crate::engine::LOGIT_ROWS;
 use crate::inspect;
@@ -52,14 +53,15 @@ pub(crate) fn shapes(config: &Config) -> Result<(), LoadError> {
 
 /// Whether `free` bytes are enough for the weights, all caches and a step.
 pub(super) fn memory(need: &Need<'_>, free: usize) -> Result<(), LoadError> {
-    let Need { config, weights, room, draft } = *need;
+    let Need { config, weights, room, draft, .. } = *need;
     let last = config.layers.last().filter(|_| draft);
     let layers = config.layers.iter().chain(last);
     let cache: usize = layers.map(|layer| cache_bytes(&layer.mixer, room)).sum();
     let spread = config.layers.iter().map(|layer| spread_bytes(&layer.mixer)).max().unwrap_or(0);
     // Buffers come in powers of two: up to twice of what a step needs.
     let step = 2 * (inspect::step_bytes(config, room.rows, LOGIT_ROWS) + spread);
-    let needed = weights.saturating_add(cache).saturating_add(step);
+    // What loading has in hand beside the weights goes to steps afterwards, in other sizes.
+    let needed = weights.saturating_add(STAGE).saturating_add(cache).saturating_add(step);
     match needed <= free {
         true => Ok(()),
         false => Err(LoadError::NoGpuMemory { needed, weights, cache, free }),
