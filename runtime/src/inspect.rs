@@ -164,7 +164,7 @@ fn billions(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coterie_api::launch::{Device, WeightBytes};
+    use coterie_api::launch::WeightBytes;
 
     fn inspection() -> Inspection {
         Inspection {
@@ -201,6 +201,10 @@ mod tests {
         );
         assert!(text(&inspection(), &[], Some(64 << 30)).contains("fits here with the whole context"));
         assert!(found.contains("layers        30, each with 8 experts, 2 a token"), "{found}");
+        assert!(!found.contains("Int4"), "{found}");
+        let on_gpus = Inspection { devices: vec![Device::Cpu, Device::Gpu], ..inspection() };
+        let found = text(&on_gpus, &[], Some(64 << 30));
+        assert!(found.contains("as Int4       1.25 GiB of weights, on GPUs only\n"), "{found}");
         let with_dense = Inspection { expert_layers: Some(27), ..inspection() };
         let found = text(&with_dense, &[], None);
         assert!(found.contains("layers        30, 27 of them with 8 experts, 2 a token"), "{found}");
