@@ -116,6 +116,8 @@ pub const DRAIN_SECONDS_LIMIT: u32 = 86_400;
         .message("the name becomes part of Service and pod names: use at most 40 lower-case letters, digits and dashes, starting with a letter"),
     validation = Rule::new("!has(self.spec.ranks) || self.spec.ranks > 1 || !has(self.spec.experts) || self.spec.experts.redundant == 0")
         .message("experts.redundant asks for copies on other ranks, and ranks is 1: set ranks to 2 or more, or leave experts.redundant out"),
+    validation = Rule::new("!has(self.spec.model.quantization) || self.spec.model.quantization != 'Int4' || !has(self.spec.accelerator) || !has(self.spec.accelerator.device) || self.spec.accelerator.device != 'Cpu'")
+        .message("model.quantization Int4 is for GPUs only: set it to Int8 or leave it out with accelerator.device Cpu, or set device to Gpu"),
     validation = Rule::new("!has(self.spec.scaling) || self.spec.replicas == 1")
         .message("scaling decides how many replicas there are: set scaling.minReplicas and scaling.maxReplicas and leave replicas out (or at its default, 1), or remove scaling to set replicas by hand, with kubectl scale or by an autoscaler")
 )]
@@ -201,7 +203,7 @@ pub struct ModelSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub context_length: Option<u32>,
-    /// How the weights are held in memory. Default: the best that fits.
+    /// How the weights are held in memory; Int4 on GPUs only. Default: the best that fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
     /// Where the guesses of speculative decoding come from, which change no answer: None; Lookup (what followed the same

@@ -19,17 +19,33 @@ pub enum Quantization {
     None,
     /// 8-bit integers with one float scale per group of inputs; made while loading.
     Int8,
+    /// 4-bit integers with one float scale per 32 inputs; made while loading, on GPUs only.
+    Int4,
 }
 
 impl Quantization {
     /// Best quality first: the order in which the operator tries what fits.
-    pub const BEST_FIRST: [Quantization; 2] = [Quantization::None, Quantization::Int8];
+    pub const BEST_FIRST: [Quantization; 3] = [Quantization::None, Quantization::Int8, Quantization::Int4];
+
+    /// Those of them that `device` computes with.
+    pub fn best_first_on(device: Device) -> &'static [Quantization] {
+        match device {
+            Device::Cpu => &Self::BEST_FIRST[..2],
+            Device::Gpu => &Self::BEST_FIRST,
+        }
+    }
+
+    /// Does `device` compute with weights that are held so?
+    pub fn runs_on(self, device: Device) -> bool {
+        Self::best_first_on(device).contains(&self)
+    }
 
     /// As written on the command line of `coterie serve --quantization`.
     pub fn flag(self) -> &'static str {
         match self {
             Quantization::None => "none",
             Quantization::Int8 => "int8",
+            Quantization::Int4 => "int4",
         }
     }
 }
@@ -47,7 +63,7 @@ impl std::str::FromStr for Quantization {
         Self::BEST_FIRST
             .into_iter()
             .find(|q| q.flag().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("unknown quantization {text:?}; known: none, int8"))
+            .ok_or_else(|| format!("unknown quantization {text:?}; known: none, int8, int4"))
     }
 }
 
@@ -226,14 +242,34 @@ pub struct WeightBytes {
     pub none: u64,
     /// With [`Quantization::Int8`].
     pub int8: u64,
+    /// With [`Quantization::Int4`]. Absent in what an older runtime found, which cannot hold them so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int4: Option<u64>,
 }
 
 impl WeightBytes {
-    /// Bytes when held as `quantization`.
+    /// Bytes when held as `quantization`; for a runtime that does not know it, those of int8, which are more.
     pub fn of(&self, quantization: Quantization) -> u64 {
         match quantization {
             Quantization::None => self.none,
             Quantization::Int8 => self.int8,
+            Quantization::Int4 => self.int4.unwrap_or(self.int8),
+        }
+    }
+
+    /// How `device` can hold them, best first, as far as the runtime that counted them knows.
+    pub fn best_first_on(&self, device: Device) -> Vec<Quantization> {
+        let known =
+            |quantization: &&Quantization| **quantization != Quantization::Int4 || self.int4.is_some();
+        Quantization::best_first_on(device).iter().filter(known).copied().collect()
+    }
+
+    /// Both together, as much as can be counted; without int4 if one is.
+    pub fn and(self, other: WeightBytes) -> WeightBytes {
+        WeightBytes {
+            none: self.none.saturating_add(other.none),
+            int8: self.int8.saturating_add(other.int8),
+            int4: self.int4.zip(other.int4).map(|(a, b)| a.saturating_add(b)),
         }
     }
 }
@@ -307,9 +343,7 @@ impl Inspection {
     /// The same with the draft module loaded; as it is, without one.
     pub fn with_draft_module(mut self) -> Inspection {
         if let Some(draft) = self.draft_module {
-            let WeightBytes { none, int8 } = draft.weight_bytes;
-            self.weight_bytes.none = self.weight_bytes.none.saturating_add(none);
-            self.weight_bytes.int8 = self.weight_bytes.int8.saturating_add(int8);
+            self.weight_bytes = self.weight_bytes.and(draft.weight_bytes);
             self.kv_bytes_per_token = self.kv_bytes_per_token.saturating_add(draft.kv_bytes_per_token);
             self.working_bytes = self.working_bytes.saturating_add(draft.spare_bytes);
             self.spare_bytes = self.spare_bytes.saturating_add(draft.spare_bytes);
@@ -416,6 +450,6 @@ mod tests {
         assert_eq!("int8".parse(), Ok(Quantization::Int8));
         assert_eq!("Int8".parse(), Ok(Quantization::Int8));
         assert_eq!("None".parse(), Ok(Quantization::None));
-        assert!("int9".parse::<Quantization>().unwrap_err().contains("known: none, int8"));
+        assert!("int9".parse::<Quantization>().unwrap_err().contains("known: none, int8, int4"));
     }
 }

@@ -64,6 +64,10 @@ metrics! {
         ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"];
     /// Share of the weights that is loaded, 0 to 1
     WEIGHTS_LOADED: Gauge, "ratio", "coterie_weights_loaded_ratio", [];
+    /// Bytes of the model's files that loading brought into memory: of several ranks each its share; 0 until that is done
+    WEIGHTS_READ: Gauge, "bytes", "coterie_weights_read_bytes", [];
+    /// How long loading the weights took; 0 until that is done
+    WEIGHTS_LOAD_TIME: Gauge, "seconds", "coterie_weights_load_seconds", [];
 
     /// Requests by how they ended: `outcome` stop, length, cancelled, form_lost, failed, each choice for
     /// itself, rejected once; for vLLM's name `finished_reason` stop, length, abort, error

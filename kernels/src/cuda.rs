@@ -18,6 +18,8 @@ pub mod launch;
 pub mod lightning;
 pub mod matmul;
 pub mod norm;
+pub mod quantize;
+pub mod random;
 pub mod rotary;
 pub mod rows;
 pub mod sample;

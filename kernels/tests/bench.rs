@@ -4,6 +4,7 @@
 mod cuda {
     #![allow(dead_code)] // each test binary uses a part
     pub mod emulation;
+    pub mod graphs;
     pub mod guarded;
     pub mod sources;
 }

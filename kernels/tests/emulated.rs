@@ -17,6 +17,7 @@ mod cuda {
     pub mod lightning;
     pub mod machine;
     pub mod memory;
+    pub mod quantized;
     pub mod replay;
     pub mod rounded;
     pub mod sample;
@@ -36,7 +37,7 @@ mod ops {
 
 use cuda::emulation::Emulation;
 use cuda::machine::Machine;
-use cuda::{alone, checks, columns, faults, layer, replay, rounded, sample};
+use cuda::{alone, checks, columns, faults, layer, quantized, replay, rounded, sample};
 use std::sync::Arc;
 
 #[test]
@@ -72,6 +73,13 @@ fn columns_are_copied_and_changed_exactly() {
 #[test]
 fn what_is_written_as_bf16_is_the_f32_result_rounded() {
     rounded::what_is_written_is_the_f32_result_rounded(&Machine::emulated(false));
+}
+
+#[test]
+fn weights_are_quantized_and_made_as_on_the_cpu() {
+    for backwards in [false, true] {
+        quantized::weights_are_as_on_the_cpu(&Machine::emulated(backwards));
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod cuda {
     pub mod lightning;
     pub mod machine;
     pub mod memory;
+    pub mod quantized;
     pub mod replay;
     pub mod rounded;
     pub mod sample;
@@ -34,7 +35,7 @@ mod ops {
 
 use coterie_kernels::cuda::device::Device;
 use cuda::machine::Machine;
-use cuda::{alone, checks, columns, layer, replay, rounded, sample};
+use cuda::{alone, checks, columns, layer, quantized, replay, rounded, sample};
 
 #[test]
 #[ignore = "needs a GPU, and COTERIE_CUBINS, the folder that the test cubins wrote; cargo xtask gpu runs it"]
@@ -47,6 +48,7 @@ fn kernels_do_on_a_gpu_what_they_do_in_emulation() {
     alone::attention_does_not_depend_on_chunks_or_neighbours(&gpu);
     alone::attention_over_many_keys_has_the_same_bits_in_every_form(&gpu);
     columns::are_copied_and_changed_exactly(&gpu);
+    quantized::weights_are_as_on_the_cpu(&gpu);
     rounded::what_is_written_is_the_f32_result_rounded(&gpu);
     layer::of_every_format_are_close_to_the_exact_result(&gpu);
     sample::tokens_are_drawn_by_the_rule(&gpu);

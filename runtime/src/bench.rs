@@ -1,7 +1,10 @@
 //! `coterie bench`: how fast this machine runs a model. The prompt is random tokens, once or again and again; nothing stops
 //! an answer early.
 
-use crate::config::BenchArgs;
+mod gpu;
+mod load;
+
+use crate::config::{BenchArgs, OtherBench};
 use crate::cubins;
 use crate::machine;
 use crate::model_dir;
@@ -10,6 +13,7 @@ use coterie_api::launch::Termination;
 use coterie_engine::{Engine, EngineOptions, Event, Request};
 use serde::Serialize;
 use std::collections::HashSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -63,11 +67,17 @@ impl Timing {
 
 /// Measures, and prints one JSON object.
 pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
-    model_dir::must_be_there(&args.model)?;
-    if args.tune {
-        return tune(args);
+    if let Some(OtherBench::Gpu(args)) = &args.other {
+        return gpu::run(args);
     }
-    let inspection = coterie_engine::inspect(&args.model).map_err(not_loaded)?;
+    let Some(model) = &args.model else {
+        return Err(failed("bench needs a model folder; give --model DIR".to_owned()));
+    };
+    model_dir::must_be_there(model)?;
+    if args.tune {
+        return tune(args, model);
+    }
+    let inspection = coterie_engine::inspect(model).map_err(not_loaded)?;
     let options = EngineOptions {
         quantization: args.quantization,
         device: args.device,
@@ -86,9 +96,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         prefix_cache: false,
         speculate: args.speculate,
         draft_tokens: args.draft_tokens,
+        untrained: false,
     };
     let started = Instant::now();
-    let mut engine = Engine::load(&args.model, &options, &|_| {}).map_err(not_loaded)?;
+    let mut engine = Engine::load(model, &options, &|_| {}).map_err(not_loaded)?;
     let load_s = started.elapsed().as_secs_f64();
 
     let mut timings = Vec::new();
@@ -132,9 +143,9 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
 }
 
 /// Measures tiles, and prints where their table is.
-fn tune(args: &BenchArgs) -> Result<ExitCode, Termination> {
+fn tune(args: &BenchArgs, model: &Path) -> Result<ExitCode, Termination> {
     let cubins = cubins::folder(args.cubins.as_deref());
-    let tuned = coterie_engine::tiles::tune(&args.model, &cubins, &mut |choice| {
+    let tuned = coterie_engine::tiles::tune(model, &cubins, &mut |choice| {
         tracing::info!(kind = ?choice.kind, rows = choice.rows, tiles = choice.tiles.name(), "fastest");
     });
     let tuned = tuned.map_err(not_loaded)?;

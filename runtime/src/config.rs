@@ -1,8 +1,10 @@
 //! The command line.
 
+mod gpu;
 mod ranks;
 mod route;
 
+pub use gpu::BenchGpuArgs;
 pub use ranks::RanksArgs;
 pub use route::RouteArgs;
 
@@ -85,7 +87,7 @@ pub struct ServeArgs {
     /// Longest request, prompt and answer, in tokens [default: the model's own]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
-    /// How the weights are held: none (as in the checkpoint) or int8
+    /// How the weights are held: none (as in the checkpoint), int8, or on GPUs int4
     #[arg(long, default_value = Quantization::None.flag())]
     pub quantization: Quantization,
     /// What to compute on: cpu or gpu
@@ -157,11 +159,15 @@ pub struct ServeArgs {
 
 /// `coterie bench`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
+    /// Measure something else.
+    #[command(subcommand)]
+    pub other: Option<OtherBench>,
     /// Folder of the model
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
-    /// How the weights are held: none or int8
+    #[arg(long, value_name = "DIR", required = true)]
+    pub model: Option<PathBuf>,
+    /// How the weights are held: none, int8, or on GPUs int4
     #[arg(long, default_value = Quantization::None.flag())]
     pub quantization: Quantization,
     /// What to compute on: cpu or gpu
@@ -208,6 +214,16 @@ pub struct BenchArgs {
     /// File for the termination message; written only if it is there
     #[arg(long, value_name = "FILE", default_value = TERMINATION_LOG)]
     pub termination_log: PathBuf,
+}
+
+/// What `coterie bench` measures beside a model folder.
+#[derive(Clone, Debug, Subcommand)]
+pub enum OtherBench {
+    /// Measure a GPU with a model of random weights, of which only config.json is needed
+    ///
+    /// Prints tokens a second of decoding at several batches and of a prefill, each beside what the bandwidth of the GPU's
+    /// memory allows: the weights that a step touches (experts taken to be chosen evenly) and the caches, read once.
+    Gpu(BenchGpuArgs),
 }
 
 /// `coterie inspect`.
@@ -257,6 +273,7 @@ impl ServeArgs {
             prefix_cache: !self.no_prefix_cache,
             speculate: self.speculate,
             draft_tokens: self.draft_tokens,
+            untrained: false,
         }
     }
 }
@@ -329,7 +346,7 @@ mod tests {
         experts.flat_map(move |experts| {
             [None, Some(512)].into_iter().flat_map(move |context_length| {
                 let experts = experts.clone();
-                quantizations.into_iter().zip([Device::Cpu, Device::Gpu]).map(
+                quantizations.into_iter().zip([Device::Cpu, Device::Gpu, Device::Gpu]).map(
                     move |(quantization, device)| RankLaunch {
                         model_dir: "/model".into(),
                         served_name: "smol-moe".into(),
@@ -408,7 +425,7 @@ mod tests {
     fn wrong_values_are_refused_by_name() {
         for (flag, value, said) in [
             ("--context", "0", "--context"),
-            ("--quantization", "int3", "known: none, int8"),
+            ("--quantization", "int3", "known: none, int8, int4"),
             ("--device", "tpu", "known: cpu, gpu"),
             ("--speculate", "dice", "known: none, lookup, mtp"),
             ("--draft-tokens", "0", "at least 1"),

@@ -10,7 +10,7 @@ mod timing;
 use crate::metrics::Metrics;
 use crate::termination::failed;
 use coterie_api::launch::Termination;
-use coterie_engine::{Engine, Event, Load, Rejected, Request, RequestId};
+use coterie_engine::{Engine, Event, Load, Loaded, Rejected, Request, RequestId};
 use published::Published;
 use run::Running;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +38,10 @@ pub trait TokenSource {
     fn max_running(&self) -> usize;
     /// As [`Engine::context_length`].
     fn context_length(&self) -> usize;
+    /// As [`Engine::loaded`]; what was not loaded took nothing.
+    fn loaded(&self) -> Loaded {
+        Loaded::default()
+    }
     /// As [`Engine::vocabulary`].
     fn vocabulary(&self) -> usize;
     /// As [`Engine::stop_tokens`].
@@ -65,6 +69,9 @@ impl TokenSource for Engine {
     }
     fn context_length(&self) -> usize {
         Engine::context_length(self)
+    }
+    fn loaded(&self) -> Loaded {
+        Engine::loaded(self)
     }
     fn vocabulary(&self) -> usize {
         Engine::vocabulary(self)
@@ -99,6 +106,7 @@ pub struct EngineHandle {
     shared: Arc<Shared>,
     max_running: usize,
     context_length: usize,
+    loaded: Loaded,
     vocabulary: usize,
     stop_tokens: Arc<[u32]>,
 }
@@ -211,6 +219,7 @@ impl EngineHandle {
             shared: Arc::new(shared),
             max_running: source.max_running(),
             context_length: source.context_length(),
+            loaded: source.loaded(),
             vocabulary: source.vocabulary(),
             stop_tokens: source.stop_tokens().into(),
         };
@@ -281,6 +290,11 @@ impl EngineHandle {
     /// Requests in one batch at most.
     pub fn max_running(&self) -> usize {
         self.max_running
+    }
+
+    /// What loading the model took.
+    pub fn loaded(&self) -> Loaded {
+        self.loaded
     }
 
     /// Longest request, prompt and answer, tokens.

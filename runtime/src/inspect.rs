@@ -7,7 +7,7 @@ use crate::machine;
 use crate::model_dir;
 use crate::served_model::TextSide;
 use crate::termination::{failed, not_loaded, write_message};
-use coterie_api::launch::{Inspection, Quantization, Termination};
+use coterie_api::launch::{Device, Inspection, Quantization, Termination};
 use coterie_engine::Description;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -124,8 +124,12 @@ fn text(inspection: &Inspection, facts: &[(&str, String)], available: Option<u64
     line("working", format!("{:.2} GiB beside weights and KV cache", inspection.working_bytes as f64 / GIB));
     line("devices", inspection.devices.iter().map(|device| device.flag()).collect::<Vec<_>>().join(", "));
     line("digest", inspection.digest.clone());
-    for quantization in Quantization::BEST_FIRST {
-        line(&format!("as {quantization}"), fit(inspection, quantization, available));
+    for quantization in inspection.weight_bytes.best_first_on(Device::Gpu) {
+        if inspection.devices.iter().any(|device| quantization.runs_on(*device)) {
+            // What is free here is not what a GPU has.
+            let available = available.filter(|_| quantization.runs_on(Device::Cpu));
+            line(&format!("as {quantization}"), fit(inspection, quantization, available));
+        }
     }
     out
 }
@@ -134,7 +138,10 @@ fn text(inspection: &Inspection, facts: &[(&str, String)], available: Option<u64
 fn fit(inspection: &Inspection, quantization: Quantization, available: Option<u64>) -> String {
     let weights = inspection.weight_bytes.of(quantization);
     let needed = weights.saturating_add(inspection.working_bytes);
-    let size = format!("{:.2} GiB of weights", weights as f64 / GIB);
+    let mut size = format!("{:.2} GiB of weights", weights as f64 / GIB);
+    if !quantization.runs_on(Device::Cpu) {
+        size += ", on GPUs only";
+    }
     let Some(available) = available else { return size };
     let Some(left) = available.checked_sub(needed) else {
         return format!("{size}: too much for the {:.2} GiB that are free here", available as f64 / GIB);
@@ -157,7 +164,7 @@ fn billions(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coterie_api::launch::{Device, WeightBytes};
+    use coterie_api::launch::WeightBytes;
 
     fn inspection() -> Inspection {
         Inspection {
@@ -169,8 +176,8 @@ mod tests {
             experts: 8,
             experts_per_token: 2,
             context_length: 2048,
-            weight_bytes: WeightBytes { none: 4 << 30, int8: 2 << 30 },
-            expert_bytes: Some(WeightBytes { none: 3 << 30, int8: 3 << 29 }),
+            weight_bytes: WeightBytes { none: 4 << 30, int8: 2 << 30, int4: Some(5 << 28) },
+            expert_bytes: Some(WeightBytes { none: 3 << 30, int8: 3 << 29, int4: Some(15 << 26) }),
             kv_bytes_per_token: 1 << 20,
             state_bytes: 0,
             working_bytes: 1 << 30,
@@ -194,6 +201,10 @@ mod tests {
         );
         assert!(text(&inspection(), &[], Some(64 << 30)).contains("fits here with the whole context"));
         assert!(found.contains("layers        30, each with 8 experts, 2 a token"), "{found}");
+        assert!(!found.contains("Int4"), "{found}");
+        let on_gpus = Inspection { devices: vec![Device::Cpu, Device::Gpu], ..inspection() };
+        let found = text(&on_gpus, &[], Some(64 << 30));
+        assert!(found.contains("as Int4       1.25 GiB of weights, on GPUs only\n"), "{found}");
         let with_dense = Inspection { expert_layers: Some(27), ..inspection() };
         let found = text(&with_dense, &[], None);
         assert!(found.contains("layers        30, 27 of them with 8 experts, 2 a token"), "{found}");

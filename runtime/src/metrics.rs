@@ -12,7 +12,7 @@ pub use outcome::Outcome;
 use crate::engine_thread::Timing;
 use crate::exchange::ExchangeCounts;
 use coterie_api::load::{self, Metric};
-use coterie_engine::Load;
+use coterie_engine::{Load, Loaded};
 use outcome::{FinishedReasons, Outcomes};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -21,11 +21,14 @@ use prometheus_client::registry::{Metric as Exported, Registry};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 type Ratio = Gauge<f64, AtomicU64>;
+type Seconds = Gauge<f64, AtomicU64>;
 
 /// Every metric of this process.
 pub struct Metrics {
     exports: Exports,
     weights_loaded: Ratio,
+    weights_read: Gauge,
+    load_seconds: Seconds,
     outcomes: Outcomes,
     at_scrape: AtScrape,
     /// Spans that the collector did not get.
@@ -80,6 +83,8 @@ impl Metrics {
         let mut metrics = Metrics {
             exports: Exports::new(served_name),
             weights_loaded: Ratio::default(),
+            weights_read: Gauge::default(),
+            load_seconds: Seconds::default(),
             outcomes: Outcomes::default(),
             at_scrape: AtScrape::default(),
             spans_lost: Counter::default(),
@@ -110,6 +115,8 @@ impl Metrics {
         exports.both(load::REQUESTS_RUNNING, &engine.running);
         exports.both(load::KV_CACHE_USAGE, &engine.kv_usage);
         exports.both(load::WEIGHTS_LOADED, &self.weights_loaded);
+        exports.both(load::WEIGHTS_READ, &self.weights_read);
+        exports.both(load::WEIGHTS_LOAD_TIME, &self.load_seconds);
 
         exports.ours(load::REQUESTS, &self.outcomes);
         exports.vllms(load::REQUESTS, &FinishedReasons(self.outcomes.clone()));
@@ -167,6 +174,13 @@ impl Metrics {
     /// `share` of the weights is loaded.
     pub fn set_weights_loaded(&self, share: f32) {
         self.weights_loaded.set(f64::from(share));
+    }
+
+    /// What loading took, when it is done.
+    pub fn set_loaded(&self, loaded: Loaded) {
+        self.set_weights_loaded(1.0);
+        self.weights_read.set(i64::try_from(loaded.bytes).unwrap_or(i64::MAX));
+        self.load_seconds.set(loaded.time.as_secs_f64());
     }
 
     /// The share of the weights that is loaded.

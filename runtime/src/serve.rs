@@ -186,7 +186,8 @@ where
     let metrics = front.metrics.clone();
     let progress = front.metrics.clone();
     let engine = spawn(move || load(&|share| progress.set_weights_loaded(share)), metrics).await?;
-    front.metrics.set_weights_loaded(1.0);
+    let loaded = engine.loaded();
+    front.metrics.set_loaded(loaded);
     let load_seconds = started.elapsed().as_secs_f64();
     tracing::info!(load_seconds, "the model is loaded; testing it");
 
@@ -196,7 +197,14 @@ where
     let model = ServedModel::new(text, engine.clone(), grammars);
     self_test::run(&model).await?;
     front.open(model);
-    tracing::info!(seconds = started.elapsed().as_secs_f64(), context = engine.context_length(), "ready");
+    tracing::info!(
+        seconds = started.elapsed().as_secs_f64(),
+        context = engine.context_length(),
+        read_bytes = loaded.bytes,
+        load_seconds = loaded.time.as_secs_f64(),
+        gb_per_second = loaded.rate() / 1e9,
+        "ready"
+    );
     Ok(engine)
 }
 

@@ -24,7 +24,7 @@ pub fn inspection() -> Inspection {
         experts: 8,
         experts_per_token: 2,
         context_length: 2048,
-        weight_bytes: WeightBytes { none: 100_000_000, int8: 60_000_000 },
+        weight_bytes: WeightBytes { none: 100_000_000, int8: 60_000_000, int4: None },
         expert_bytes: None,
         kv_bytes_per_token: 1024,
         state_bytes: 0,

@@ -32,6 +32,7 @@ fn an_estimate_from_the_config_is_what_inspect_finds() -> Result<()> {
             let wider = 2 * gate_values(&config, &found)?;
             estimated.weight_bytes.none -= wider;
             estimated.weight_bytes.int8 -= wider;
+            estimated.weight_bytes.int4 = estimated.weight_bytes.int4.map(|int4| int4 - wider);
         }
         assert_eq!(estimated, found, "{}", dir.display());
         compared += 1;

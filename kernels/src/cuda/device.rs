@@ -23,6 +23,9 @@ pub enum DeviceError {
     },
 }
 
+/// Bytes that [`Device::write_by`] has in hand where the device has no memory for them.
+const SMALL_PIECE: usize = 1 << 12;
+
 /// A device. What it is asked for, it does in that order; only [`read`](Device::read) waits for it.
 pub trait Device: Send + Sync {
     /// Bytes of memory that nobody uses.
@@ -48,6 +51,27 @@ pub trait Device: Send + Sync {
     /// `to` has room for it.
     unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError>;
 
+    /// Copies `bytes` bytes to the device, piece after piece: `fill` puts those from a number on into the memory that it is
+    /// given, and while it does so for one piece, those before are on their way.
+    ///
+    /// # Safety
+    /// `to` has room for them.
+    unsafe fn write_by(
+        &self,
+        to: Address,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
+        let mut piece = vec![0; bytes.min(SMALL_PIECE)];
+        for at in (0..bytes).step_by(SMALL_PIECE) {
+            let piece = &mut piece[..SMALL_PIECE.min(bytes - at)];
+            fill(at, piece);
+            // SAFETY: the caller's.
+            unsafe { self.write(to + at as Address, piece)? };
+        }
+        Ok(())
+    }
+
     /// Copies from the device, when all that it was asked for before is done.
     ///
     /// # Safety
@@ -61,24 +85,34 @@ pub trait Device: Send + Sync {
     unsafe fn launch<P>(&self, launch: &Launch<P>) -> Result<(), DeviceError>;
 
     /// From here on what this thread launches is recorded and not run, until [`end_capture`](Device::end_capture). In between
-    /// nothing but launches may be asked for: neither a write nor a read, and no memory.
-    fn begin_capture(&self) -> Result<(), DeviceError>;
+    /// nothing but launches may be asked for: neither a write nor a read, and no memory. A device may refuse to record anything.
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        Err(no_graphs("begin_capture"))
+    }
 
     /// The graph of what was launched since [`begin_capture`](Device::begin_capture). Nothing is recorded any more, also after
     /// an error.
-    fn end_capture(&self) -> Result<GraphId, DeviceError>;
+    fn end_capture(&self) -> Result<GraphId, DeviceError> {
+        Err(no_graphs("end_capture"))
+    }
 
     /// Starts everything that a graph recorded, in its order, with the parameters that it had.
     ///
     /// # Safety
     /// The graph is of this device and not dropped; what the recorded addresses name is still there, and is until it has ended.
-    unsafe fn replay(&self, graph: GraphId) -> Result<(), DeviceError>;
+    unsafe fn replay(&self, _graph: GraphId) -> Result<(), DeviceError> {
+        Err(no_graphs("replay"))
+    }
 
     /// Forgets a graph, at the latest when it has ended.
     ///
     /// # Safety
     /// It was recorded here, and nobody replays it any more.
-    unsafe fn drop_graph(&self, graph: GraphId);
+    unsafe fn drop_graph(&self, _graph: GraphId) {}
+}
+
+fn no_graphs(what: &'static str) -> DeviceError {
+    DeviceError::Failed { what, why: "this device records nothing".to_owned() }
 }
 
 /// Names a graph on its device.
@@ -150,6 +184,21 @@ impl<D: Device> Memory<D> {
         }
         // SAFETY: it fits.
         unsafe { self.device.write(self.address + at as Address, from) }
+    }
+
+    /// Fills the `bytes` bytes from `at` on with what [`fill`](Device::write_by) puts there.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn write_by(
+        &self,
+        at: usize,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
+        assert!(at + bytes <= self.bytes, "what is written fits");
+        // SAFETY: they fit.
+        unsafe { self.device.write_by(self.address + at as Address, bytes, fill) }
     }
 
     /// Copies the bytes from `at` on to `to`.

@@ -5,12 +5,13 @@
 
 mod graphs;
 mod open;
+mod slabs;
 mod staging;
 mod timing;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{DriverError, result, sys};
 
@@ -18,6 +19,7 @@ use super::device::{Device, DeviceError, GraphId};
 use super::launch::{Address, Launch};
 use super::{HOPPER, compiled_for};
 pub use open::{ARCHITECTURES, NEEDED_VERSION, OpenError};
+use slabs::Slabs;
 use staging::Staging;
 pub use timing::{About, Mark};
 
@@ -27,6 +29,7 @@ pub struct Driver {
     stream: sys::CUstream,
     kernels: HashMap<&'static str, sys::CUfunction>,
     staging: Mutex<Staging>,
+    slabs: Mutex<Slabs>,
     architecture: &'static str,
 }
 
@@ -39,6 +42,10 @@ impl Driver {
     /// The architecture that its kernels were compiled for.
     pub fn architecture(&self) -> &'static str {
         self.architecture
+    }
+
+    fn slabs(&self) -> MutexGuard<'_, Slabs> {
+        self.slabs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the GPU this thread's.
@@ -56,7 +63,7 @@ impl Device for Driver {
     fn free_memory(&self) -> Result<usize, DeviceError> {
         self.enter()?;
         let (free, _) = result::mem_get_info().map_err(|error| failed("cuMemGetInfo", error))?;
-        Ok(free)
+        Ok(free + self.slabs().free_bytes())
     }
 
     fn is_hopper(&self) -> bool {
@@ -65,26 +72,39 @@ impl Device for Driver {
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
         self.enter()?;
-        // SAFETY: nothing is asked of memory that nobody has yet. None of no bytes would be given.
-        unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| match error.0 {
+        // SAFETY: nothing is asked of memory that nobody has yet.
+        let allocate = |bytes| unsafe { result::malloc_sync(bytes) };
+        self.slabs().take(bytes, allocate).map_err(|error| match error.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::NoMemory { bytes },
             _ => failed("cuMemAlloc", error),
         })
     }
 
     unsafe fn free(&self, memory: Address) {
+        let Some(slab) = self.slabs().give_back(memory) else { return };
         // A context that broke has lost its memory anyway.
         let _ = self.enter().map(|()| {
             // SAFETY: the caller's; nothing of the stream reads it any more when that is done.
-            unsafe { result::stream::synchronize(self.stream).and_then(|()| result::free_sync(memory)) }
+            unsafe { result::stream::synchronize(self.stream).and_then(|()| result::free_sync(slab)) }
         });
     }
 
     unsafe fn write(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
-        self.enter()?;
-        let mut staging = self.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut copy = |at: usize, to: &mut [u8]| to.copy_from_slice(&from[at..][..to.len()]);
         // SAFETY: the caller's.
-        unsafe { staging.write(to, from, self.stream) }.map_err(|error| failed("cuMemcpyHtoD", error))
+        unsafe { self.write_by(to, from.len(), &mut copy) }
+    }
+
+    unsafe fn write_by(
+        &self,
+        to: Address,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
+        self.enter()?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's.
+        unsafe { staging.write(to, bytes, self.stream, fill) }.map_err(|error| failed("cuMemcpyHtoD", error))
     }
 
     unsafe fn read(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {

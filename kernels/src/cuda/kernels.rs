@@ -110,6 +110,8 @@ pub const KERNELS: &[(&str, &[&str])] = &[
     ),
     ("merge", &["attention_merge"]),
     ("norm", &["norm_f32", "norm_bf16"]),
+    ("quantize", &["quantize_int8", "quantize_int4"]),
+    ("random", &["random_values"]),
     ("rotary", &["rotary_half_split", "rotary_interleaved"]),
     (
         "rows",

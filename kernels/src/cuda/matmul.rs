@@ -18,8 +18,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// Of a value.
-    fn bits(self) -> u32 {
+    /// Bits of a value, without its part of a scale.
+    pub fn bits(self) -> usize {
         match self {
             Format::Bf16 => 16,
             Format::Int8 | Format::Fp8 => 8,
@@ -90,8 +90,8 @@ impl Product {
             Format::Mxfp4 => &NAMES[4],
         };
         let Cut { height, width, shared } = match tiles {
-            Tiles::Narrow => narrow(format.bits(), pair, self.k),
-            Tiles::Large => large(format.bits(), pair),
+            Tiles::Narrow => narrow(format.bits() as u32, pair, self.k),
+            Tiles::Large => large(format.bits() as u32, pair),
         };
         // Each expert may have one tile that is not full.
         let of_rows =

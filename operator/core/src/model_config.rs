@@ -253,17 +253,6 @@ impl ModelSizes {
             most_gpus: 1,
         }
     }
-
-    /// What would be inspected if experts were 4-bit integers with an f32 scale for each 128 of them, and all else bf16:
-    /// told as its `int8`. For comparison only, the runtime has no such format.
-    pub fn inspection_with_int4_experts(&self, device: Device) -> Inspection {
-        let experts = (u128::from(self.expert_parameters) * 17 / 32) as u64;
-        let others = self.weight_bytes.none - self.expert_bytes.none;
-        let mut inspection = self.inspection(device);
-        inspection.weight_bytes.int8 = experts + others;
-        inspection.expert_bytes = Some(WeightBytes { int8: experts, ..self.expert_bytes });
-        inspection
-    }
 }
 
 /// Tokens that one step computes at most, rows whose logits are there at once, cache for requests beside the longest,

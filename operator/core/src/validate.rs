@@ -16,7 +16,7 @@ use coterie_api::deployment::{
     SourceSpec, TemplateSpec,
 };
 use coterie_api::expert_map::{EXPERTS_LIMIT, RANKS_LIMIT};
-use coterie_api::launch::{Quantization, Speculate};
+use coterie_api::launch::{Device, Quantization, Speculate};
 use coterie_api::name::{ANNOTATION_RESTART, GPU_RESOURCE};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -163,6 +163,12 @@ pub enum Invalid {
     /// GPUs on a CPU.
     #[error("accelerator.perRank counts GPUs: leave it out with device Cpu, or set device to Gpu")]
     PerRankOnCpu,
+    /// Weights that no CPU computes with.
+    #[error(
+        "model.quantization Int4 is for GPUs only: set it to Int8 or leave it out with accelerator.device Cpu, or set device \
+         to Gpu"
+    )]
+    QuantizationOnCpu,
     /// A claim without GPUs.
     #[error("accelerator.claimTemplate needs device: Gpu, and in perRank how many GPUs one claim holds")]
     ClaimTemplate,
@@ -264,6 +270,11 @@ pub fn validate(object: &ModelDeployment) -> Result<Deployment, Invalid> {
     }
     if spec.accelerator.device == DeviceChoice::Cpu && gpus_per_rank.is_some_and(|gpus| gpus != 1) {
         return Err(Invalid::PerRankOnCpu);
+    }
+    let quantization = spec.model.quantization;
+    if spec.accelerator.device == DeviceChoice::Cpu && quantization.is_some_and(|it| !it.runs_on(Device::Cpu))
+    {
+        return Err(Invalid::QuantizationOnCpu);
     }
     let claim_template = spec.accelerator.claim_template.clone();
     if claim_template.is_some() && (spec.accelerator.device != DeviceChoice::Gpu || gpus_per_rank.is_none()) {

@@ -35,7 +35,7 @@ pub(crate) fn inspection() -> Inspection {
         experts: 8,
         experts_per_token: 2,
         context_length: 8192,
-        weight_bytes: WeightBytes { none: 4 * GIB, int8: 2 * GIB },
+        weight_bytes: WeightBytes { none: 4 * GIB, int8: 2 * GIB, int4: None },
         expert_bytes: None,
         kv_bytes_per_token: 64 << 10,
         state_bytes: 0,

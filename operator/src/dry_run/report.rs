@@ -1,15 +1,14 @@
 //! What a plan comes to: does it fit, what does each rank need, what have the nodes, what would fit instead.
 
-use super::{Planned, on_any_device};
+use super::Planned;
 use anyhow::{Context, Result};
 use coterie_api::condition::reason;
 use coterie_api::deployment::DeviceChoice;
 use coterie_api::deployment::status::CapacityStatus;
 use coterie_api::expert_map::ExpertMap;
 use coterie_api::launch::{Device, Inspection, Quantization, Speculate};
-use coterie_operator_core::model_config::{ModelSizes, SERVED_ON};
+use coterie_operator_core::model_config::SERVED_ON;
 use coterie_operator_core::observed::ObservedNode;
-use coterie_operator_core::observed::quantity::readable;
 use coterie_operator_core::plan::capacity::CapacityPlan;
 use coterie_operator_core::{Action, Deployment};
 use serde::Serialize;
@@ -100,7 +99,7 @@ impl Planned {
             nodes: self.nodes(plan),
             model,
             estimated: self.estimate.is_some(),
-            notes: self.notes(plan, fits),
+            notes: self.notes(plan),
             expert_map: self.observed.experts.first().and_then(|there| there.map.clone()),
             objects: self.plan.actions.iter().map(Action::object).collect(),
         })
@@ -119,7 +118,7 @@ impl Planned {
         counted.chain(self.left_out.iter().map(|(node, why)| report(node, Some(why)))).collect()
     }
 
-    fn notes(&self, plan: &CapacityPlan, fits: bool) -> Vec<String> {
+    fn notes(&self, plan: &CapacityPlan) -> Vec<String> {
         let mut notes =
             vec!["the nodes are taken to be empty: nothing here tells what runs on them".to_owned()];
         let left_out = self.left_out.iter();
@@ -152,9 +151,6 @@ impl Planned {
                 billions(sizes.draft_parameters)
             ));
         }
-        if !fits {
-            notes.extend(self.with_int4(sizes, plan));
-        }
         notes
     }
 
@@ -171,38 +167,17 @@ impl Planned {
                 reason::DEVICE_UNSUPPORTED
             ),
         };
-        let deployment =
-            Deployment { device: DeviceChoice::Cpu, gpus_per_rank: None, ..self.deployment.clone() };
+        let deployment = Deployment {
+            device: DeviceChoice::Cpu,
+            gpus_per_rank: None,
+            quantization: self.deployment.quantization.filter(|asked| asked.runs_on(Device::Cpu)),
+            ..self.deployment.clone()
+        };
         let would = Planned::of(deployment, self.observed.clone(), sizes.inspection(Device::Cpu), None);
         match &would.plan.capacity {
             None => served,
             Some(plan) => format!("{served}; {asked} {}", verdict(plan, self.deployment.replicas).1),
         }
-    }
-
-    /// What the same plan would come to in a format that the runtime does not have: not an offer, but it tells people
-    /// how far away they are.
-    fn with_int4(&self, sizes: &ModelSizes, plan: &CapacityPlan) -> Option<String> {
-        let mut deployment = self.deployment.clone();
-        deployment.quantization = Some(Quantization::Int8);
-        let inspection = on_any_device(sizes.inspection_with_int4_experts(plan.device));
-        let weights = inspection.weight_bytes.int8;
-        let would = Planned::of(deployment, self.observed.clone(), inspection, None);
-        let capacity = would.plan.capacity.as_ref()?;
-        let fits = if verdict(capacity, self.deployment.replicas).0 {
-            let each = format!("{} {}", ranks(capacity.ranks.into()), on(capacity.gpus));
-            format!("would fit ({each}, {} a rank)", readable(capacity.needed))
-        } else {
-            let int8 = capacity.options.iter().find(|option| option.quantization == Quantization::Int8);
-            match int8.and_then(|option| option.longest_context) {
-                Some(tokens) => format!("would fit with a context of {tokens} tokens at most"),
-                None => "would not fit either".to_owned(),
-            }
-        };
-        Some(format!(
-            "not available: with int4 experts (groups of 128) the weights would be {}, which {fits}",
-            readable(weights)
-        ))
     }
 }
 

@@ -18,11 +18,14 @@ use crate::sequence::Sequence;
 use crate::speculation::{DraftLimits, Worth};
 use crate::state::{StateLimits, StateRoom};
 use crate::tiles;
+use crate::weights::Tensors;
 use crate::weights::shard::Checkpoint;
+use crate::weights::untrained::Untrained;
 use coterie_api::launch::{Device, Quantization, Speculate};
 use coterie_kernels::cuda::driver::Driver;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Rows that one step computes unless told otherwise.
 pub const STEP_TOKENS: usize = 512;
@@ -79,6 +82,8 @@ pub struct EngineOptions {
     pub speculate: Speculate,
     /// Tokens that one request guesses at most.
     pub draft_tokens: usize,
+    /// Are the weights to be random, and only config.json to be read? For benchmarks.
+    pub untrained: bool,
 }
 
 /// Tokens that the cache of a rank holds unless told otherwise: one request of the whole context, and up to
@@ -107,6 +112,7 @@ impl Default for EngineOptions {
             prefix_cache: true,
             speculate: Speculate::Lookup,
             draft_tokens: DRAFTS.tokens,
+            untrained: false,
         }
     }
 }
@@ -128,6 +134,22 @@ pub struct Load {
     pub generated_tokens: u64,
 }
 
+/// What loading a model took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Bytes of the checkpoint that were brought into memory: of a rank of several, its share.
+    pub bytes: usize,
+    /// From the beginning to the last of them.
+    pub time: Duration,
+}
+
+impl Loaded {
+    /// Bytes a second; 0 where nothing took no time.
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 / self.time.as_secs_f64().max(1e-9)
+    }
+}
+
 /// A loaded model and the requests that run on it. It stays on the thread that loaded it.
 pub struct Engine {
     model: Box<dyn Model>,
@@ -136,6 +158,7 @@ pub struct Engine {
     stop_tokens: Vec<u32>,
     next_id: u64,
     generated_tokens: u64,
+    loaded: Loaded,
     /// Scratch, filled anew each step.
     batch: Batch,
     wanted: Vec<Wanted>,
@@ -198,17 +221,22 @@ impl Engine {
         let mut limits = limits(options, &config)?;
         adjust(&mut limits);
         let stop_tokens = config.stop_tokens.clone();
-        let checkpoint = Checkpoint::open(dir)?;
-        let source = Arc::new(Source { checkpoint, config, quantization: options.quantization });
+        let tensors: Box<dyn Tensors + Send + Sync> = match options.untrained {
+            true => Box::new(Untrained::new(dir)?),
+            false => Box::new(Checkpoint::open(dir)?),
+        };
+        let source = Arc::new(Source { tensors, config, quantization: options.quantization });
         let states = match limits.states {
             Some(StateLimits { snapshots, .. }) => StateRoom { slots: limits.max_running, snapshots },
             None => StateRoom::default(),
         };
         let room = Room { blocks: limits.blocks, states, rows: limits.step_tokens.max(limits.max_running) };
         let draft = limits.drafts.is_some_and(|drafts| drafts.module);
-        let model = model::load(&source, backend, options.threads, room, draft, share, progress)?;
+        let started = Instant::now();
+        let (model, bytes) = model::load(&source, backend, options.threads, room, draft, share, progress)?;
         progress(1.0);
-        Ok(Engine::new(model, limits, stop_tokens))
+        let loaded = Loaded { bytes, time: started.elapsed() };
+        Ok(Engine { loaded, ..Engine::new(model, limits, stop_tokens) })
     }
 
     /// An engine on a model whose cache has `limits.blocks` blocks.
@@ -220,6 +248,7 @@ impl Engine {
             stop_tokens,
             next_id: 0,
             generated_tokens: 0,
+            loaded: Loaded::default(),
             batch: Batch::default(),
             wanted: Vec::new(),
             followers: Followers::default(),
@@ -344,6 +373,11 @@ impl Engine {
     /// Longest request, prompt and answer, tokens.
     pub fn context_length(&self) -> usize {
         self.scheduler.limits().context
+    }
+
+    /// What loading it took; nothing, where it was made of a model that was there.
+    pub fn loaded(&self) -> Loaded {
+        self.loaded
     }
 
     /// Token ids below this exist.

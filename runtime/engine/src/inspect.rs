@@ -10,7 +10,7 @@ use crate::model::config::Config;
 use crate::model::config::plan::{AttentionPlan, LatentPlan, Mixer, Mlp};
 use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
-use coterie_api::launch::{Device, DraftModule, Inspection, WeightBytes};
+use coterie_api::launch::{Device, DraftModule, Inspection};
 use std::path::Path;
 
 /// What the model in `dir` is and needs, and the devices that there is code for. Every check that loading makes is made,
@@ -43,17 +43,14 @@ pub(crate) fn inspection(
         experts: experts as u32,
         experts_per_token: experts_per_token as u32,
         context_length: config.context_length as u32,
-        weight_bytes: WeightBytes { none: tally.bytes.get(), int8: tally.int8_bytes.get() },
-        expert_bytes: Some(WeightBytes {
-            none: tally.expert_bytes.get(),
-            int8: tally.expert_int8_bytes.get(),
-        }),
+        weight_bytes: tally.weight_bytes(),
+        expert_bytes: Some(tally.expert_weight_bytes()),
         kv_bytes_per_token: model::state_bytes_per_token(config) as u64,
         state_bytes: model::running_state_bytes(config) as u64,
         working_bytes: (working_bytes(config) + spare_bytes(config)) as u64,
         spare_bytes: spare_bytes(config) as u64,
         draft_module: draft.map(|tally| DraftModule {
-            weight_bytes: WeightBytes { none: tally.bytes.get(), int8: tally.int8_bytes.get() },
+            weight_bytes: tally.weight_bytes(),
             kv_bytes_per_token: model::draft_bytes_per_token(config) as u64,
             spare_bytes: (SPARE_TOKENS * model::draft_bytes_per_token(config)) as u64,
         }),

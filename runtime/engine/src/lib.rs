@@ -31,11 +31,14 @@ pub mod simple;
 pub mod speculation;
 pub mod state;
 pub mod tiles;
+pub mod traffic;
+pub mod untrained;
 pub mod weights;
 
+pub use backend::cuda::rates::Probe;
 pub use constraint::{Constraint, TokenMask};
 pub use describe::{Description, describe};
-pub use engine::{Engine, EngineOptions, Load};
+pub use engine::{Engine, EngineOptions, Load, Loaded};
 pub use inspect::inspect;
 pub use load_error::LoadError;
 pub use request::{Event, Finish, NotTaken, Rejected, Request, RequestId, Sampling, TokenLogprobs};

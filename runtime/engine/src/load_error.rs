@@ -2,7 +2,7 @@
 
 use crate::model::config::ConfigRule;
 use crate::weights::safetensors::HeaderRule;
-use coterie_api::launch::TerminationReason;
+use coterie_api::launch::{Quantization, TerminationReason};
 use coterie_kernels::cuda::device::DeviceError;
 use coterie_kernels::cuda::driver::OpenError;
 use std::io::ErrorKind;
@@ -38,6 +38,14 @@ pub enum LoadError {
     /// The system failed to read a file.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system failed to write a file.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -273,9 +281,15 @@ pub enum LoadError {
         /// The largest that kernels take.
         limit: usize,
     },
+    /// CPUs have no kernels for weights that are held so.
+    #[error("--quantization {} is for GPUs only; use --device gpu, or --quantization int8", quantization.flag())]
+    OnlyOnGpus {
+        /// What was asked for.
+        quantization: Quantization,
+    },
     /// The model does not fit into a GPU's memory.
     #[error(
-        "{needed} bytes of the GPU's memory are needed (weights {weights}, cache {cache}, the rest for a step), {free} are free; ask for a shorter context, --quantization int8 or more ranks, or use a larger GPU"
+        "{needed} bytes of the GPU's memory are needed (weights {weights}, cache {cache}, the rest for a step), {free} are free; ask for a shorter context, --quantization int8 or int4, or more ranks, or use a larger GPU"
     )]
     NoGpuMemory {
         /// In all.
@@ -323,6 +337,7 @@ impl LoadError {
     pub fn reason(&self) -> TerminationReason {
         match self {
             LoadError::Read { .. }
+            | LoadError::Write { .. }
             | LoadError::NoMemory { .. }
             | LoadError::Exchange { .. }
             | LoadError::Gpu(_) => TerminationReason::Failed,
@@ -335,6 +350,7 @@ impl LoadError {
             | LoadError::NoDraftModule { .. }
             | LoadError::NoKernel { .. }
             | LoadError::Tiles { .. }
+            | LoadError::OnlyOnGpus { .. }
             | LoadError::NoGpu(OpenError::Cubins { .. }) => TerminationReason::LaunchRejected,
             LoadError::NoGpu(_) | LoadError::NoGpuMemory { .. } => TerminationReason::DeviceUnusable,
             _ => TerminationReason::ModelRejected,

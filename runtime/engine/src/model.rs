@@ -23,7 +23,6 @@ use crate::model::experts::load_expert;
 use crate::moe::host::{Host, LoadExpert, MakeBackend};
 use crate::moe::share::Share;
 use crate::state::StateRoom;
-use crate::weights::shard::Checkpoint;
 use crate::weights::tally::Tally;
 use crate::weights::{Loader, Tensors};
 use coterie_api::launch::Quantization;
@@ -70,7 +69,7 @@ pub trait Logits {
 /// What a model is loaded from.
 pub struct Source {
     /// The weights.
-    pub checkpoint: Checkpoint,
+    pub tensors: Box<dyn Tensors + Send + Sync>,
     /// config.json.
     pub config: Config,
     /// How the weights are to be held.
@@ -93,6 +92,8 @@ pub struct Room {
 pub struct Need<'a> {
     /// Its shapes.
     pub config: &'a Config,
+    /// How the weights are to be held.
+    pub quantization: Quantization,
     /// Bytes of the weights that are to be held.
     pub weights: usize,
     /// What its layers are to have room for.
@@ -108,21 +109,23 @@ impl<'a> Need<'a> {
         draft: bool,
         share: Option<&Share<'_>>,
     ) -> Result<Self, LoadError> {
-        let Source { checkpoint, config, quantization } = source;
-        let [all, experts] = weigh(checkpoint, config)?.held(*quantization);
-        let module = draft.then(|| weigh_draft_module(checkpoint, config)).flatten();
+        let Source { tensors, config, quantization } = source;
+        let [all, experts] = weigh(&**tensors, config)?.held(*quantization);
+        let module = draft.then(|| weigh_draft_module(&**tensors, config)).flatten();
         let of_module = module.map_or(0, |tally| tally.held(*quantization)[0]);
         // Of a replica's experts a rank holds some.
         let elsewhere = share.map_or(0, |share| {
             let of_all = config.expert_layers().count() * config.experts()[0];
             experts.saturating_sub(experts / of_all.max(1) * share.map.slots_of(share.rank))
         });
-        Ok(Need { config, weights: all - elsewhere + of_module, room, draft })
+        let weights = all - elsewhere + of_module;
+        Ok(Need { config, quantization: *quantization, weights, room, draft })
     }
 }
 
 /// Loads a model onto a backend of `threads` threads, with `room` for sequences, and its draft module if `draft`; of its
-/// experts, one rank's share if there are several. Every call of `backend` makes one for a thread of its own.
+/// experts, one rank's share if there are several. With it comes how many bytes of the checkpoint were read. Every call
+/// of `backend` makes one for a thread of its own.
 pub fn load<B>(
     source: &Arc<Source>,
     backend: MakeBackend<B>,
@@ -131,18 +134,18 @@ pub fn load<B>(
     draft: bool,
     share: Option<Share<'_>>,
     progress: &dyn Fn(f32),
-) -> Result<Box<dyn Model>, LoadError>
+) -> Result<(Box<dyn Model>, usize), LoadError>
 where
     B: Backend + 'static,
     B::Rope: Clone,
 {
-    let Source { checkpoint, config, .. } = &**source;
+    let Source { tensors, config, .. } = &**source;
     let device = backend(threads);
     if let Some(share) = &share {
         share.check(config.expert_layers().count(), config.experts()[0])?;
     }
     device.check(&Need::new(source, room, draft, share.as_ref())?)?;
-    let mut loader = Loader::new(checkpoint, &device, source.quantization, progress);
+    let mut loader = Loader::new(&**tensors, &device, source.quantization, progress);
     // Every rank has all of it.
     let draft = match draft {
         true => Some(Draft::new(&device, config, DraftWeights::load(&loader, config)?, room)?),
@@ -152,6 +155,7 @@ where
         loader = loader.only(share.map, share.rank);
     }
     let weights = DecoderWeights::load(&loader, config)?;
+    let read = loader.bytes_held();
     let ranks = match share {
         Some(share) => {
             let (hidden, activations) = (config.hidden, share.activations);
@@ -160,7 +164,8 @@ where
         }
         None => None,
     };
-    Ok(Box::new(Decoder::new(device, config, weights, room, ranks)?.with(draft)))
+    let model = Decoder::new(device, config, weights, room, ranks)?.with(draft);
+    Ok((Box::new(model), read))
 }
 
 /// Reads single experts later, by their layer's number among those with experts.
@@ -168,9 +173,9 @@ fn expert_loader<B: Backend>(source: Arc<Source>) -> Box<LoadExpert<B>> {
     let layers: Vec<(usize, MoePlan)> =
         source.config.expert_layers().map(|(l, plan)| (l, plan.clone())).collect();
     Box::new(move |backend: &B, number, expert| {
-        let Source { checkpoint, config, quantization } = &*source;
+        let Source { tensors, config, quantization } = &*source;
         let (layer, plan) = &layers[number];
-        let loader = Loader::new(checkpoint, backend, *quantization, &|_| {});
+        let loader = Loader::new(&**tensors, backend, *quantization, &|_| {});
         load_expert(&loader, config, plan, *layer, expert)
     })
 }

@@ -1,5 +1,6 @@
 //! From files to matrices: [`shard`] maps and checks, [`Loader`] walks the tensors that a family names, a
-//! [`Storage`] decides how each is held. Where only the index of the files is there, [`listing`] takes their place.
+//! [`Storage`] decides how each is held. Where only the index of the files is there, [`listing`] takes their place;
+//! where nothing is there but config.json, [`untrained`] does.
 
 pub(crate) mod fp8;
 pub(crate) mod json;
@@ -9,6 +10,7 @@ pub mod safetensors;
 pub mod shard;
 pub mod tally;
 mod unique;
+pub mod untrained;
 pub mod written;
 
 use crate::load_error::LoadError;
@@ -78,6 +80,8 @@ pub struct Loader<'a, S: Storage> {
     /// Bytes of all tensors, and how many of them are loaded.
     total: usize,
     loaded: Cell<usize>,
+    /// Bytes of tensors that were held, and not only checked.
+    held: Cell<usize>,
 }
 
 impl<'a, S: Storage> Loader<'a, S> {
@@ -90,7 +94,8 @@ impl<'a, S: Storage> Loader<'a, S> {
     ) -> Self {
         let total = tensors.bytes();
         progress(0.0);
-        Loader { tensors, storage, quantization, share: None, progress, total, loaded: Cell::new(0) }
+        let [loaded, held] = [0; 2].map(Cell::new);
+        Loader { tensors, storage, quantization, share: None, progress, total, loaded, held }
     }
 
     /// The same, for the experts only that `map` gives to `rank`.
@@ -111,7 +116,9 @@ impl<'a, S: Storage> Loader<'a, S> {
         let tally = Tally::default();
         let Loader { tensors, quantization, share, progress, total, .. } = *self;
         let loaded = Cell::new(self.loaded.get());
-        let counting = Loader { tensors, storage: &tally, quantization, share, progress, total, loaded };
+        let held = Cell::new(0);
+        let counting =
+            Loader { tensors, storage: &tally, quantization, share, progress, total, loaded, held };
         load(&counting)?;
         self.loaded.set(counting.loaded.get());
         Ok(())
@@ -160,7 +167,13 @@ impl<'a, S: Storage> Loader<'a, S> {
         self.storage.vector(written, role)
     }
 
+    /// Bytes of the checkpoint that were brought to the storage so far.
+    pub fn bytes_held(&self) -> usize {
+        self.held.get()
+    }
+
     fn count(&self, bytes: usize) {
+        self.held.set(self.held.get() + bytes);
         self.loaded.set(self.loaded.get() + bytes);
         (self.progress)(self.loaded.get() as f32 / self.total.max(1) as f32);
     }

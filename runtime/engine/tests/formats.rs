@@ -5,7 +5,7 @@
 mod tiny_families;
 mod tiny_mixtral;
 
-use coterie_api::launch::{Quantization, WeightBytes};
+use coterie_api::launch::{Device, Quantization, WeightBytes};
 use coterie_engine::simple::Simple;
 use coterie_engine::{Engine, EngineOptions, Event, Request, Sampling, TokenLogprobs, inspect};
 use half::{bf16, f16};
@@ -120,7 +120,7 @@ fn unaligned_weights_are_copied() {
             }
             t.insert(0, Tensor { name: "odd".into(), dtype: "U8", shape: vec![3], bytes: vec![0; 3] });
         });
-        for quantization in Quantization::BEST_FIRST {
+        for &quantization in Quantization::best_first_on(Device::Cpu) {
             let same = scores(shifted.path(), quantization);
             assert_near(&scores(plain.path(), quantization), &same, 1e-4);
         }
@@ -176,7 +176,7 @@ fn fp8_and_its_twin() -> [TempDir; 2] {
 #[test]
 fn fp8_is_code_times_scale_in_bf16() {
     let [fp8, twin] = fp8_and_its_twin();
-    for quantization in Quantization::BEST_FIRST {
+    for &quantization in Quantization::best_first_on(Device::Cpu) {
         assert_eq!(scores(fp8.path(), quantization), scores(twin.path(), quantization));
     }
     let prompt: Vec<u32> = (0..40).map(|i| i * 7 % 61).collect();
@@ -211,7 +211,7 @@ fn fused_experts_equal_separate_ones() {
         tensors.retain(|t| !t.name.contains("block_sparse_moe.experts"));
         tensors.iter_mut().for_each(|t| t.name = t.name.replace("block_sparse_moe", "mlp"));
     });
-    for quantization in Quantization::BEST_FIRST {
+    for &quantization in Quantization::best_first_on(Device::Cpu) {
         assert_eq!(scores(fused.path(), quantization), scores(folder(|_| {}).path(), quantization));
     }
 }
@@ -245,9 +245,10 @@ fn inspect_counts_what_is_held() {
     let norms = 5 * 24;
     assert_eq!(inspected.weight_bytes.none, (2 * values + 2 * norms) as u64);
     assert!(inspected.weight_bytes.int8 < inspected.weight_bytes.none);
-    // Int8 has a byte for each value and four for each row of at most 64 of them.
+    // Int8 has a byte for each value and four for each row of at most 64 of them, int4 twenty for each of at most 32.
     let rows = 2 * 4 * (2 * 20 + 24);
-    let split = WeightBytes { none: 2 * experts as u64, int8: (experts + 4 * rows) as u64 };
+    let (int8, int4) = ((experts + 4 * rows) as u64, Some(20 * rows as u64));
+    let split = WeightBytes { none: 2 * experts as u64, int8, int4 };
     assert_eq!(inspected.expert_bytes, Some(split));
     let f32s = inspect(folder(|t| convert(t, "F32", f32::to_le_bytes)).path()).unwrap();
     assert_eq!(f32s.weight_bytes.none, 4 * values as u64);
@@ -329,7 +330,7 @@ fn gpt_oss(hidden: usize, change: impl FnOnce(&mut Vec<Tensor>)) -> [TempDir; 2]
 #[test]
 fn experts_in_mxfp4_have_the_values_that_they_say() {
     let [plain, packed] = gpt_oss(64, |_| {});
-    for quantization in Quantization::BEST_FIRST {
+    for &quantization in Quantization::best_first_on(Device::Cpu) {
         assert_eq!(scores(packed.path(), quantization), scores(plain.path(), quantization), "{quantization}");
     }
     let (plain, packed) = (inspect(plain.path()).unwrap(), inspect(packed.path()).unwrap());

@@ -91,6 +91,7 @@ impl Hello {
         bytes.push(match quantization {
             Quantization::None => 1,
             Quantization::Int8 => 2,
+            Quantization::Int4 => 3,
         });
         bytes.push(0);
         bytes.extend_from_slice(&(shape.hidden as u32).to_le_bytes());
@@ -118,6 +119,7 @@ impl Hello {
         let quantization = match bytes[10] {
             1 => Quantization::None,
             2 => Quantization::Int8,
+            3 => Quantization::Int4,
             byte => return Err(unknown("quantization", byte)),
         };
         let mut fields = Fields(&bytes[2..]);

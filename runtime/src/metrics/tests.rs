@@ -79,6 +79,17 @@ fn a_value_is_the_same_under_our_name_and_under_vllms() {
 }
 
 #[test]
+fn what_loading_took_is_told_when_it_is_done() {
+    let metrics = Metrics::new("m", &ExchangeCounts::default());
+    assert_has(&lines(&metrics, Load::default()), "coterie_weights_read_bytes 0");
+    metrics.set_loaded(Loaded { bytes: 3 << 30, time: Duration::from_millis(1500) });
+    let lines = lines(&metrics, Load::default());
+    assert_has(&lines, "coterie_weights_loaded_ratio 1.0");
+    assert_has(&lines, "coterie_weights_read_bytes 3221225472");
+    assert_has(&lines, "coterie_weights_load_seconds 1.5");
+}
+
+#[test]
 fn a_scrape_with_older_figures_takes_no_counter_back() {
     let metrics = Metrics::new("m", &ExchangeCounts::default());
     lines(&metrics, Load { generated_tokens: 7, ..Load::default() });

@@ -86,3 +86,54 @@ fn bench_counts_what_was_drafted_and_what_came() {
     assert!(drafted > 0 && accepted <= drafted, "{report}");
     assert!(report["tokens_a_draft"].as_f64().unwrap() >= 1.0, "{report}");
 }
+
+/// Without a GPU the whole command can still be tried out on the CPU, with a model that is written for it.
+#[test]
+fn bench_gpu_prints_figures_beside_what_memory_allows() {
+    let (config, made) = (whole(), tempfile::tempdir().unwrap());
+    std::fs::remove_file(config.path().join("model.safetensors")).unwrap();
+    let folder = |dir: &tempfile::TempDir| dir.path().to_str().unwrap().to_owned();
+    let (config, made) = (folder(&config), folder(&made));
+    let args = ["bench", "gpu", "--config", &config, "--load", &made, "--device", "cpu", "--threads", "1"];
+    let more = [
+        "--quantization",
+        "int8",
+        "--batch",
+        "1,3",
+        "--context",
+        "20",
+        "--steps",
+        "4",
+        "--step-tokens",
+        "16",
+    ];
+    let all = [&args[..], &more[..], &["--bandwidth", "10", "-o", "json"]].concat();
+    let output = coterie(&all).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let decode = report["decode"].as_array().unwrap();
+    assert_eq!(decode.iter().map(|figure| figure["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    for figure in decode.iter().chain([&report["prefill"]]) {
+        let of = |key: &str| figure[key].as_f64().unwrap();
+        assert!(of("tok_s") > 0.0 && of("seconds") > 0.0 && of("weight_bytes") > 0.0, "{report}");
+        assert!((of("tok_s") / of("roofline_tok_s") - of("share_of_roofline")).abs() < 1e-9, "{report}");
+    }
+    assert!(decode[0]["weight_bytes"].as_f64() < decode[1]["weight_bytes"].as_f64(), "{report}");
+    assert!(decode[1]["context"].as_u64().unwrap() > 20, "{report}");
+    let load = &report["load"];
+    assert!(load["bytes"].as_u64().unwrap() > 0 && load["bytes_s"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(Path::new(&made).join("model.safetensors").exists());
+    let text = coterie(&[&args[..], &more[..]].concat()).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("decode, batch 3, behind") && text.contains("load: "), "{text}");
+}
+
+#[test]
+fn bench_gpu_says_why_there_is_no_gpu() {
+    let config = whole();
+    let args = ["bench", "gpu", "--config", config.path().to_str().unwrap()];
+    let output = coterie(&args).env("COTERIE_CUBINS", "/nowhere").output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("no GPU can be used: "), "{said}");
+}

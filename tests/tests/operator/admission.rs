@@ -175,6 +175,11 @@ async fn rejects_unknown_choices() -> Result<()> {
     {
         rejects("claimTemplate needs device: Gpu", |it| spec(it)["accelerator"] = claim.clone()).await?;
     }
+    rejects("model.quantization Int4 is for GPUs only", |it| {
+        spec(it)["accelerator"] = json!({"device": "Cpu"});
+        spec(it)["model"]["quantization"] = json!("Int4");
+    })
+    .await?;
     rejects("perRank counts GPUs", |it| spec(it)["accelerator"] = json!({"device": "Cpu", "perRank": 2}))
         .await
 }

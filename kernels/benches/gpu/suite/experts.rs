@@ -293,7 +293,7 @@ impl<D: Timed> Suite<'_, D> {
             limit: 0.0,
         };
         let tiles = Table::default().choose(Kind { format, pair, n, k }, layer.rows.order.len(), count);
-        product.launch(format, pair, tiles)
+        product.launch_on(&*self.device, format, pair, tiles)
     }
 
     /// Compares both products at some places with f64.

@@ -104,6 +104,7 @@ impl Driver {
                 stream: result::stream::create(kind).map_err(refused("cuStreamCreate"))?,
                 kernels: kernels(cubins, architecture)?,
                 staging: Mutex::new(Staging::new().map_err(refused("cuMemHostAlloc"))?),
+                slabs: Mutex::default(),
                 architecture,
             })
         }

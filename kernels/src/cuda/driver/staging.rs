@@ -5,7 +5,10 @@ use cudarc::driver::{DriverError, result, sys};
 use crate::cuda::launch::Address;
 
 /// Bytes of a half.
-const HALF: usize = 8 << 20;
+const HALF: usize = 32 << 20;
+
+/// Bytes that are sent at once: while the GPU reads them, the next are filled in.
+const PIECE: usize = 4 << 20;
 
 /// Memory that stays where it is.
 pub(super) struct Staging {
@@ -27,17 +30,19 @@ impl Staging {
         Ok(Staging { memory, read: [event()?, event()?], half: 0, used: 0 })
     }
 
-    /// Copies `from`, in the order of the stream; it may be changed as soon as this returns.
+    /// Copies `bytes` bytes in the order of the stream; `fill` puts those from a number on where it is told to.
     ///
     /// # Safety
-    /// `to` has room for it, and the stream's context is current.
+    /// `to` has room for them, and the stream's context is current.
     pub(super) unsafe fn write(
         &mut self,
-        mut to: Address,
-        mut from: &[u8],
+        to: Address,
+        bytes: usize,
         stream: sys::CUstream,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
     ) -> Result<(), DriverError> {
-        while !from.is_empty() {
+        let mut at = 0;
+        while at < bytes {
             if self.used == HALF {
                 // SAFETY: the events were made with the memory. One that was never recorded is not waited for.
                 unsafe {
@@ -47,17 +52,16 @@ impl Staging {
                 }
                 self.used = 0;
             }
-            let (piece, rest) = from.split_at(from.len().min(HALF - self.used));
+            let length = (bytes - at).min(HALF - self.used).min(PIECE);
             // SAFETY: the half has room for the piece, and the GPU has read what was there before.
             unsafe {
                 let place = self.memory.add(self.half * HALF + self.used);
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), place, piece.len());
-                let place = std::slice::from_raw_parts(place, piece.len());
-                result::memcpy_htod_async(to, place, stream)?;
+                let place = std::slice::from_raw_parts_mut(place, length);
+                fill(at, place);
+                result::memcpy_htod_async(to + at as Address, place, stream)?;
             }
-            self.used += piece.len();
-            to += piece.len() as Address;
-            from = rest;
+            self.used += length;
+            at += length;
         }
         Ok(())
     }

@@ -156,7 +156,7 @@ impl<D: Timed> Bench<D> {
             limit: 0.0,
         };
         // SAFETY: everything it names is kept here, and large enough for the most rows.
-        unsafe { self.device.launch(&product.launch(format, pair, tiles)) }
+        unsafe { self.device.launch(&product.launch_on(&*self.device, format, pair, tiles)) }
     }
 }
 

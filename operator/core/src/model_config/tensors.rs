@@ -1,4 +1,4 @@
-//! What holding tensors takes, by the runtime's rules: matrices as in the checkpoint or in int8, vectors in f32.
+//! What holding tensors takes, by the runtime's rules: matrices as in the checkpoint, in int8 or in int4, vectors in f32.
 
 use super::keys::{Keys, NoSizes};
 use coterie_api::launch::WeightBytes;
@@ -6,6 +6,9 @@ use coterie_api::launch::WeightBytes;
 /// Values of a row of an int8 matrix that share a scale, and bytes of a scale (kernels/src/cpu/quant.rs).
 const INT8_GROUP: u128 = 64;
 const INT8_SCALE: u128 = 4;
+/// Values of a group in int4, and its bytes with its scale (kernels/src/cpu/int4.rs).
+const INT4_GROUP: u128 = 32;
+const INT4_GROUP_BYTES: u128 = 16 + 4;
 const F32: u128 = 4;
 
 /// What a matrix is for.
@@ -34,6 +37,8 @@ pub(super) struct Tensors {
     expert_none: u128,
     int8: u128,
     expert_int8: u128,
+    int4: u128,
+    expert_int4: u128,
 }
 
 /// The sums of [`Tensors`].
@@ -61,29 +66,32 @@ impl Tensors {
             Role::PackedExpert => values * 17 / 32,
             _ => values * self.plain,
         };
-        let int8 = match role {
-            Role::Kept | Role::KeptWide => none,
-            Role::Dense | Role::Expert | Role::PackedExpert => {
-                values + count * outputs * inputs.div_ceil(INT8_GROUP) * INT8_SCALE
-            }
+        let [int8, int4] = match role {
+            Role::Kept | Role::KeptWide => [none; 2],
+            Role::Dense | Role::Expert | Role::PackedExpert => [
+                values + count * outputs * inputs.div_ceil(INT8_GROUP) * INT8_SCALE,
+                count * outputs * inputs.div_ceil(INT4_GROUP) * INT4_GROUP_BYTES,
+            ],
         };
-        self.add(role, values, [none, int8]);
+        self.add(role, values, [none, int8, int4]);
     }
 
     /// `count` vectors of `length` values.
     pub(super) fn vectors(&mut self, role: Role, count: u64, length: u64) {
         let values = u128::from(count) * u128::from(length);
-        self.add(role, values, [values * F32; 2]);
+        self.add(role, values, [values * F32; 3]);
     }
 
-    fn add(&mut self, role: Role, values: u128, [none, int8]: [u128; 2]) {
+    fn add(&mut self, role: Role, values: u128, [none, int8, int4]: [u128; 3]) {
         self.values += values;
         self.none += none;
         self.int8 += int8;
+        self.int4 += int4;
         if matches!(role, Role::Expert | Role::PackedExpert) {
             self.expert_values += values;
             self.expert_none += none;
             self.expert_int8 += int8;
+            self.expert_int4 += int4;
         }
     }
 
@@ -112,11 +120,14 @@ impl Tensors {
 
     pub(super) fn sums(&self) -> Result<Sums, NoSizes> {
         let fits = |sum: u128| u64::try_from(sum).map_err(|_| NoSizes::TooLarge);
+        let bytes = |[none, int8, int4]: [u128; 3]| -> Result<WeightBytes, NoSizes> {
+            Ok(WeightBytes { none: fits(none)?, int8: fits(int8)?, int4: Some(fits(int4)?) })
+        };
         Ok(Sums {
             values: fits(self.values)?,
             expert_values: fits(self.expert_values)?,
-            bytes: WeightBytes { none: fits(self.none)?, int8: fits(self.int8)? },
-            expert_bytes: WeightBytes { none: fits(self.expert_none)?, int8: fits(self.expert_int8)? },
+            bytes: bytes([self.none, self.int8, self.int4])?,
+            expert_bytes: bytes([self.expert_none, self.expert_int8, self.expert_int4])?,
         })
     }
 }

@@ -94,9 +94,8 @@ fn minimax_has_456_billion_parameters_and_its_checkpoints_bytes() {
     assert_eq!(gpu.spare_bytes, 2048 * (40 << 10) + 15 * state + 16 * sums);
     assert_eq!(sizes.inspection(Device::Cpu).state_bytes, state, "states are f32 everywhere");
     assert_eq!(gpu.devices, SERVED_ON);
-    let int4 = sizes.inspection_with_int4_experts(Device::Gpu);
-    assert_eq!(int4.expert_bytes.unwrap().int8 / 1_000_000_000, 231);
-    assert_eq!((int4.weight_bytes.int8 - int4.expert_bytes.unwrap().int8) / 1_000_000_000, 42);
+    // And its int4 one for each 32, beside half a byte each.
+    assert_eq!(sizes.expert_bytes.int4, Some(sizes.expert_parameters / 32 * 20));
 }
 
 #[test]
@@ -111,7 +110,11 @@ fn both_spellings_of_minimax_are_the_same_model() {
     // Its gates are bf16.
     let narrower = |bytes: WeightBytes| {
         let gates = 80 * 32 * 6144 * 2;
-        WeightBytes { none: bytes.none - gates, int8: bytes.int8 - gates }
+        WeightBytes {
+            none: bytes.none - gates,
+            int8: bytes.int8 - gates,
+            int4: bytes.int4.map(|int4| int4 - gates),
+        }
     };
     let weight_bytes = narrower(older.weight_bytes);
     let expected = ModelSizes { architecture: "MiniMaxForCausalLM", weight_bytes, ..older };
@@ -340,7 +343,7 @@ fn numbers_at_their_limits_do_not_overflow() {
             large["attn_type_list"] = json!(vec![0; 1 << 12]);
             if let Ok(sizes) = read(&large.to_string()) {
                 sizes.inspection(Device::Cpu);
-                sizes.inspection_with_int4_experts(Device::Gpu);
+                sizes.inspection(Device::Gpu);
             }
         }
     }

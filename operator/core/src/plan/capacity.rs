@@ -194,7 +194,7 @@ fn kept(situation: &Situation, observed: &Observed, basis: &str) -> Option<(Layo
 fn described(situation: &Situation, layout: &Layout, basis: String) -> CapacityPlan {
     let (inspection, nodes) = (situation.inspection, &situation.nodes);
     let demand = situation.demand(layout);
-    let options = Quantization::BEST_FIRST.map(|quantization| {
+    let options = situation.known_on(layout.device).into_iter().map(|quantization| {
         let layout = Layout { quantization, ..*layout };
         CapacityOption {
             quantization,
@@ -215,7 +215,7 @@ fn described(situation: &Situation, layout: &Layout, basis: String) -> CapacityP
         parts: layout.parts(inspection),
         needed: layout.needed(inspection),
         demand: demand.request,
-        options: options.to_vec(),
+        options: options.collect(),
         limit: situation.deployment.template.memory_limit,
         largest_node: nodes.largest(layout.device),
         free: nodes.free(layout.device),
@@ -259,6 +259,8 @@ pub fn choose_device(deployment: &Deployment, devices: &[Device], nodes: &[Obser
         DeviceChoice::Auto => {
             let offered = eligible.most_gpus() >= gpus;
             let gpu = devices.contains(&Device::Gpu) && (offered || !devices.contains(&Device::Cpu));
+            // What no CPU computes with is asked of GPUs, and what hinders them is told.
+            let gpu = gpu || deployment.quantization.is_some_and(|asked| !asked.runs_on(Device::Cpu));
             if gpu { Device::Gpu } else { Device::Cpu }
         }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use coterie_api::deployment::scaling::QueueTarget;
 use coterie_api::deployment::{ClaimSource, ImageSource, ModelDeploymentSpec, ModelSpec, ScalingSpec};
+use coterie_api::launch::Quantization;
 use jiff::SignedDuration;
 use std::iter;
 
@@ -142,6 +143,15 @@ fn err_per_rank_on_cpu() {
         o.spec.accelerator.per_rank = Some(2);
     };
     refused(change, Invalid::PerRankOnCpu);
+}
+
+#[test]
+fn err_quantization_on_cpu() {
+    let change = |o: &mut ModelDeployment| {
+        o.spec.accelerator.device = DeviceChoice::Cpu;
+        o.spec.model.quantization = Some(Quantization::Int4);
+    };
+    refused(change, Invalid::QuantizationOnCpu);
 }
 
 #[test]

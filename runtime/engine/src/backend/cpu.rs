@@ -4,6 +4,7 @@ use crate::backend::{AttentionShape, Backend, Choice, LatentShape};
 use crate::batch::{Batch, SequenceRows};
 use crate::block_pool::BLOCK_SIZE;
 use crate::load_error::LoadError;
+use crate::model::Need;
 use crate::model::config::plan::{Activation, Blend, LightningPlan};
 use crate::model::config::rope::{Pairs, RopePlan};
 use crate::moe::activations;
@@ -13,7 +14,7 @@ use crate::weights::safetensors::Dtype;
 use crate::weights::shard::TensorView;
 use crate::weights::written::{Packed, Written};
 use crate::weights::{Role, Storage};
-use coterie_api::launch::{Activations, Quantization};
+use coterie_api::launch::{Activations, Device, Quantization};
 use coterie_kernels::cpu::attention::latent;
 use coterie_kernels::cpu::lightning::{self, Decays};
 use coterie_kernels::cpu::matmul::Matrix;
@@ -170,6 +171,9 @@ impl Storage for Cpu {
         let [outputs, inputs] = written.shape();
         let held = match (quantization, role) {
             (Quantization::Int8, Role::Dense | Role::Expert) => Held::Int8(to_int8(&self.pool, &written)),
+            (Quantization::Int4, Role::Dense | Role::Expert) => {
+                return Err(LoadError::OnlyOnGpus { quantization });
+            }
             _ => plain(&self.pool, written),
         };
         Ok(CpuMatrix { outputs, inputs, held })
@@ -272,6 +276,14 @@ impl Backend for Cpu {
     type States = CpuStates;
     type Rope = Rc<CpuRope>;
     type Batch<'a> = CpuBatch<'a>;
+
+    fn check(&self, need: &Need<'_>) -> Result<(), LoadError> {
+        let quantization = need.quantization;
+        match quantization.runs_on(Device::Cpu) {
+            true => Ok(()),
+            false => Err(LoadError::OnlyOnGpus { quantization }),
+        }
+    }
 
     fn place<'a>(&self, batch: &'a Batch) -> CpuBatch<'a> {
         let sequences = batch.sequences.iter().map(|sequence| attention::Sequence {

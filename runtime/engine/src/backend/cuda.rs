@@ -15,8 +15,10 @@ mod heads;
 mod lightning;
 mod memory;
 mod products;
+pub mod rates;
 pub(crate) mod room;
 mod rope;
+mod upload;
 mod weights;
 
 use crate::backend::{AttentionShape, Backend, Choice, LatentShape, Step};

@@ -10,6 +10,7 @@ use crate::weights::shard::TensorView;
 use crate::weights::written::Written;
 use coterie_kernels::cpu::pool::Pool;
 use coterie_kernels::cpu::quant::Int8;
+use coterie_kernels::cpu::random;
 use half::{bf16, f16};
 use std::borrow::Cow;
 
@@ -26,8 +27,18 @@ pub fn values<T: bytemuck::Pod>(view: &TensorView) -> Cow<'_, [T]> {
     }
 }
 
+/// The values of a tensor that no file has.
+fn made(view: &TensorView) -> Option<Vec<bf16>> {
+    let (made, first) = view.how_made()?;
+    let numbers = first..first + view.values() as u64;
+    Some(numbers.map(|number| random::value(made.seed, number, made.scale)).collect())
+}
+
 /// The values in f32; exactly, but for fp8.
 pub fn to_f32(view: &TensorView) -> Vec<f32> {
+    if let Some(values) = made(view) {
+        return values.iter().map(|value| value.to_f32()).collect();
+    }
     match view.dtype() {
         Dtype::Bf16 => values::<bf16>(view).iter().map(|v| v.to_f32()).collect(),
         Dtype::F16 => values::<f16>(view).iter().map(|v| v.to_f32()).collect(),
@@ -38,6 +49,9 @@ pub fn to_f32(view: &TensorView) -> Vec<f32> {
 
 /// The values in bf16, rounded to nearest even unless they are bf16 already.
 pub fn to_bf16<'a>(pool: &Pool, view: &'a TensorView) -> Cow<'a, [bf16]> {
+    if let Some(values) = made(view) {
+        return Cow::Owned(values);
+    }
     if let Some(scales) = view.scales() {
         return Cow::Owned(scales.to_bf16(pool, view.bytes()));
     }

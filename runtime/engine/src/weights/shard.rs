@@ -6,11 +6,13 @@ use crate::weights::fp8::{self, BlockScales, Fp8Blocks};
 use crate::weights::json::read_json;
 use crate::weights::safetensors::{Dtype, Entry, Header};
 use crate::weights::unique::Pairs;
+use half::bf16;
 use memmap2::{Advice, Mmap, MmapMut, UncheckedAdvice};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ pub const INDEX: &str = "model.safetensors.index.json";
 pub struct Shard {
     path: PathBuf,
     map: Mmap,
+    /// To read from without the map; none where nothing is there.
+    file: Option<File>,
     header: Header,
 }
 
@@ -42,14 +46,14 @@ impl Shard {
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
         let header = Header::parse(&map)
             .map_err(|rule| LoadError::Header { path: path.clone(), rule: Box::new(rule) })?;
-        Ok(Shard { path, map, header })
+        Ok(Shard { path, map, file: Some(file), header })
     }
 
     /// One without any bytes, for tensors that are listed in `path` and not there.
     pub(super) fn none(path: PathBuf) -> Result<Shard, LoadError> {
         let map = MmapMut::map_anon(1).and_then(MmapMut::make_read_only);
         let map = map.map_err(|source| LoadError::Read { path: path.clone(), source })?;
-        Ok(Shard { path, map, header: Header::default() })
+        Ok(Shard { path, map, file: None, header: Header::default() })
     }
 
     /// The file.
@@ -78,6 +82,15 @@ pub struct TensorView {
     bytes: Range<usize>,
     /// Of a matrix in fp8, and only of one.
     scales: Option<BlockScales>,
+    /// Of a tensor that no file has, and only of one.
+    made: Option<Made>,
+}
+
+/// How the values of a tensor that no file has are made, see [`random::value`](coterie_kernels::cpu::random::value).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Made {
+    pub(crate) seed: u64,
+    pub(crate) scale: f32,
 }
 
 impl TensorView {
@@ -85,7 +98,17 @@ impl TensorView {
     pub(super) fn unread(shard: &Arc<Shard>, name: &str, dtype: Dtype, shape: &[usize]) -> TensorView {
         let bytes = 0..shape.iter().product::<usize>() * dtype.bits() as usize / 8;
         let (shard, name) = (shard.clone(), name.to_owned());
-        TensorView { shard, name, dtype, shape: shape.to_vec(), bytes, scales: None }
+        TensorView { shard, name, dtype, shape: shape.to_vec(), bytes, scales: None, made: None }
+    }
+
+    /// A tensor in bf16 whose values are made when they are needed.
+    pub(super) fn made(shard: &Arc<Shard>, name: &str, shape: &[usize], made: Made) -> TensorView {
+        TensorView { made: Some(made), ..TensorView::unread(shard, name, Dtype::Bf16, shape) }
+    }
+
+    /// How its values are made and the number of the first, if no file has them.
+    pub(crate) fn how_made(&self) -> Option<(Made, u64)> {
+        Some((self.made?, self.bytes.start as u64 / size_of::<bf16>() as u64))
     }
 
     /// The same, in fp8 with these scales.
@@ -123,6 +146,15 @@ impl TensorView {
         self.shard.map.get(self.bytes.clone()).unwrap_or(&[])
     }
 
+    /// Copies the bytes from number `at` on out of the file, past the map: a page that is only read once need not be
+    /// mapped, and a file that was cut short meanwhile is an error.
+    pub(crate) fn read_at(&self, at: usize, to: &mut [u8]) -> Result<(), LoadError> {
+        let path = &self.shard.path;
+        let Some(file) = &self.shard.file else { return Err(LoadError::MissingFile { path: path.clone() }) };
+        let read = file.read_exact_at(to, (self.bytes.start + at) as u64);
+        read.map_err(|source| LoadError::Read { path: path.clone(), source })
+    }
+
     /// The scales of its values, if it is in fp8.
     pub(super) fn scales(&self) -> Option<&BlockScales> {
         self.scales.as_ref()
@@ -135,7 +167,7 @@ impl TensorView {
 
     /// Can the bytes be used in place as values of their format?
     pub fn is_aligned(&self) -> bool {
-        self.bytes().as_ptr().addr().is_multiple_of(self.dtype.bits() as usize / 8)
+        self.made.is_none() && self.bytes().as_ptr().addr().is_multiple_of(self.dtype.bits() as usize / 8)
     }
 
     /// Rows `rows` of the outermost dimension, with `shape` as the new shape: the same number of values.
@@ -261,7 +293,8 @@ impl Checkpoint {
         };
         let shard = self.shards[number].clone();
         let Entry { dtype, shape: found, bytes } = shard.header.tensors[name].clone();
-        let view = TensorView { shard, name: name.to_owned(), dtype, shape: found, bytes, scales: None };
+        let view =
+            TensorView { shard, name: name.to_owned(), dtype, shape: found, bytes, scales: None, made: None };
         if !may_be(dtype) {
             return Err(view.wrong_dtype(expected));
         }

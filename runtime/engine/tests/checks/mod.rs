@@ -104,8 +104,9 @@ where
     let mut seen = [0; 4];
     let families =
         tiny_families::configs().into_iter().map(|(name, config)| (name, config, Quantization::None));
-    let int8 = ("Mixtral in int8", tiny_mixtral::config(), Quantization::Int8);
-    for (name, config, quantization) in families.chain([int8]) {
+    let quantized = [("Mixtral in int8", Quantization::Int8), ("Mixtral in int4", Quantization::Int4)];
+    let quantized = quantized.map(|(name, quantization)| (name, tiny_mixtral::config(), quantization));
+    for (name, config, quantization) in families.chain(quantized) {
         let dir = tempfile::tempdir().unwrap();
         tiny_families::write_random(dir.path(), &config, 8);
         let module = config["num_nextn_predict_layers"] == 1;

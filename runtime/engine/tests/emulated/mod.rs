@@ -16,19 +16,20 @@ use coterie_engine::moe::host::MakeBackend;
 use emulation::Emulation;
 use std::sync::{Arc, OnceLock};
 
-fn shared() -> Arc<Emulation> {
+/// The one device.
+pub fn device() -> Arc<Emulation> {
     static DEVICE: OnceLock<Arc<Emulation>> = OnceLock::new();
     DEVICE.get_or_init(|| Arc::new(Emulation::load(false))).clone()
 }
 
-/// Makes backends on one device.
+/// Makes backends on it.
 pub fn backend() -> MakeBackend<Cuda<Emulation>> {
-    on(shared())
+    on(device())
 }
 
 /// The same, which start every kernel by itself.
 pub fn without_graphs() -> MakeBackend<Cuda<Emulation>> {
-    Arc::new(|threads| Cuda::new(shared(), threads).without_graphs())
+    Arc::new(|threads| Cuda::new(device(), threads).without_graphs())
 }
 
 /// Makes backends on a device.

@@ -95,9 +95,24 @@ fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
         return None;
     }
     if situation.inspection.devices.contains(&plan.device) {
-        let message = "this installation has no image of the runtime for GPUs; set images.gpuRuntime among the chart's \
-                       values, or accelerator.device to Cpu or Auto";
-        return no(reason::DEVICE_UNSUPPORTED, message.to_owned());
+        let only = situation.deployment.quantization.filter(|asked| !asked.runs_on(Device::Cpu));
+        let otherwise = match only {
+            None => "accelerator.device to Cpu or Auto".to_owned(),
+            Some(asked) => format!("model.quantization to Int8, as {asked} is for GPUs only"),
+        };
+        let message = format!(
+            "this installation has no image of the runtime for GPUs; set images.gpuRuntime among the chart's values, or \
+             {otherwise}"
+        );
+        return no(reason::DEVICE_UNSUPPORTED, message);
+    }
+    if let Some(asked) = situation.deployment.quantization.filter(|asked| !asked.runs_on(Device::Cpu)) {
+        let message = format!(
+            "model.quantization is {asked}, which is for GPUs only, and this build of the runtime cannot serve {} on GPUs; set \
+             model.quantization to Int8, or leave it out",
+            situation.inspection.architecture
+        );
+        return no(reason::DEVICE_UNSUPPORTED, message);
     }
     let (asked, other) = match plan.device {
         Device::Gpu => ("GPUs", "Cpu"),

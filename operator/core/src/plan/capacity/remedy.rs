@@ -6,7 +6,7 @@ use super::nodes::takes;
 use super::situation::{GPUS, Situation};
 use crate::observed::ObservedNode;
 use crate::observed::quantity::readable;
-use coterie_api::launch::{Device, Quantization};
+use coterie_api::launch::Device;
 
 /// What to set so that the ranks fit, ready to be followed by one more suggestion. Also kept in the plan, for programs.
 /// `ceiling` is the memory, bytes, that a request of the template must not exceed.
@@ -39,7 +39,8 @@ fn nearest(situation: &Situation, layout: &Layout) -> Vec<Layout> {
         let context = situation.longest_context(&layout)?;
         (context < layout.context_length).then_some(Layout { context_length: context, ..layout })
     };
-    let others: Vec<Layout> = Quantization::BEST_FIRST
+    let others: Vec<Layout> = situation
+        .known_on(layout.device)
         .into_iter()
         .filter(|other| *other != layout.quantization)
         .map(quantized)
@@ -68,7 +69,7 @@ fn anything(situation: &Situation, layout: &Layout) -> Vec<Layout> {
     let gpus: &[u32] = if layout.device == Device::Gpu { &GPUS } else { &[0] };
     let mut layouts = Vec::new();
     for ranks in situation.widths_from(1) {
-        for quantization in Quantization::BEST_FIRST {
+        for quantization in situation.known_on(layout.device) {
             layouts.extend(gpus.iter().map(|gpus| Layout { ranks, quantization, gpus: *gpus, ..*layout }));
         }
     }

@@ -68,8 +68,13 @@ impl Situation<'_> {
         (low > 0).then_some(low * CONTEXT_STEP)
     }
 
-    pub(super) fn quantizations(&self) -> Vec<Quantization> {
-        self.deployment.quantization.map_or(Quantization::BEST_FIRST.to_vec(), |asked| vec![asked])
+    fn quantizations(&self, device: Device) -> Vec<Quantization> {
+        self.deployment.quantization.map_or_else(|| self.known_on(device), |asked| vec![asked])
+    }
+
+    /// How ranks can hold the weights on `device`, best first.
+    pub(super) fn known_on(&self, device: Device) -> Vec<Quantization> {
+        self.inspection.weight_bytes.best_first_on(device)
     }
 
     /// Numbers of ranks worth trying, fewest first: what was asked for, else those with which a rank has fewer slots
@@ -118,7 +123,7 @@ impl Situation<'_> {
             let layout = move |gpus: &u32| Layout { quantization, ..self.layout(device, ranks, *gpus) };
             gpus.iter().map(layout).collect::<Vec<_>>()
         };
-        self.quantizations().into_iter().flat_map(with).collect()
+        self.quantizations(device).into_iter().flat_map(with).collect()
     }
 
     /// The layout to take: the fewest ranks that empty nodes can hold, because each has its own copy of everything but

@@ -65,7 +65,7 @@ fn absurd_models_do_not_overflow() {
     let mut inspection = inspection();
     inspection.kv_bytes_per_token = u64::MAX;
     inspection.weight_bytes.none = u64::MAX;
-    inspection.expert_bytes = Some(WeightBytes { none: u64::MAX, int8: u64::MAX });
+    inspection.expert_bytes = Some(WeightBytes { none: u64::MAX, int8: u64::MAX, int4: None });
     (inspection.state_bytes, inspection.working_bytes, inspection.experts) = (u64::MAX, u64::MAX, u32::MAX);
     for ranks in [1, 2, u32::MAX] {
         let layout = Layout { ranks, redundant: u32::MAX, ..layout(Quantization::None, u32::MAX) };
@@ -316,7 +316,7 @@ fn a_rank_is_given_no_more_gpus_than_it_can_use() {
 fn a_draft_module_is_counted_where_it_is_asked_for() {
     let mut weights = weights();
     weights.inspection.draft_module = Some(DraftModule {
-        weight_bytes: WeightBytes { none: GIB, int8: GIB / 2 },
+        weight_bytes: WeightBytes { none: GIB, int8: GIB / 2, int4: None },
         kv_bytes_per_token: 1000,
         spare_bytes: 1 << 20,
     });
@@ -411,4 +411,62 @@ fn only_nodes_that_the_template_may_use_count() {
         object.spec.template.node_selector.insert("pool".into(), "big".into());
     });
     assert!(refused(&selected, reason::NO_ELIGIBLE_NODE).contains("with label pool=big"));
+}
+
+/// Of 4 GiB in bf16, 2 in int8 and 1.25 in int4 on a node of 16 GiB with 2 GPUs of `gpu_memory`.
+fn planned_with_int4(
+    gpu_memory: u64,
+    change: impl FnOnce(&mut ModelDeployment, &mut Observed),
+) -> CapacityPlan {
+    let mut inspection = inspection();
+    inspection.weight_bytes.int4 = Some(5 * GIB / 4);
+    (inspection.devices, inspection.most_gpus) = (vec![Device::Cpu, Device::Gpu], 1);
+    let mut gpus = node("gpus", 16 * GIB);
+    (gpus.allocatable.gpus, gpus.gpu_memory) = (2, gpu_memory);
+    let mut observed = Observed { nodes: vec![gpus], settings: for_gpus(), ..Default::default() };
+    let mut object = object(1);
+    change(&mut object, &mut observed);
+    let weights = WeightsStatus { source_hash: "hash".into(), inspection };
+    plan(&validate(&object).unwrap(), &weights, &observed)
+}
+
+#[test]
+fn int4_is_taken_on_gpus_that_hold_nothing_better_and_never_on_cpus() {
+    let on = |device| {
+        move |object: &mut ModelDeployment, _: &mut Observed| object.spec.accelerator.device = device
+    };
+    let chosen = |memory, device| {
+        let plan = planned_with_int4(memory, on(device));
+        (plan.quantization, plan.unplaceable)
+    };
+    assert_eq!(chosen(8 * GIB, DeviceChoice::Gpu), (Quantization::None, None));
+    assert_eq!(chosen(3 * GIB, DeviceChoice::Gpu), (Quantization::Int8, None));
+    assert_eq!(chosen(5 * GIB / 2, DeviceChoice::Gpu), (Quantization::Int4, None));
+    let small = |object: &mut ModelDeployment, observed: &mut Observed| {
+        object.spec.accelerator.device = DeviceChoice::Cpu;
+        observed.nodes = vec![node("small", 5 * GIB / 2)];
+    };
+    let plan = planned_with_int4(0, small);
+    assert_eq!((plan.quantization, plan.options.len()), (Quantization::Int8, 2));
+    let message = plan.unplaceable.unwrap().message;
+    assert!(!message.contains("Int4"), "{message}");
+}
+
+#[test]
+fn who_asks_for_int4_asks_for_gpus() {
+    let int4 = |object: &mut ModelDeployment| object.spec.model.quantization = Some(Quantization::Int4);
+    let plan = planned_with_int4(8 * GIB, |object, _| int4(object));
+    assert_eq!((plan.device, plan.quantization, plan.unplaceable), (Device::Gpu, Quantization::Int4, None));
+    let without_gpus = planned_with_int4(0, |object, observed| {
+        int4(object);
+        observed.nodes = vec![node("large", 16 * GIB)];
+    });
+    assert_eq!(without_gpus.device, Device::Gpu, "also where there is none");
+    assert!(without_gpus.unplaceable.is_some());
+    let without_image = planned_with_int4(8 * GIB, |object, observed| {
+        int4(object);
+        observed.settings = Settings::default();
+    });
+    let message = refused(&without_image, reason::DEVICE_UNSUPPORTED);
+    assert!(message.ends_with("or model.quantization to Int8, as Int4 is for GPUs only"), "{message}");
 }

@@ -174,6 +174,10 @@ impl<D: Device> Buffer<D> {
     pub(super) fn read<T: Pod>(&self, length: usize) -> Vec<T> {
         self.read_from(0, length)
     }
+
+    pub(super) fn memory(&self) -> &Memory<D> {
+        &self.memory
+    }
 }
 
 impl<D: Device> Drop for Buffer<D> {

@@ -4,6 +4,7 @@ use super::attention::{LATENT_BYTES_PER_TOKEN, bytes_per_token, part_bytes};
 use super::batch::{BLOCKS_OF_CHUNK, SPREAD};
 use super::graphs;
 use super::lightning;
+use super::weights::STAGE;
 use crate::block_pool::BLOCK_SIZE;
 use crate::engine::LOGIT_ROWS;
 use crate::inspect;
@@ -59,7 +60,7 @@ const LAUNCHES: usize = 48;
 
 /// Whether `free` bytes are enough for the weights, all caches, a step, and `graphs` if there are any.
 pub(super) fn memory(need: &Need<'_>, graphs: bool, free: usize) -> Result<(), LoadError> {
-    let Need { config, weights, room, draft } = *need;
+    let Need { config, weights, room, draft, .. } = *need;
     let last = config.layers.last().filter(|_| draft);
     let layers = config.layers.iter().chain(last);
     let cache: usize = layers.map(|layer| cache_bytes(&layer.mixer, room)).sum();
@@ -67,7 +68,8 @@ pub(super) fn memory(need: &Need<'_>, graphs: bool, free: usize) -> Result<(), L
     // Buffers come in powers of two: up to twice of what a step needs.
     let step = 2 * (inspect::step_bytes(config, room.rows, LOGIT_ROWS) + spread);
     let of_graphs = if graphs { graph_bytes(config, spread) } else { 0 };
-    let needed = weights.saturating_add(cache).saturating_add(step).saturating_add(of_graphs);
+    // What loading has in hand beside the weights goes to steps afterwards, in other sizes.
+    let needed = [STAGE, cache, step, of_graphs].into_iter().fold(weights, usize::saturating_add);
     match needed <= free {
         true => Ok(()),
         false => Err(LoadError::NoGpuMemory { needed, weights, cache, free }),

@@ -3,21 +3,29 @@
 use super::Cuda;
 use crate::load_error::LoadError;
 use crate::weights::fp8::Fp8Blocks;
-use crate::weights::quantize::to_int8;
 use crate::weights::safetensors::Dtype;
+use crate::weights::shard::TensorView;
 use crate::weights::written::{Packed, Written};
 use crate::weights::{Role, Storage};
 use bytemuck::Pod;
 use coterie_api::launch::Quantization;
+use coterie_kernels::cpu::int4::GROUP as INT4_GROUP;
 use coterie_kernels::cpu::mxfp4;
 use coterie_kernels::cpu::quant::GROUP as INT8_GROUP;
 use coterie_kernels::cuda::device::{Device, Memory};
 use coterie_kernels::cuda::launch::Address;
 use coterie_kernels::cuda::matmul::{Format, Product};
+use coterie_kernels::cuda::quantize::Quantize;
+use half::bf16;
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Values along k that products read at once: rows are made that much longer by zeros, which change no sum.
 pub(super) const STEP: usize = 32;
+
+/// Rows that wait on the device to be quantized, bytes, unless one row has more.
+pub(super) const STAGE: usize = 8 << 20;
 
 /// Parts of a matrix's memory begin at multiples of this, bytes.
 const ALIGNED: usize = 256;
@@ -131,13 +139,83 @@ impl<D: Device> Cuda<D> {
             Form::Gate { .. } => Cow::Borrowed(values),
             Form::Product { .. } => padded(values, row, row * inputs.next_multiple_of(STEP) / inputs),
         };
+        let matrix = self.reserve([outputs, inputs], form, values.len(), scales.len())?;
+        matrix.memory.write(matrix.scales_at, scales)?;
+        matrix.memory.write(matrix.values_at, &values)?;
+        Ok(matrix)
+    }
+
+    /// A matrix whose values are held as they lie in the file, or none where they are not neighbours there as products read
+    /// them. `look` sees all of them.
+    fn streamed<S: Pod>(
+        &self,
+        written: &Written,
+        form: Form,
+        dtype: Dtype,
+        scales: &[S],
+        look: impl Fn(&[u8]) + Sync,
+    ) -> Result<Option<CudaMatrix<D>>, LoadError> {
+        let shape @ [_, inputs] = written.shape();
+        let whole = matches!(form, Form::Gate { .. }) || inputs.is_multiple_of(STEP);
+        let view = match written {
+            Written::Rows(view) if whole && view.dtype() == dtype => view,
+            _ => return Ok(None),
+        };
+        let scales: &[u8] = bytemuck::cast_slice(scales);
+        let matrix = self.reserve(shape, form, view.length(), scales.len())?;
+        matrix.memory.write(matrix.scales_at, scales)?;
+        self.upload(view, 0..view.length(), &matrix.memory, matrix.values_at, look)?;
+        Ok(Some(matrix))
+    }
+
+    /// A matrix whose codes and scales the device makes: rows in bf16 come to it piece after piece.
+    fn quantized(&self, written: &Written, format: Format, group: usize) -> Result<CudaMatrix<D>, LoadError> {
+        let shape @ [outputs, inputs] = written.shape();
+        let padded = inputs.next_multiple_of(STEP);
+        let values = outputs * padded * format.bits() / 8;
+        let scales = outputs * inputs.div_ceil(group) * size_of::<f32>();
+        let form = Form::Product { format, group, scale_rows: 1 };
+        let matrix = self.reserve(shape, form, values, scales)?;
+        let row = inputs * size_of::<bf16>();
+        let at_once = (STAGE / row).clamp(1, outputs);
+        let stage = self.spare.take(at_once * row);
+        let view = match written {
+            Written::Rows(view) if view.dtype() == Dtype::Bf16 => Ok(view),
+            _ => Err(written.to_bf16(&self.pool)),
+        };
+        for first in (0..outputs).step_by(at_once) {
+            let rows = at_once.min(outputs - first);
+            let bytes = first * row..(first + rows) * row;
+            match &view {
+                Ok(view) => self.upload(view, bytes, stage.memory(), 0, |_| {})?,
+                Err(values) => stage.memory().write(0, &bytemuck::cast_slice(values)[bytes])?,
+            }
+            let quantize = Quantize {
+                x: stage.address(),
+                values: matrix.values() + (first * padded * format.bits() / 8) as Address,
+                scales: matrix.scales() + (first * inputs.div_ceil(group) * size_of::<f32>()) as Address,
+                rows: rows as u32,
+                k: inputs as u32,
+                padded: padded as u32,
+            };
+            self.launch(&quantize.launch(format).expect("a matrix is quantized to int8 or int4"));
+        }
+        Ok(matrix)
+    }
+
+    /// Memory for a matrix whose values and scales take so many bytes.
+    fn reserve(
+        &self,
+        [outputs, inputs]: [usize; 2],
+        form: Form,
+        values: usize,
+        scales: usize,
+    ) -> Result<CudaMatrix<D>, LoadError> {
         let scales_at = ALIGNED;
-        let values_at = scales_at + scales.len().next_multiple_of(ALIGNED);
-        let memory = Memory::new(&self.device, values_at + values.len())?;
+        let values_at = scales_at + scales.next_multiple_of(ALIGNED);
+        let memory = Memory::new(&self.device, values_at + values)?;
         let matrix = CudaMatrix { outputs, inputs, form, memory, scales_at, values_at };
         matrix.memory.write(0, bytemuck::cast_slice(&[matrix.values(), matrix.scales()]))?;
-        matrix.memory.write(scales_at, scales)?;
-        matrix.memory.write(values_at, &values)?;
         Ok(matrix)
     }
 
@@ -145,22 +223,44 @@ impl<D: Device> Cuda<D> {
     fn plain(&self, written: &Written) -> Result<CudaMatrix<D>, LoadError> {
         match written {
             Written::Mxfp4(packed) => self.mxfp4(packed),
-            Written::Rows(view) if view.dtype() == Dtype::Fp8 => match view.fp8_blocks() {
-                // A NaN stays one in bf16 only.
-                Some(Fp8Blocks { size: [scale_rows, group], scales })
-                    if group.is_multiple_of(STEP) && view.bytes().iter().all(|code| code & 0x7f != 0x7f) =>
-                {
-                    let form = Form::Product { format: Format::Fp8, group, scale_rows };
-                    self.hold(written.shape(), form, view.bytes(), &scales)
-                }
+            Written::Rows(view) => match view.fp8_blocks() {
+                Some(blocks) if blocks.size[1].is_multiple_of(STEP) => self.fp8(written, view, &blocks),
                 _ => self.bf16(written),
             },
             _ => self.bf16(written),
         }
     }
 
+    /// A NaN stays one in bf16 only.
+    fn fp8(
+        &self,
+        written: &Written,
+        view: &TensorView,
+        Fp8Blocks { size: [scale_rows, group], scales }: &Fp8Blocks,
+    ) -> Result<CudaMatrix<D>, LoadError> {
+        let form = Form::Product { format: Format::Fp8, group: *group, scale_rows: *scale_rows };
+        let broken = AtomicBool::new(false);
+        let look = |codes: &[u8]| {
+            if codes.iter().any(|code| code & 0x7f == 0x7f) {
+                broken.store(true, Relaxed);
+            }
+        };
+        let streamed = self.streamed(written, form, Dtype::Fp8, scales, look)?;
+        if streamed.is_none() {
+            look(view.bytes());
+        }
+        match (broken.into_inner(), streamed) {
+            (true, _) => self.bf16(written),
+            (false, Some(matrix)) => Ok(matrix),
+            (false, None) => self.hold(written.shape(), form, view.bytes(), scales),
+        }
+    }
+
     fn bf16(&self, written: &Written) -> Result<CudaMatrix<D>, LoadError> {
         let form = Form::Product { format: Format::Bf16, group: STEP, scale_rows: 1 };
+        if let Some(matrix) = self.streamed::<u8>(written, form, Dtype::Bf16, &[], |_| {})? {
+            return Ok(matrix);
+        }
         self.hold::<_, u8>(written.shape(), form, &written.to_bf16(&self.pool), &[])
     }
 
@@ -181,8 +281,12 @@ impl<D: Device> Cuda<D> {
         match written.is_f32() {
             true => self.hold::<_, u8>(written.shape(), Form::Gate { bf16: false }, &written.to_f32(), &[]),
             false => {
+                let form = Form::Gate { bf16: true };
+                if let Some(matrix) = self.streamed::<u8>(written, form, Dtype::Bf16, &[], |_| {})? {
+                    return Ok(matrix);
+                }
                 let values = written.to_bf16(&self.pool);
-                self.hold::<_, u8>(written.shape(), Form::Gate { bf16: true }, &values, &[])
+                self.hold::<_, u8>(written.shape(), form, &values, &[])
             }
         }
     }
@@ -203,9 +307,10 @@ impl<D: Device> Storage for Cuda<D> {
             (Role::Kept, _) => self.bf16(&written),
             (Role::Dense | Role::Expert, Quantization::None) => self.plain(&written),
             (Role::Dense | Role::Expert, Quantization::Int8) => {
-                let int8 = to_int8(&self.pool, &written);
-                let form = Form::Product { format: Format::Int8, group: INT8_GROUP, scale_rows: 1 };
-                self.hold(written.shape(), form, &int8.values, &int8.scales)
+                self.quantized(&written, Format::Int8, INT8_GROUP)
+            }
+            (Role::Dense | Role::Expert, Quantization::Int4) => {
+                self.quantized(&written, Format::Int4, INT4_GROUP)
             }
         };
         written.forget_pages();

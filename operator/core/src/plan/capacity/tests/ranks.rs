@@ -5,7 +5,7 @@ use super::*;
 /// Of 4 GiB in bf16 and 2 GiB in int8, experts are 3.5 and 1.75 GiB.
 fn split() -> WeightsStatus {
     let mut weights = weights();
-    weights.inspection.expert_bytes = Some(WeightBytes { none: 7 * GIB / 2, int8: 7 * GIB / 4 });
+    weights.inspection.expert_bytes = Some(WeightBytes { none: 7 * GIB / 2, int8: 7 * GIB / 4, int4: None });
     weights
 }
 
@@ -215,8 +215,8 @@ mod on_gpus {
         let inspection = &mut weights.inspection;
         inspection.devices = vec![Device::Cpu, Device::Gpu];
         (inspection.experts, inspection.context_length) = (32, 10_240_000);
-        inspection.weight_bytes = WeightBytes { none: 850 * GIB, int8: 452 * GIB };
-        inspection.expert_bytes = Some(WeightBytes { none: 810 * GIB, int8: 430 * GIB });
+        inspection.weight_bytes = WeightBytes { none: 850 * GIB, int8: 452 * GIB, int4: None };
+        inspection.expert_bytes = Some(WeightBytes { none: 810 * GIB, int8: 430 * GIB, int4: None });
         inspection.kv_bytes_per_token = 40 << 10;
         inspection.working_bytes = GIB;
         weights
