@@ -51,7 +51,7 @@ pub enum Command {
     /// SIGTERM or one SIGINT drains as it does for serve, with the same exit codes.
     Route(Box<RouteArgs>),
     /// Measure how fast this machine runs a model; prints one JSON object
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Say what a model folder holds and what serving it takes
     ///
     /// Where of the weights only model.safetensors.index.json is there, the model is described from that and
