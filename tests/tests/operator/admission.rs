@@ -169,7 +169,7 @@ async fn rejects_copies_of_experts_without_a_rank_for_them() -> Result<()> {
 
 #[tokio::test]
 async fn rejects_unknown_choices() -> Result<()> {
-    rejects("quantization", |it| spec(it)["model"]["quantization"] = json!("Int4")).await?;
+    rejects("quantization", |it| spec(it)["model"]["quantization"] = json!("Int2")).await?;
     rejects("device", |it| spec(it)["accelerator"] = json!({"device": "Tpu"})).await?;
     for claim in [json!({"device": "Gpu", "claimTemplate": "a"}), json!({"perRank": 1, "claimTemplate": "a"})]
     {
