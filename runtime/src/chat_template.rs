@@ -153,7 +153,11 @@ impl ChatTemplate {
         let messages: Vec<Message> =
             messages.into_iter().map(|message| self.with_known_role(message)).collect();
         let tools = if tools.is_empty() { Value::Null } else { Value::from(tools) };
-        self.compiled.render(&self.variables(self.shape.messages(&messages), tools, more.clone()))
+        let text = self.compiled.render(&self.variables(self.shape.messages(&messages), tools, more.clone()))?;
+        if text.is_empty() {
+            return Err(NotRendered::Refused("it writes nothing for them".to_owned()));
+        }
+        Ok(text)
     }
 
     /// All that the template is given; `more` cannot take the place of anything else.

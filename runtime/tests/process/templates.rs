@@ -57,8 +57,8 @@ async fn a_conversation_that_cannot_be_rendered_costs_nobody_else_anything() {
 
 #[test]
 fn a_template_that_hangs_on_every_conversation_is_refused_at_the_start() {
-    // The chain of operators hangs the compiler already.
-    let chain = format!("{{{{ a{} }}}}", " ~ a".repeat(16_000));
+    // The chain of operators hangs the compiler already, for four times as long as it may on any machine of today.
+    let chain = format!("{{{{ a{} }}}}", "~a".repeat(32_000));
     for template in [DOUBLING, WALKED, &chain] {
         let model = folder(template);
         for args in [&["inspect"][..], &["serve", "--port", "0", "--host", "127.0.0.1"]] {
@@ -69,6 +69,19 @@ fn a_template_that_hangs_on_every_conversation_is_refused_at_the_start() {
             assert!(termination.message.contains("chat_template.jinja cannot be used"), "{termination:?}");
         }
     }
+}
+
+/// It is no reason to refuse the model: completions need no template.
+#[tokio::test]
+async fn a_template_that_writes_nothing_is_told_to_who_uses_it() {
+    let model = folder("{{ nothing }}");
+    let process = Process::of(model.path(), &["--threads", "1"]).await;
+    let refused = process.post("/v1/chat/completions", said("hi")).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("template refuses these messages: it writes nothing"), "{message}");
+    let completion = json!({"prompt": "x", "max_tokens": 3});
+    assert_eq!(process.post("/v1/completions", completion).await.status, 200);
 }
 
 /// The processes that `parent` started.
