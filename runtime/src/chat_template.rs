@@ -153,7 +153,8 @@ impl ChatTemplate {
         let messages: Vec<Message> =
             messages.into_iter().map(|message| self.with_known_role(message)).collect();
         let tools = if tools.is_empty() { Value::Null } else { Value::from(tools) };
-        let text = self.compiled.render(&self.variables(self.shape.messages(&messages), tools, more.clone()))?;
+        let text =
+            self.compiled.render(&self.variables(self.shape.messages(&messages), tools, more.clone()))?;
         if text.is_empty() {
             return Err(NotRendered::Refused("it writes nothing for them".to_owned()));
         }
