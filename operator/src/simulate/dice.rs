@@ -17,6 +17,11 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
+    /// Others, which do not depend on how many are drawn from these.
+    pub fn others(&mut self) -> Self {
+        Self(self.next())
+    }
+
     /// Above 0 and at most 1.
     pub fn share(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
@@ -25,6 +30,15 @@ impl Dice {
     /// Exponential with this mean.
     pub fn exponential(&mut self, mean: f64) -> f64 {
         -mean * self.share().ln()
+    }
+
+    /// Positive, with this mean and this coefficient of variation, 1 or more: one of two exponentials, each with half of
+    /// the sum (Morse 1958).
+    pub fn varied(&mut self, mean: f64, variation: f64) -> f64 {
+        let square = variation * variation;
+        let often = (1.0 + ((square - 1.0) / (square + 1.0)).sqrt()) / 2.0;
+        let share = if self.share() <= often { often } else { 1.0 - often };
+        self.exponential(mean / (2.0 * share))
     }
 
     /// Normal with mean 0 and deviation 1 (Box, Muller 1958).

@@ -31,6 +31,9 @@ pub struct Options {
     /// So many times the published rate of requests
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
+    /// By how much conversation's rate wanders: deviation of its logarithm
+    #[arg(long, default_value_t = synthetic::CONVERSATION_WANDER)]
+    pub wander: f64,
     /// Write the requests to this file, as CSV
     #[arg(long)]
     pub write_trace: Option<PathBuf>,
@@ -107,7 +110,8 @@ impl Options {
             (None, Some(shape)) => {
                 positive("seconds", self.seconds, 7.0 * 86_400.0)?;
                 positive("scale", self.scale, 1000.0)?;
-                synthetic::trace(shape, self.seed, self.seconds, self.scale)?
+                positive("wander", self.wander, 2.0)?;
+                synthetic::trace(shape, self.seed, self.seconds, self.scale, self.wander)?
             }
             (None, None) => bail!("give --trace or --synthetic"),
         };

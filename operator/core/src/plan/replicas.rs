@@ -36,7 +36,7 @@ use why::{Bound, Reason};
 
 /// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
 /// chance, makes no replica come and go.
-const DOWN_MARGIN: f64 = 1.1;
+const DOWN_MARGIN: f64 = 1.05;
 /// Room for growth is held so much of the time that a replica takes to come.
 const RESERVE_SHARE: f64 = 0.5;
 /// While something waits, comes or comes up.

@@ -9,7 +9,7 @@ use super::cost::Cost;
 use super::growth::MOST;
 
 /// The last minutes, in seconds.
-pub const LATELY: usize = 600;
+pub const LATELY: usize = 300;
 /// Seconds for which bursts are remembered.
 const BURSTS: usize = 1800;
 /// Seconds of demand that are looked at as one.
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn what_grew_and_stays_is_one_burst_until_a_replica_could_have_come() {
         // Ten minutes at ten times the demand: what came while no replica could have come is a burst, the rest is not.
-        near(asked(1500, &[(600, 1200)], 120.0), block(10.0));
+        near(asked(1400, &[(600, 1200)], 120.0), block(10.0));
         near(asked(2000, &[(600, 1200)], 120.0), block(1.0));
     }
 

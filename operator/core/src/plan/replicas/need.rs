@@ -23,8 +23,12 @@ pub const START_SECONDS: f64 = 60.0;
 const STEADY_REQUESTS: f64 = 400.0;
 const STEADY_SHARE: f64 = 0.125;
 const STEADY_SECONDS: (usize, usize) = (5, 30);
+/// A jump is not seen in fewer seconds, since what comes within one may have come at once, nor in fewer deviations of a
+/// count: requests that depend on each other vary more than chance.
+const JUMP_SECONDS: usize = 2;
+const JUMP: f64 = 15.0;
 /// What is planned for: deviations of the growth in the time that a replica takes to come.
-const DEVIATIONS: f64 = 2.0;
+const DEVIATIONS: f64 = 2.5;
 
 /// How many replicas the demand takes, and the numbers that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -110,10 +114,11 @@ impl<'a> Needs<'a> {
             let over = &signals.arrived[..signals.arrived.len().saturating_sub(1)];
             let demand: Vec<f64> = over.iter().map(|second| cost.work(second)).collect();
             let window = window(over, start);
-            let work = lasting(&demand, window);
+            let lasting = lasting(&demand, window);
+            let jumped = since_a_jump(over, window).map_or(0.0, |seconds| self::lasting(&demand, seconds));
             Asked {
-                work,
-                grown: grown(&demand, work, window, start, DEVIATIONS),
+                work: lasting.max(jumped),
+                grown: grown(&demand, lasting, window, start, DEVIATIONS).max(jumped),
                 lately: lately(&demand, signals.newest_second, window, start, &cost),
                 waiting: cost.waiting(signals),
                 cost,
@@ -201,6 +206,26 @@ fn window(arrived: &[Arrived], start: f64) -> usize {
         came >= STEADY_REQUESTS
     });
     enough.take_while(|enough| !enough).count().saturating_add(1).clamp(least, most)
+}
+
+/// Seconds since the rate of requests jumped: those whose count is farthest from what the `window` before them makes one
+/// expect, if that is so far that chance is no reason. Their mean with what was before them would tell of a spike only
+/// when it is over (a likelihood ratio for a change in a Poisson process, in its normal form).
+fn since_a_jump(arrived: &[Arrived], window: usize) -> Option<usize> {
+    let newest = |seconds: usize| -> f64 {
+        arrived.iter().rev().take(seconds).map(|second| second.requests.max(0.0)).sum()
+    };
+    let surprise = |seconds: usize| {
+        let came = newest(seconds);
+        let expected = (newest(seconds + window) - came) / window as f64 * seconds as f64;
+        (came - expected) / expected.max(1.0).sqrt()
+    };
+    // Before the first request there was no rate.
+    let first = arrived.iter().position(|second| second.requests > 0.0)?;
+    let known = (arrived.len() - first).saturating_sub(window);
+    let surprises = (JUMP_SECONDS..window.min(known)).map(|seconds| (seconds, surprise(seconds)));
+    let (seconds, most) = surprises.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    (most > JUMP).then_some(seconds)
 }
 
 /// The mean of the last seconds. What came at once and did not go on is a backlog, and no rate that could be gone on with.

@@ -128,7 +128,17 @@ fn a_spike_is_decided_upon_within_three_seconds() {
     stage.run(400, 5.0);
     let before = stage.desired();
     stage.run(3, 60.0);
-    assert!(stage.desired() > before, "{} after {before}", stage.desired());
+    // Measured since it came: with what was before, three seconds of twelve times as much look like a little more.
+    assert!(stage.desired() > 4 * before, "{} after {before}", stage.desired());
+}
+
+#[test]
+fn a_little_more_than_chance_explains_is_no_spike() {
+    let mut stage = Stage::new(policy(1, 50), 2, 60);
+    stage.run(400, 5.0);
+    let before = stage.desired();
+    stage.run(3, 10.0);
+    assert_eq!(stage.desired(), before);
 }
 
 #[test]
