@@ -234,39 +234,57 @@ def weights_of(form, *shape):
     return codes.view(FP8)
 
 
+FAILED = []
+
+
+def tried(what, measure, *of):
+    """Measures, or says why not: the others' figures are worth having."""
+    try:
+        measure(*of)
+    except Exception as why:
+        FAILED.append(what)
+        print(f"{what} failed: {why!r}", file=sys.stderr)
+
+
 def experts(watch):
+    has_vllm = installed("vllm")
     for form in ("bf16", "fp8"):
         for model in MODELS:
-            _, count, _, hidden, inner = model
-            try:
-                both, down = weights_of(form, count, 2 * inner, hidden), weights_of(form, count, hidden, inner)
-                for tokens in (PREFILL, *DECODE):
-                    layer = Layer(model, both, down, tokens, form)
-                    experts_by_triton(watch, layer)
-                    if form == "bf16" and installed("vllm"):
-                        experts_by_vllm(watch, layer)
-            finally:
-                both = down = layer = None
-                torch.cuda.empty_cache()
+            tried(f"experts of {model[0]}, {form}", experts_of, watch, form, model, has_vllm)
+            torch.cuda.empty_cache()
+
+
+def experts_of(watch, form, model, has_vllm):
+    _, count, _, hidden, inner = model
+    both, down = weights_of(form, count, 2 * inner, hidden), weights_of(form, count, hidden, inner)
+    for tokens in (PREFILL, *DECODE):
+        layer = Layer(model, both, down, tokens, form)
+        what = f"{model[0]}, {form}, {tokens} tokens"
+        tried(f"Triton: {what}", experts_by_triton, watch, layer)
+        if form == "bf16" and has_vllm:
+            tried(f"vLLM: {what}", experts_by_vllm, watch, layer)
 
 
 def dense(watch):
+    for model in MODELS:
+        tried(f"dense products of {model[0]}", dense_of, watch, *model)
+
+
+def dense_of(watch, name, _, per_token, hidden, inner):
     one = torch.ones((), device="cuda")
-    for name, _, per_token, hidden, inner in MODELS:
-        rows = PREFILL * per_token
-        x, narrow = (torch.randn(rows, width, device="cuda").to(torch.bfloat16) for width in (hidden, inner))
-        both, down = weights_of("bf16", 2 * inner, hidden), weights_of("bf16", hidden, inner)
-        flop = 2 * rows * 3 * hidden * inner
-        took = watch.time(lambda _: (x @ both.t(), narrow @ down.t()))
-        tell("cublas", "dense", name, "bf16", PREFILL, took, 0, flop, note=f"{rows} rows times both matrices of an expert")
-        x, narrow, both, down = (value.to(FP8) for value in (x, narrow, both, down))
+    rows = PREFILL * per_token
+    x, narrow = (torch.randn(rows, width, device="cuda").to(torch.bfloat16) for width in (hidden, inner))
+    both, down = weights_of("bf16", 2 * inner, hidden), weights_of("bf16", hidden, inner)
+    flop = 2 * rows * 3 * hidden * inner
+    took = watch.time(lambda _: (x @ both.t(), narrow @ down.t()))
+    tell("cublas", "dense", name, "bf16", PREFILL, took, 0, flop, note=f"{rows} rows times both matrices of an expert")
+    x, narrow, both, down = (value.to(FP8) for value in (x, narrow, both, down))
 
-        def run(_):
-            for a, b in ((x, both), (narrow, down)):
-                torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16,
-                                 use_fast_accum=True)
+    def run(_):
+        for a, b in ((x, both), (narrow, down)):
+            torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
 
-        tell("cublas", "dense", name, "fp8", PREFILL, watch.time(run), 0, flop, note="both sides of fp8, a scale a matrix")
+    tell("cublas", "dense", name, "fp8", PREFILL, watch.time(run), 0, flop, note="both sides of fp8, a scale a matrix")
 
 
 def attention(watch):
@@ -296,7 +314,9 @@ def installed(name):
     try:
         __import__(name)
         return True
-    except ImportError:
+    except Exception as why:  # Libraries of GPUs fail in many ways where they do not fit the machine.
+        if not isinstance(why, ImportError):
+            print(f"{name} cannot be imported: {why!r}", file=sys.stderr)
         return False
 
 
@@ -304,20 +324,16 @@ def main():
     if not torch.cuda.is_available():
         sys.exit("torch sees no GPU here")
     torch.manual_seed(1)
-    began, failed = time.monotonic(), False
+    began = time.monotonic()
     print(f"torch {torch.__version__}, triton {triton.__version__}, {torch.cuda.get_device_name()}", file=sys.stderr)
     for name in ("vllm", "sglang"):
         print(f"{name} is {'' if installed(name) else 'not '}installed here", file=sys.stderr)
     watch = Stopwatch()
     for part in (copies, dense, attention, experts):
-        try:
-            part(watch)
-        except Exception as why:  # The others' figures are worth having.
-            failed = True
-            print(f"{part.__name__} failed: {why!r}", file=sys.stderr)
+        tried(part.__name__, part, watch)
         torch.cuda.empty_cache()
         print(f"{part.__name__}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if FAILED else 0)
 
 
 if __name__ == "__main__":

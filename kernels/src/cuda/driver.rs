@@ -31,6 +31,8 @@ pub struct Driver {
     staging: Mutex<Staging>,
     slabs: Mutex<Slabs>,
     architecture: &'static str,
+    /// Hopper's products are used.
+    uses_wgmma: bool,
 }
 
 // SAFETY: the driver may be called from any thread that has set the context, which every call here does.
@@ -42,6 +44,11 @@ impl Driver {
     /// The architecture that its kernels were compiled for.
     pub fn architecture(&self) -> &'static str {
         self.architecture
+    }
+
+    /// Whether it runs the kernels of Hopper, used or not.
+    pub fn has_warpgroups(&self) -> bool {
+        compiled_for(HOPPER, self.architecture)
     }
 
     fn slabs(&self) -> MutexGuard<'_, Slabs> {
@@ -67,7 +74,7 @@ impl Device for Driver {
     }
 
     fn is_hopper(&self) -> bool {
-        compiled_for(HOPPER, self.architecture)
+        self.uses_wgmma
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {

@@ -82,6 +82,20 @@ impl Figure {
             share_of_roofline,
         }
     }
+
+    /// A line for people.
+    fn told(&self, what: &str) -> String {
+        let share = self
+            .share_of_roofline
+            .map_or(String::new(), |share| format!(", {:.0} % of what memory allows", 100.0 * share));
+        format!(
+            "{what}, batch {}, behind {} tokens: {:.1} tok/s, {:.3} ms{share}",
+            self.batch,
+            self.context,
+            self.tok_s,
+            1e3 * self.seconds
+        )
+    }
 }
 
 /// Measures, and prints what came of it.
@@ -140,6 +154,8 @@ pub fn run(args: &BenchGpuArgs) -> Result<ExitCode, Termination> {
     });
     let moved = chunks.fold([0.0; 2], |sum, chunk| [sum[0] + chunk[0], sum[1] + chunk[1]]);
     let prefill = Figure::new([1, 0, args.context], seconds, moved, bandwidth);
+    // Whoever is cut off has what was measured until then.
+    eprintln!("{}", prefill.told("prefill"));
 
     let mut decode = Vec::new();
     for (number, &batch) in args.batch.iter().enumerate() {
@@ -152,13 +168,17 @@ pub fn run(args: &BenchGpuArgs) -> Result<ExitCode, Termination> {
         let seconds = median(full.iter().map(|step| step.seconds));
         let context = full.iter().map(|step| step.context).sum::<usize>() / full.len();
         let moved = bytes(batch, batch, context);
-        decode.push(Figure::new([batch, context, batch], seconds, [moved.weights, moved.cache], bandwidth));
+        let figure = Figure::new([batch, context, batch], seconds, [moved.weights, moved.cache], bandwidth);
+        eprintln!("{}", figure.told("decode"));
+        decode.push(figure);
     }
     let after = free()?;
     drop(engine);
-    let load = match &args.load {
-        Some(dir) => Some(load::measure(dir, args, &options, probe.as_ref())?),
-        None => None,
+    let load = args.load.as_ref().map(|dir| load::measure(dir, args, &options, probe.as_ref())).transpose();
+    // What was measured before it is told all the same.
+    let (load, not_loaded) = match load {
+        Ok(load) => (load, None),
+        Err(why) => (None, Some(why)),
     };
     let inspection = outline.inspection;
     let report = Report {
@@ -189,7 +209,7 @@ pub fn run(args: &BenchGpuArgs) -> Result<ExitCode, Termination> {
         }
         Output::Text => print!("{}", text(&report)),
     }
-    Ok(ExitCode::SUCCESS)
+    not_loaded.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// A step, and what was in it.
@@ -263,20 +283,9 @@ fn text(report: &Report) -> String {
         let how = if report.bandwidth_measured { "measured" } else { "given" };
         line(format!("memory {:.0} GB/s ({how})", gb(bandwidth)));
     }
-    for (what, figure) in [("prefill", &report.prefill)]
-        .into_iter()
-        .chain(report.decode.iter().map(|figure| ("decode", figure)))
-    {
-        let share = figure
-            .share_of_roofline
-            .map_or(String::new(), |share| format!(", {:.0} % of what memory allows", 100.0 * share));
-        line(format!(
-            "{what}, batch {}, behind {} tokens: {:.1} tok/s, {:.3} ms{share}",
-            figure.batch,
-            figure.context,
-            figure.tok_s,
-            1e3 * figure.seconds
-        ));
+    line(report.prefill.told("prefill"));
+    for figure in &report.decode {
+        line(figure.told("decode"));
     }
     if let Some(load) = &report.load {
         line(load.to_string());

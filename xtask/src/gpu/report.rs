@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 /// Lines of a part's log that the report keeps where it did not pass.
 const TAIL: usize = 8;
+/// Characters of such a line.
+const LONGEST: usize = 300;
 
 /// Reads the files that `run` left in `work`, writes `gpu.json` and `gpu.md` to `out`, and fails if not every part passed.
 pub fn write(work: &Path, out: &Path) -> Result<()> {
@@ -56,23 +58,30 @@ fn collect(work: &Path) -> Result<Value> {
             figure["part"] = name.into();
             figures.push(figure);
         }
-        let tail = if state == "passed" { 0 } else { TAIL };
+        let words = if state == "passed" { Vec::new() } else { last_words(&said) };
         parts.push(json!({
             "name": name,
             "state": state,
             "seconds": seconds.parse::<u64>().unwrap_or(0),
             "why": why,
-            "log": said[said.len().saturating_sub(tail)..],
+            "log": words,
         }));
     }
     Ok(json!({"machine": machine, "parts": parts, "figures": figures}))
 }
 
-/// The object on a line, if a part told one.
+/// Where a program panicked, as what a test binary says behind that is always the same; else the end of what it said.
+fn last_words(said: &[&str]) -> Vec<String> {
+    let panicked = said.iter().position(|line| line.contains("panicked at"));
+    let from = panicked.unwrap_or(said.len().saturating_sub(TAIL));
+    said[from..].iter().take(TAIL).map(|line| line.chars().take(LONGEST).collect()).collect()
+}
+
+/// The figure on a line, if a part told one: a kernel's, or a whole model's. Lines of a log may be JSON, too.
 fn figure(line: &str) -> Option<Value> {
     let line = line.trim();
     let value: Value = line.starts_with('{').then(|| serde_json::from_str(line).ok())??;
-    value.is_object().then_some(value)
+    (value["by"].is_string() || value["decode"].is_array()).then_some(value)
 }
 
 fn parts(report: &Value) -> impl Iterator<Item = &Value> {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::{Driver, Staging};
+use super::{Driver, Slabs, Staging};
 use crate::cuda::hopper;
 use crate::cuda::{HOPPER, KERNELS, compiled_for};
 
@@ -104,11 +104,21 @@ impl Driver {
                 stream: result::stream::create(kind).map_err(refused("cuStreamCreate"))?,
                 kernels: kernels(cubins, architecture)?,
                 staging: Mutex::new(Staging::new().map_err(refused("cuMemHostAlloc"))?),
-                slabs: Mutex::default(),
+                slabs: Mutex::new(if is_off(SLABS) { Slabs::of_one_piece() } else { Slabs::default() }),
                 architecture,
+                uses_wgmma: compiled_for(HOPPER, architecture) && !is_off(WGMMA),
             })
         }
     }
+}
+
+/// A variable of the environment that takes Hopper's products out of use when it is `off`: the others serve, slower.
+const WGMMA: &str = "COTERIE_WGMMA";
+/// And one that asks the driver for each piece of memory by itself, so that compute-sanitizer sees where a piece ends.
+const SLABS: &str = "COTERIE_GPU_SLABS";
+
+fn is_off(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "off")
 }
 
 fn architecture(device: sys::CUdevice) -> Result<&'static str, OpenError> {

@@ -23,25 +23,33 @@ pub(super) struct Slabs {
     free: BTreeMap<Address, usize>,
     /// Bytes of each piece that was handed out.
     taken: BTreeMap<Address, usize>,
+    /// Each piece is a slab, and none is larger than its piece.
+    of_one_piece: bool,
 }
 
 impl Slabs {
+    /// Slabs that are never shared.
+    pub(super) fn of_one_piece() -> Slabs {
+        Slabs { of_one_piece: true, ..Slabs::default() }
+    }
+
     /// At least so many bytes. `allocate` asks the driver; where it refuses a whole slab, it is asked for what is needed.
     pub(super) fn take<E>(
         &mut self,
         bytes: usize,
         mut allocate: impl FnMut(usize) -> Result<Address, E>,
     ) -> Result<Address, E> {
-        let bytes = bytes.max(1).next_multiple_of(ALIGNED);
+        let bytes = if self.of_one_piece { bytes.max(1) } else { bytes.max(1).next_multiple_of(ALIGNED) };
         let found = self.free.iter().find(|(_, free)| **free >= bytes);
         let (address, room) = match found {
             Some((address, room)) => (*address, *room),
             None => {
-                let least = bytes.next_multiple_of(ROUNDED);
-                let (slab, size) = match if bytes > LARGE { None } else { allocate(SLAB).ok() } {
-                    Some(slab) => (slab, SLAB),
-                    None => (allocate(least)?, least),
-                };
+                let least = if self.of_one_piece { bytes } else { bytes.next_multiple_of(ROUNDED) };
+                let (slab, size) =
+                    match if bytes > LARGE || self.of_one_piece { None } else { allocate(SLAB).ok() } {
+                        Some(slab) => (slab, SLAB),
+                        None => (allocate(least)?, least),
+                    };
                 self.slabs.insert(slab, size);
                 (slab, size)
             }
@@ -140,6 +148,14 @@ mod tests {
         let matrix = 3 * (1 << 20) + 256;
         (0..18_432).for_each(|_| _ = slabs.take(matrix, |bytes| given.allocate(bytes)).unwrap());
         assert!((given.at as usize) < 18_432 * matrix * 102 / 100, "{}", given.at);
+    }
+
+    #[test]
+    fn pieces_of_their_own_end_where_they_end() {
+        let (mut slabs, mut given) = (Slabs::of_one_piece(), Given { left: 10 << 20, at: 512 });
+        let [one, other] = [(); 2].map(|()| slabs.take(7, |bytes| given.allocate(bytes)).unwrap());
+        assert_eq!((one, other, given.left), (512, 519, (10 << 20) - 14));
+        assert_eq!((slabs.give_back(one), slabs.give_back(other)), (Some(one), Some(other)));
     }
 
     #[test]

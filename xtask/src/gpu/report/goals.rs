@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
-use super::{Figure, by, copied, figures, text};
+use super::{Figure, by, copied, figures, parts, text};
 
 /// Whether a goal was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
     /// In every case.
     Yes,
+    /// In every case that was measured, and not all were.
+    Partly,
     /// Not in all.
     No,
     /// There is no figure.
@@ -27,7 +29,7 @@ pub struct Goal {
 /// All of them.
 pub fn of(report: &Value) -> Vec<Goal> {
     let all = figures(report);
-    vec![
+    let mut goals = vec![
         of_bandwidth(
             &all,
             "decode attention, 1 to 16 sequences: at least 85 % of the copy bandwidth of this run",
@@ -42,8 +44,21 @@ pub fn of(report: &Value) -> Vec<Goal> {
         ahead_of_triton(&all),
         of_model(report),
         of_load(report),
-    ]
+    ];
+    let unfinished = |part: &&Value| {
+        MEASURE.iter().any(|name| text(part, "name").starts_with(name)) && text(part, "state") != "passed"
+    };
+    if let Some(part) = parts(report).find(unfinished) {
+        for goal in goals.iter_mut().filter(|goal| goal.met == Met::Yes) {
+            goal.met = Met::Partly;
+            goal.measured += &format!("; {} did not measure all", text(part, "name"));
+        }
+    }
+    goals
 }
+
+/// What the names of parts begin with that measure.
+const MEASURE: [&str; 3] = ["speed", "peers", "model"];
 
 /// The least of some shares, and where it is.
 fn least(shares: Vec<(f64, String)>, goal: f64, asked: &'static str, without: &str) -> Goal {

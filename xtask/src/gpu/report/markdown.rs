@@ -24,6 +24,7 @@ pub fn of(report: &Value) -> String {
     for goal in goals::of(report) {
         let met = match goal.met {
             Met::Yes => "yes",
+            Met::Partly => "**in part**",
             Met::No => "**no**",
             Met::Unknown => "**not measured**",
         };

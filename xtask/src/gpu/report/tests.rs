@@ -98,6 +98,31 @@ fn the_page_has_machine_goals_and_figures() {
 }
 
 #[test]
+fn a_goal_is_not_reached_by_a_part_of_its_cases() {
+    let mut report = whole();
+    report["parts"].as_array_mut().unwrap().push(part("speed", "CUT OFF", "it did not end within 9 s"));
+    let goals = goals::of(&report);
+    assert!(goals.iter().all(|goal| goal.met == Met::Partly), "{goals:#?}");
+    let page = markdown::of(&report);
+    assert!(
+        page.contains("**in part** | 2 of 2 cases") && page.contains("speed did not measure all"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_panic_is_told_and_not_what_comes_behind_it() {
+    let log = [vec!["before"; 9], vec!["thread panicked at x:", "left", "right"], vec!["behind"; 9]].concat();
+    assert_eq!(
+        last_words(&log),
+        [vec!["thread panicked at x:", "left", "right"], vec!["behind"; 5]].concat()
+    );
+    assert_eq!(last_words(&["a"; 20]).len(), TAIL);
+    assert_eq!(last_words(&["é".repeat(400).as_str()])[0].chars().count(), LONGEST);
+    assert!(figure(r#"{"level":"WARN","message":"no figure"}"#).is_none());
+}
+
+#[test]
 fn what_parts_left_becomes_one_object() {
     let (work, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let put = |name: &str, text: &str| fs::write(work.path().join(name), text).unwrap();
