@@ -37,6 +37,11 @@ use why::{Bound, Reason};
 /// A replica goes only if it would not be missed with so much more demand: a demand that stays as it is, with all its
 /// chance, makes no replica come and go.
 const DOWN_MARGIN: f64 = 1.05;
+/// The same where replicas come at once: there growth in a time to Ready leaves no room above the demand, and this margin is
+/// all that lies between the demand at which a replica goes and that at which it comes back.
+const DOWN_MARGIN_AT_ONCE: f64 = 1.1;
+/// A replica that is Ready within so many seconds comes at once.
+const AT_ONCE: f64 = 10.0;
 /// Room for growth is held so much of the time that a replica takes to come.
 const RESERVE_SHARE: f64 = 0.5;
 /// While something waits, comes or comes up.
@@ -89,7 +94,8 @@ impl Scaler {
         let signals = self.demand.signals(now);
         let needs = Needs::of(policy, &signals, fleet.width);
         let need_now = needs.beside(fleet, 1.0, Room::Growth);
-        let enough = |room| needs.enough(fleet, DOWN_MARGIN, room);
+        let margin = if need_now.start < AT_ONCE { DOWN_MARGIN_AT_ONCE } else { DOWN_MARGIN };
+        let enough = |room| needs.enough(fleet, margin, room);
         let quiet = self.quiet.take(enough(Room::Now), now, policy.quiet);
         let reserve = self.reserve.take(enough(Room::Growth), now, reserved(policy, &need_now));
         let quiet = quiet.max(reserve);
