@@ -110,8 +110,8 @@ fn every_part_measures_and_finds_its_results_right() {
 
 #[test]
 fn a_kernel_that_writes_nothing_is_an_error_and_no_figure() {
-    for (kernel, part) in
-        [("matmul_int4_narrow", "experts"), ("attention_merge", "attention"), ("add", "bounds")]
+    for (kernel, part, wrong) in
+        [("matmul_int4_narrow", "experts", 4), ("attention_merge", "attention", 2), ("add", "bounds", 0)]
     {
         let mut figures: Vec<Figure> = Vec::new();
         let mut tell = |figure| figures.push(figure);
@@ -130,6 +130,11 @@ fn a_kernel_that_writes_nothing_is_an_error_and_no_figure() {
             figures.iter().filter(|figure| figure.format.starts_with("int4") && figure.rows < 3).count();
         assert_eq!(int4, 0, "of {kernel} no figure");
         assert!(part != "experts" || !figures.is_empty(), "other kernels have figures");
+        assert_eq!(
+            why.matches("the kernel computes something else").count(),
+            wrong,
+            "every wrong result is named: {why}"
+        );
     }
 }
 

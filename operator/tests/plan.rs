@@ -139,6 +139,19 @@ fn from_a_config_any_device_is_planned_for_and_what_the_runtime_serves_is_told_b
 }
 
 #[test]
+fn from_a_config_int4_is_told_to_be_turned_away_today() {
+    let text = std::fs::read_to_string(input("mixtral.yaml")).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mixtral-int4.yaml");
+    let int4 = text.replace("quantization: None", "quantization: Int4");
+    assert_ne!(int4, text);
+    std::fs::write(&path, int4).unwrap();
+    let (code, table) = planned([&path, &input("mixtral-8x7b.json"), &input("eight-gpus.yaml")], &[]);
+    assert_eq!(code, Some(0), "{table}");
+    let today = "today the operator turns model.quantization: Int4 away (DeviceUnsupported); without it, on the CPU it fits: ";
+    assert!(table.contains(today), "{table}");
+}
+
+#[test]
 fn a_wrong_file_is_1_and_a_wrong_command_line_2() {
     let (file, nodes) = (example("modeldeployment.yaml"), input("eight-gpus.yaml"));
     let [file, nodes] = [&file, &nodes].map(|path| path.to_str().unwrap());

@@ -160,12 +160,14 @@ impl Planned {
         let flags: Vec<&str> = model.devices.iter().map(|device| device.flag()).collect();
         let served = format!("the runtime of this version serves this family on: {}", flags.join(", "));
         let (Some(sizes), false) = (&self.estimate, model.devices.contains(&device)) else { return served };
-        let asked = match self.deployment.device {
-            DeviceChoice::Auto => "today the operator takes the CPU, where".to_owned(),
-            _ => format!(
-                "today the operator turns accelerator.device: Gpu away ({}); on the CPU",
-                reason::DEVICE_UNSUPPORTED
-            ),
+        let away =
+            |what: &str| format!("today the operator turns {what} away ({})", reason::DEVICE_UNSUPPORTED);
+        let asked = match (self.deployment.device, self.deployment.quantization) {
+            (_, Some(asked)) if !asked.runs_on(Device::Cpu) => {
+                format!("{}; without it, on the CPU", away(&format!("model.quantization: {asked}")))
+            }
+            (DeviceChoice::Auto, _) => "today the operator takes the CPU, where".to_owned(),
+            _ => format!("{}; on the CPU", away("accelerator.device: Gpu")),
         };
         let deployment = Deployment {
             device: DeviceChoice::Cpu,

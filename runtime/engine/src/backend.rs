@@ -103,6 +103,10 @@ pub trait Backend: Storage<Matrix: Send + Sync, Vector: Send + Sync> {
     }
     /// Makes a batch readable for the device, once a step.
     fn place<'a>(&self, batch: &'a Batch) -> Self::Batch<'a>;
+    /// Has it recorded steps that it [repeats](Backend::repeat)?
+    fn repeats(&self) -> bool {
+        false
+    }
     /// What `compute` makes of a batch, if the device keeps what such a step asks for and repeats it at once; the very bits that
     /// it gives by itself. There may be rows behind the batch's own. None if it does not, or not with this batch.
     ///

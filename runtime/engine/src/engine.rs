@@ -385,6 +385,11 @@ impl Engine {
         self.model.vocabulary()
     }
 
+    /// Does the device repeat steps that it has recorded (CUDA graphs)? Not before the first step that only decodes.
+    pub fn repeats_steps(&self) -> bool {
+        self.model.repeats_steps()
+    }
+
     /// The model's end-of-sequence tokens, from generation_config.json, else from config.json.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens

@@ -38,6 +38,10 @@ pub trait Model {
     /// The logits of the last batch's `logit_rows[wanted]`. Their number times the vocabulary is memory: ask for a
     /// few rows at a time.
     fn logits(&mut self, wanted: Range<usize>) -> &dyn Logits;
+    /// Does its device repeat steps that it has recorded?
+    fn repeats_steps(&self) -> bool {
+        false
+    }
     /// Does it have a draft module?
     fn drafts(&self) -> bool {
         false

@@ -28,6 +28,8 @@ struct Report {
     device: &'static str,
     /// What the GPU's kernels were compiled for.
     gpu_architecture: Option<&'static str>,
+    /// Whether decoding repeated recorded steps: not if that was not wanted, or refused (the log says why).
+    cuda_graphs: bool,
     context: usize,
     step_tokens: usize,
     weight_bytes: u64,
@@ -122,6 +124,7 @@ pub fn run(args: &BenchGpuArgs) -> Result<ExitCode, Termination> {
         quantization: args.quantization,
         device: args.device,
         cubins,
+        cuda_graphs: !args.no_cuda_graphs,
         context_length: Some(longest),
         threads: args.threads,
         max_running: most,
@@ -173,6 +176,7 @@ pub fn run(args: &BenchGpuArgs) -> Result<ExitCode, Termination> {
         decode.push(figure);
     }
     let after = free()?;
+    let cuda_graphs = engine.repeats_steps();
     drop(engine);
     let load = args.load.as_ref().map(|dir| load::measure(dir, args, &options, probe.as_ref())).transpose();
     // What was measured before it is told all the same.
@@ -188,6 +192,7 @@ pub fn run(args: &BenchGpuArgs) -> Result<ExitCode, Termination> {
         quantization: args.quantization.flag(),
         device: args.device.flag(),
         gpu_architecture: probe.as_ref().map(Probe::architecture),
+        cuda_graphs,
         context: args.context,
         step_tokens: args.step_tokens,
         weight_bytes: inspection.weight_bytes.of(args.quantization),
@@ -282,6 +287,10 @@ fn text(report: &Report) -> String {
     if let Some(bandwidth) = report.bandwidth {
         let how = if report.bandwidth_measured { "measured" } else { "given" };
         line(format!("memory {:.0} GB/s ({how})", gb(bandwidth)));
+    }
+    if report.gpu_architecture.is_some() {
+        let how = if report.cuda_graphs { "as CUDA graphs" } else { "kernel by kernel, without CUDA graphs" };
+        line(format!("steps that only decode ran {how}"));
     }
     line(report.prefill.told("prefill"));
     for figure in &report.decode {

@@ -42,6 +42,9 @@ pub struct BenchGpuArgs {
     /// [default: share/coterie/cubins beside the folder of this program]
     #[arg(long, value_name = "DIR", env = "COTERIE_CUBINS")]
     pub cubins: Option<PathBuf>,
+    /// Start every kernel of a step by itself: no step is recorded and repeated as a CUDA graph
+    #[arg(long)]
+    pub no_cuda_graphs: bool,
     /// Threads of this process to compute with; 0 takes all cores
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,

@@ -10,7 +10,7 @@ use super::figure::Figure;
 use super::pool::Pool;
 use super::random::Random;
 use super::sizes::Heads;
-use super::{Failure, Suite, read, within};
+use super::{Failure, Suite, Wrong, read, within};
 
 /// Tokens of a block.
 const BLOCK: usize = 16;
@@ -77,35 +77,43 @@ impl<D: Timed> Cache<'_, D> {
 impl<D: Timed> Suite<'_, D> {
     pub fn attention(&mut self) -> Result<(), Failure> {
         let mut random = Random::new(7);
+        let mut wrong = Wrong::default();
         // The most sequences, and room to walk through.
         let most = self.sizes.decode.iter().max().copied().unwrap_or(1) * self.sizes.context;
         for heads in self.sizes.heads.clone() {
-            let bytes_per_token = heads.kv_heads.unwrap_or(1) * heads.head_dim * 2;
+            let bytes_per_token = bytes_per_token(&heads);
             let bytes = 2 * most * bytes_per_token + self.sizes.walked;
             let mut pool = Pool::new(&self.device, 2 * bytes, self.sizes.period)?;
             pool.fill(&mut random, Format::Bf16, 1.0)?;
             let blocks = bytes / (bytes_per_token * BLOCK);
             let cache = Cache { heads, pool: &pool, blocks };
             for sequences in self.sizes.decode.clone() {
-                let decode = self.sequences(&mut random, &cache, sequences)?;
-                self.attend(&cache, &decode, 0)?;
-                let error = self.check_attention(&mut random, &cache, &decode)?;
-                let time = self.watch.time(2, |run| self.attend(&cache, &decode, run))?;
-                let [keys, values] = cache.widths();
-                let rows = sequences * heads.q_heads * (keys + values) * 4;
-                (self.tell)(Figure {
-                    op: "attention",
-                    of: format!("{}, {} keys", heads.name, self.sizes.context),
-                    format: "bf16".to_owned(),
-                    rows: sequences,
-                    time,
-                    bytes: sequences * self.sizes.context * bytes_per_token * cache.caches() + rows,
-                    flop: 2 * sequences * heads.q_heads * self.sizes.context * (keys + values),
-                    error,
-                    note: String::new(),
-                });
+                wrong.note(self.decode(&mut random, &cache, sequences))?;
             }
         }
+        wrong.failure()
+    }
+
+    fn decode(&mut self, random: &mut Random, cache: &Cache<'_, D>, sequences: usize) -> Result<(), Failure> {
+        let decode = self.sequences(random, cache, sequences)?;
+        self.attend(cache, &decode, 0)?;
+        let error = self.check_attention(random, cache, &decode)?;
+        let time = self.watch.time(2, |run| self.attend(cache, &decode, run))?;
+        let Heads { name, q_heads, .. } = cache.heads;
+        let [keys, values] = cache.widths();
+        let rows = sequences * q_heads * (keys + values) * 4;
+        let cached = sequences * self.sizes.context * bytes_per_token(&cache.heads) * cache.caches();
+        (self.tell)(Figure {
+            op: "attention",
+            of: format!("{name}, {} keys", self.sizes.context),
+            format: "bf16".to_owned(),
+            rows: sequences,
+            time,
+            bytes: cached + rows,
+            flop: 2 * sequences * q_heads * self.sizes.context * (keys + values),
+            error,
+            note: String::new(),
+        });
         Ok(())
     }
 
@@ -229,6 +237,11 @@ impl<D: Timed> Suite<'_, D> {
         // A softmax's weights are rounded to bf16, and so are queries.
         within(&format!("attention of {}, {} rows", cache.heads.name, decode.sequences), &got, &exact, 1e-2)
     }
+}
+
+/// Of keys or of values.
+fn bytes_per_token(heads: &Heads) -> usize {
+    heads.kv_heads.unwrap_or(1) * heads.head_dim * 2
 }
 
 fn scale<D: Timed>(cache: &Cache<'_, D>) -> f32 {

@@ -12,7 +12,7 @@ use super::figure::Figure;
 use super::pool::{Pool, poison};
 use super::random::Random;
 use super::sizes::Experts;
-use super::{Failure, Suite, read, within};
+use super::{Failure, Suite, Wrong, read, within};
 
 /// A format, which values share a scale, and about how large scales are so that weights are about 1/16.
 struct Stored {
@@ -162,22 +162,18 @@ impl<D: Timed> Suite<'_, D> {
         let mut values = Pool::new(&self.device, bytes, self.sizes.period)?;
         let mut scales = Pool::new(&self.device, (bytes / 8).max(most / 4), self.sizes.period)?;
         let rows: Vec<usize> = self.sizes.decode.iter().copied().chain([self.sizes.prefill]).collect();
-        let mut wrong = None;
+        let mut wrong = Wrong::default();
         for stored in &STORED {
             values.fill(&mut random, stored.format, 1.0 / 16.0)?;
             scales.fill_scales(&mut random, stored.format, stored.scale)?;
             for model in self.sizes.experts.clone() {
                 for tokens in rows.clone() {
                     let weights = Weights::new(stored, [&values, &scales], &model);
-                    // One wrong kernel does not hide the figures of the others.
-                    match self.layer(&mut random, weights, model, tokens) {
-                        Err(Failure::Wrong(what)) => _ = wrong.get_or_insert(what),
-                        other => other?,
-                    }
+                    wrong.note(self.layer(&mut random, weights, model, tokens))?;
                 }
             }
         }
-        wrong.map_or(Ok(()), |what| Err(Failure::Wrong(what)))
+        wrong.failure()
     }
 
     fn layer(

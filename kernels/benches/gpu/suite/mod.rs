@@ -42,6 +42,26 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What a part has computed wrong so far: one wrong kernel hides neither the figures of the others nor that they are wrong, too.
+#[derive(Default)]
+pub struct Wrong(Vec<String>);
+
+impl Wrong {
+    /// Goes on behind a wrong result, but not behind a device that failed.
+    pub fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
+        match done {
+            Err(Failure::Wrong(what)) => self.0.push(what),
+            other => other?,
+        }
+        Ok(())
+    }
+
+    /// All of it, if there is any.
+    pub fn failure(self) -> Result<(), Failure> {
+        if self.0.is_empty() { Ok(()) } else { Err(Failure::Wrong(self.0.join("; "))) }
+    }
+}
+
 /// What every part of the suite works with.
 pub struct Suite<'a, D: Timed> {
     pub device: Arc<D>,

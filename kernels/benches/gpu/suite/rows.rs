@@ -15,7 +15,7 @@ use half::bf16;
 
 use super::figure::Figure;
 use super::random::Random;
-use super::{Failure, Suite, read, within};
+use super::{Failure, Suite, Wrong, read, within};
 
 const EPS: f32 = 1e-6;
 const HEADS: usize = 32;
@@ -41,17 +41,17 @@ fn f64s(values: &[f32]) -> Vec<f64> {
 impl<D: Timed> Suite<'_, D> {
     pub fn rows(&mut self) -> Result<(), Failure> {
         let rows: Vec<usize> = self.sizes.decode.iter().copied().chain([self.sizes.prefill]).collect();
+        let mut wrong = Wrong::default();
         for count in rows {
             let random = &mut Random::new(count as u64);
-            self.norm(random, count)?;
-            self.rotation(random, count)?;
-            self.activation(random, count)?;
-            self.gate(random, count)?;
+            for part in [Suite::norm, Suite::rotation, Suite::activation, Suite::gate] {
+                wrong.note(part(self, random, count))?;
+            }
         }
         for count in self.sizes.decode.clone() {
-            self.draws(&mut Random::new(count as u64), count)?;
+            wrong.note(self.draws(&mut Random::new(count as u64), count))?;
         }
-        Ok(())
+        wrong.failure()
     }
 
     fn row_figure(

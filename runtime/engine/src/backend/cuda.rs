@@ -143,6 +143,10 @@ impl<D: Device + 'static> Backend for Cuda<D> {
         CudaBatch::new(batch, &self.spare)
     }
 
+    fn repeats(&self) -> bool {
+        self.graphs.borrow().as_ref().is_some_and(Graphs::is_used)
+    }
+
     fn repeat(
         &self,
         batch: &Batch,

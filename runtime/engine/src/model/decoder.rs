@@ -238,6 +238,10 @@ impl<B: Backend + 'static> Model for Decoder<B> {
         self.vocabulary
     }
 
+    fn repeats_steps(&self) -> bool {
+        self.backend.repeats()
+    }
+
     fn forward(&mut self, batch: &Batch) {
         self.draws.clone_from(&batch.draws);
         // Experts of other ranks are asked by way of this process.

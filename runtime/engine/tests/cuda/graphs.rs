@@ -88,6 +88,7 @@ fn a_step_that_decodes_is_one_replay_one_write_and_one_read() {
     assert!(recorded.launches > 20 && recorded.replays == 1 && recorded.reads == 1, "{recorded:?}");
     let replayed = steps.iter().filter(|step| **step == only_replayed).count();
     assert_eq!(replayed, 10, "behind the prompts' step and the recorded one: {steps:?}");
+    assert!(engine.repeats_steps());
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn long_contexts_and_refused_recordings_give_the_same_bits() {
     let mut config = tiny_mixtral::config();
     config["max_position_embeddings"] = 600.into();
     let dir = model(&config);
-    let answers = |backend| {
+    let answers = |backend, repeats| {
         let mut engine = engine(backend, dir.path(), 600);
         let mut requests = requests(3, 5);
         // Chunks of keys: 2, and 3 from the fourth token on.
@@ -108,14 +109,16 @@ fn long_contexts_and_refused_recordings_give_the_same_bits() {
             request.prompt = (0..length).map(|at| at * 7 % 61).collect();
             request.top_logprobs = Some(3);
         }
-        run(&mut engine, requests, |engine, events| engine.step(events))
+        let answers = run(&mut engine, requests, |engine, events| engine.step(events));
+        assert_eq!(engine.repeats_steps(), repeats);
+        answers
     };
     let device = Arc::new(Emulation::load(false));
-    let with = answers(emulated::on(device.clone()));
+    let with = answers(emulated::on(device.clone()), true);
     assert!(device.asked().captures >= 2 && device.asked().replays >= 4, "{:?}", device.asked());
-    assert_eq!(with, answers(emulated::without_graphs()));
+    assert_eq!(with, answers(emulated::without_graphs(), false));
 
     let device = Arc::new(Emulation::load(false).without_capture());
-    assert_eq!(with, answers(emulated::on(device.clone())));
+    assert_eq!(with, answers(emulated::on(device.clone()), false));
     assert_eq!(device.asked().captures, 1, "it is tried once");
 }

@@ -7,6 +7,7 @@ use crate::observed::ObservedNode;
 use crate::observed::quantity::readable;
 use crate::plan::{Finding, State};
 use coterie_api::condition::reason;
+use coterie_api::deployment::DeviceChoice;
 use coterie_api::launch::{Device, Speculate};
 use coterie_api::name;
 
@@ -73,7 +74,7 @@ fn most_gpus(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
         "accelerator.perRank is {}, and one rank of this build of the runtime computes on {} at most; lower perRank, or raise \
          ranks",
         plan.gpus,
-        if most == 1 { "1 GPU".to_owned() } else { format!("{most} GPUs") }
+        gpu_count(most.into())
     );
     no(reason::DEVICE_UNSUPPORTED, message)
 }
@@ -95,14 +96,9 @@ fn device(situation: &Situation, plan: &CapacityPlan) -> Option<Finding> {
         return None;
     }
     if situation.inspection.devices.contains(&plan.device) {
-        let only = situation.deployment.quantization.filter(|asked| !asked.runs_on(Device::Cpu));
-        let otherwise = match only {
-            None => "accelerator.device to Cpu or Auto".to_owned(),
-            Some(asked) => format!("model.quantization to Int8, as {asked} is for GPUs only"),
-        };
         let message = format!(
-            "this installation has no image of the runtime for GPUs; set images.gpuRuntime among the chart's values, or \
-             {otherwise}"
+            "this installation has no image of the runtime for GPUs; set images.gpuRuntime among the chart's values, or {}",
+            on_cpus(situation, "accelerator.device to Cpu or Auto")
         );
         return no(reason::DEVICE_UNSUPPORTED, message);
     }
@@ -164,9 +160,9 @@ fn gpus(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opti
     }
     if situation.deployment.claim_template.is_some() && most == 0 {
         let message = format!(
-            "one rank claims {} GPUs, and no node tells that it has any; label the nodes {}=NUMBER and {}=MIB, as NVIDIA's \
+            "one rank claims {}, and no node tells that it has any; label the nodes {}=NUMBER and {}=MIB, as NVIDIA's \
              GPU feature discovery does",
-            plan.demand.gpus,
+            gpu_count(plan.demand.gpus),
             name::LABEL_GPU_COUNT,
             name::LABEL_GPU_MEMORY
         );
@@ -182,10 +178,27 @@ fn gpus(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Opti
         _ => remedy::nodes(situation, layout, plan, node),
     };
     let message = format!(
-        "one rank asks for {} GPUs, and no node has more than {most}; {lower}set accelerator.device to Cpu, or {nodes}",
-        plan.demand.gpus
+        "one rank asks for {}, and no node has more than {most}; {lower}set {}, or {nodes}",
+        gpu_count(plan.demand.gpus),
+        on_cpus(situation, "accelerator.device to Cpu")
     );
     no(reason::TOO_FEW_GPUS, message)
+}
+
+fn gpu_count(count: u64) -> String {
+    if count == 1 { "1 GPU".to_owned() } else { format!("{count} GPUs") }
+}
+
+/// What to set so that CPUs serve: `device`, and what else keeps them from it.
+fn on_cpus(situation: &Situation, device: &str) -> String {
+    let Some(asked) = situation.deployment.quantization.filter(|asked| !asked.runs_on(Device::Cpu)) else {
+        return device.to_owned();
+    };
+    let quantization = format!("model.quantization to Int8, as {asked} is for GPUs only");
+    match situation.deployment.device {
+        DeviceChoice::Auto => quantization,
+        _ => format!("{quantization}, and {device}"),
+    }
 }
 
 fn room(situation: &Situation, layout: &Layout, plan: &mut CapacityPlan) -> Option<Finding> {

@@ -462,7 +462,19 @@ fn who_asks_for_int4_asks_for_gpus() {
         observed.nodes = vec![node("large", 16 * GIB)];
     });
     assert_eq!(without_gpus.device, Device::Gpu, "also where there is none");
-    assert!(without_gpus.unplaceable.is_some());
+    let message = refused(&without_gpus, reason::TOO_FEW_GPUS);
+    assert!(message.starts_with("one rank asks for 1 GPU, and no node has more than 0; "), "{message}");
+    assert!(
+        message.contains("; set model.quantization to Int8, as Int4 is for GPUs only, or add"),
+        "{message}"
+    );
+    let on_gpus_alone = planned_with_int4(0, |object, observed| {
+        int4(object);
+        object.spec.accelerator.device = DeviceChoice::Gpu;
+        observed.nodes = vec![node("large", 16 * GIB)];
+    });
+    let message = refused(&on_gpus_alone, reason::TOO_FEW_GPUS);
+    assert!(message.contains("only, and accelerator.device to Cpu, or add a node with GPUs"), "{message}");
     let without_image = planned_with_int4(8 * GIB, |object, observed| {
         int4(object);
         observed.settings = Settings::default();

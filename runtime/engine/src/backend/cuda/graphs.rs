@@ -81,6 +81,12 @@ impl<D: Device> Default for Graphs<D> {
     }
 }
 
+impl<D: Device> Graphs<D> {
+    pub(super) fn is_used(&self) -> bool {
+        self.now > 0
+    }
+}
+
 struct Kept<D: Device> {
     // Dropped first: what is behind it is memory that it uses.
     graph: Graph<D>,
