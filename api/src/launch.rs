@@ -189,6 +189,9 @@ pub struct RankLaunch {
     pub quantization: Quantization,
     /// Where guesses come from; the runtime's choice when absent.
     pub speculate: Option<Speculate>,
+    /// How long a token may take after the one before it, milliseconds; where absent, others' prompts are computed in chunks
+    /// of one size.
+    pub itl_milliseconds: Option<u32>,
     /// What to compute on.
     pub device: Device,
     /// HTTP port.
@@ -212,6 +215,9 @@ impl RankLaunch {
         flag("quantization", self.quantization.flag().to_owned());
         if let Some(source) = self.speculate {
             flag("speculate", source.flag().to_owned());
+        }
+        if let Some(time) = self.itl_milliseconds {
+            flag("itl-milliseconds", time.to_string());
         }
         flag("device", self.device.flag().to_owned());
         flag("port", self.port.to_string());
@@ -408,6 +414,7 @@ mod tests {
             context_length: None,
             quantization: Quantization::Int8,
             speculate: None,
+            itl_milliseconds: None,
             device: Device::Cpu,
             port: 8080,
             drain_seconds: 60,

@@ -14,7 +14,7 @@ pub struct RankLoad {
     pub draining: bool,
     /// Requests that wait for their first step.
     pub waiting: u64,
-    /// Prompt tokens of the requests that wait.
+    /// Prompt tokens that are yet to be computed, of requests that wait and of those in the batch.
     pub waiting_tokens: u64,
     /// Requests in the running batch.
     pub running: u64,

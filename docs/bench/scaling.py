@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs `coterie-operator simulate` over shapes, cold starts and seeds, and prints the means as tables.
 
-    python3 docs/bench/scaling.py target/release/coterie-operator [--seeds 12] [--first-seed 601] [--scale 8] [--plots docs/bench]
+    python3 docs/bench/scaling.py target/release/coterie-operator [--seeds 12] [--first-seed 701] [--scale 8] [--plots docs/bench]
 
 `over static` is the mean over seeds of a policy's replica hours over those of the same seed's static fleet.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 parser.add_argument("operator")
 parser.add_argument("--seeds", type=int, default=12)
-parser.add_argument("--first-seed", type=int, default=601)
+parser.add_argument("--first-seed", type=int, default=701)
 parser.add_argument("--scale", type=float, default=8)
 parser.add_argument("--no-sweep", action="store_true", help="others at their usual targets only")
 parser.add_argument("--plots", type=Path, help="draw the first seed of each table into this folder")

@@ -91,6 +91,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Termination> {
         step_tokens: args.step_tokens,
         // Prefill and decode are measured apart as far as they can be.
         mixed_prompt_tokens: args.step_tokens,
+        itl: None,
         cache_tokens: Some((args.prompt_tokens + args.generate).saturating_mul(args.batch)),
         // The runs are alike, and each is to be computed.
         prefix_cache: false,

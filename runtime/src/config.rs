@@ -20,6 +20,7 @@ use coterie_engine::EngineOptions;
 use coterie_engine::engine::{DRAFTS, MIXED_PROMPT_TOKENS, STEP_TOKENS};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Serves Mixture-of-Experts models behind the OpenAI API.
 #[derive(Debug, Parser)]
@@ -128,6 +129,10 @@ pub struct ServeArgs {
     /// prompts slower
     #[arg(long, value_name = "TOKENS", default_value_t = MIXED_PROMPT_TOKENS, value_parser = at_least_one)]
     pub mixed_prompt_tokens: usize,
+    /// How long a token may take after the one before it: prompt tokens of a step are made so many, up to
+    /// --step-tokens, that steps take about as long [default: as many as --mixed-prompt-tokens says, always]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u32).range(1..=600_000))]
+    pub itl_milliseconds: Option<u32>,
     /// Tokens that the KV cache holds, all requests together; at least --context
     /// [default: --context, and up to 2048 for others]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
@@ -269,6 +274,7 @@ impl ServeArgs {
             max_waiting_tokens: self.max_waiting_tokens,
             step_tokens: self.step_tokens,
             mixed_prompt_tokens: self.mixed_prompt_tokens,
+            itl: self.itl_milliseconds.map(|time| Duration::from_millis(time.into())),
             cache_tokens: self.cache_tokens,
             prefix_cache: !self.no_prefix_cache,
             speculate: self.speculate,
@@ -353,6 +359,7 @@ mod tests {
                         context_length,
                         quantization,
                         speculate: Some(Speculate::Mtp),
+                        itl_milliseconds: context_length.map(|_| 50),
                         device,
                         port: 8081,
                         drain_seconds: 60,
@@ -384,6 +391,7 @@ mod tests {
                 context_length: args.context,
                 quantization: args.quantization,
                 speculate: Some(args.speculate),
+                itl_milliseconds: args.itl_milliseconds,
                 device: args.device,
                 port: args.port,
                 drain_seconds: args.drain_seconds,

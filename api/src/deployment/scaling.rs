@@ -40,10 +40,11 @@ pub struct ScalingSpec {
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86_400))]
     pub idle_seconds: u32,
-    /// Replicas go only when the demand of all this time would have been met without them.
-    #[serde(default = "five_minutes")]
+    /// Replicas go only when the demand of all this time would have been met without them. Left out: four times as long as a
+    /// replica takes to Ready, 60 to 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
-    pub quiet_seconds: u32,
+    pub quiet_seconds: Option<u32>,
 }
 
 impl Default for ScalingSpec {
@@ -54,7 +55,7 @@ impl Default for ScalingSpec {
             queue_depth: QueueDepthSpec::default(),
             slo: SloSpec::default(),
             idle_seconds: ten_minutes(),
-            quiet_seconds: five_minutes(),
+            quiet_seconds: None,
         }
     }
 }
@@ -111,12 +112,14 @@ impl<'de> Deserialize<'de> for QueueTarget {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SloSpec {
-    /// Time to the first token, milliseconds.
+    /// Time to the first token, milliseconds. While not all can be served in time, the front door serves those first that
+    /// have waited for less than half of it.
     #[serde(default = "two_seconds")]
     #[schemars(range(min = 1, max = 600_000))]
     pub ttft_milliseconds: u32,
     /// Time from one token to the next, milliseconds. Where a replica with nothing else to do takes over half of it, twice
-    /// what that replica takes.
+    /// what that replica takes. Ranks make their chunks of prompts so large that steps take about as long; another value
+    /// replaces their pods.
     #[serde(default = "fifty")]
     #[schemars(range(min = 1, max = 600_000))]
     pub itl_milliseconds: u32,
@@ -202,10 +205,6 @@ fn fifty() -> u32 {
     50
 }
 
-fn five_minutes() -> u32 {
-    300
-}
-
 fn ten_minutes() -> u32 {
     600
 }
@@ -234,7 +233,7 @@ mod tests {
     fn all_but_the_most_replicas_has_a_default() {
         let spec: ScalingSpec = serde_json::from_value(json!({ "maxReplicas": 4 })).unwrap();
         assert_eq!(spec, ScalingSpec { max_replicas: 4, ..ScalingSpec::default() });
-        assert_eq!((spec.min_replicas, spec.idle_seconds, spec.quiet_seconds), (1, 600, 300));
+        assert_eq!((spec.min_replicas, spec.idle_seconds, spec.quiet_seconds), (1, 600, None));
         assert_eq!((spec.slo.ttft_milliseconds, spec.slo.itl_milliseconds), (2_000, 50));
     }
 }

@@ -69,6 +69,14 @@ pub struct Deployment {
     pub restart: Option<String>,
 }
 
+impl Deployment {
+    /// How long a token may take after the one before it, milliseconds, where `scaling` says it.
+    pub fn itl_milliseconds(&self) -> Option<u32> {
+        let itl = self.scaling.as_ref()?.itl.as_millis();
+        u32::try_from(itl).ok()
+    }
+}
+
 /// Where the weights are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

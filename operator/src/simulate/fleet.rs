@@ -1,7 +1,8 @@
 //! Replicas behind a front door, in virtual time.
 //!
 //! The front door gives each request to the ready replica where it would find the least work, and holds it while none
-//! has room. All policies have the same one.
+//! has room. Of those it holds, the first goes that has waited for less than half of the time to a first token, and each
+//! sixteenth time the first of all (`runtime/src/route/lane/line.rs`). All policies have the same one.
 
 use super::outcome::{Outcome, Second};
 use super::replica::{Event, Replica, Request, Speed};
@@ -11,6 +12,8 @@ use std::collections::VecDeque;
 
 /// Seconds between two looks of the front door at what it holds.
 const LOOK: f64 = 0.05;
+/// While requests are late and others are not, one of so many that get a replica is the one that has waited for longest.
+const LATE_TURN: u64 = 16;
 /// Looks of a second.
 const LOOKS: u64 = 20;
 /// Seconds after the last arrival in which no replica did a step, after which what is not answered never will be. The time
@@ -27,6 +30,8 @@ pub struct Setting {
     pub speed: Speed,
     /// Seconds from the making of a replica to Ready.
     pub cold_start: f64,
+    /// Seconds in which a first token is to be there.
+    pub ttft: f64,
     /// Replicas at the beginning, ready.
     pub start: usize,
     /// Fewest replicas.
@@ -108,6 +113,8 @@ struct Fleet<'a> {
     made: u64,
     held: VecDeque<Request>,
     held_tokens: f64,
+    /// Requests that got a replica before late ones.
+    overtook: u64,
     arrived: usize,
     unanswered: usize,
     in_flight: Vec<usize>,
@@ -126,6 +133,7 @@ impl<'a> Fleet<'a> {
             made: 0,
             held: VecDeque::new(),
             held_tokens: 0.0,
+            overtook: 0,
             arrived: 0,
             unanswered: 0,
             in_flight: Vec::new(),
@@ -170,17 +178,26 @@ impl<'a> Fleet<'a> {
     }
 
     fn dispatch(&mut self, trace: &Trace, now: f64) {
-        while let Some(request) = self.held.front().copied() {
+        while let Some(next) = self.next(trace, now) {
+            let request = self.held[next];
             let free = self.replicas.iter_mut().filter(|it| !it.draining && it.ready <= now && it.has_room());
             let Some(replica) = free.min_by(|a, b| a.expected_wait().total_cmp(&b.expected_wait())) else {
                 return;
             };
             // What came since the last look has not waited for it.
             replica.take(request, trace.arrivals[request.index].at.max(now - LOOK));
-            self.held.pop_front();
+            self.overtook = if next == 0 { 0 } else { self.overtook + 1 };
+            self.held.remove(next);
             self.held_tokens -= request.prompt;
         }
         self.held_tokens = 0.0;
+    }
+
+    /// The place of the request that is next, of those that are held.
+    fn next(&self, trace: &Trace, now: f64) -> Option<usize> {
+        let in_time = |request: &Request| now - trace.arrivals[request.index].at < self.setting.ttft / 2.0;
+        let first = self.held.iter().position(in_time).filter(|_| self.overtook + 1 < LATE_TURN);
+        first.or((!self.held.is_empty()).then_some(0))
     }
 
     /// Counts, and lets the policy decide.
@@ -249,8 +266,8 @@ mod tests {
     fn unanswered(step: f64) -> (usize, f64) {
         let arrivals = vec![Arrival { at: 0.0, prompt_tokens: 1000, output_tokens: 10_000_000 }];
         let trace = Trace::new("long".into(), arrivals).unwrap();
-        let speed = Speed { step, token: 0.0003, prompt: 1.0 / 8000.0, slots: 64, chunk: 256.0 };
-        let setting = Setting { speed, cold_start: 30.0, start: 1, least: 1, most: 1 };
+        let speed = Speed { step, token: 0.0003, prompt: 1.0 / 8000.0, slots: 64, chunk: 256.0, itl: 0.05 };
+        let setting = Setting { speed, cold_start: 30.0, ttft: 2.0, start: 1, least: 1, most: 1 };
         let outcome = replay(&trace, &setting, &mut Fixed(1));
         (outcome.unanswered(), outcome.replica_hours())
     }

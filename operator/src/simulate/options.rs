@@ -52,7 +52,7 @@ pub struct Options {
     /// Requests in one batch
     #[arg(long, default_value_t = 64)]
     pub slots: u32,
-    /// Prompt tokens in one step at most
+    /// Prompt tokens in one step at most; fewer beside running requests, where the step would take longer than --itl
     #[arg(long, default_value_t = 256)]
     pub chunk: u32,
     /// SLO: seconds to the first token
@@ -76,9 +76,9 @@ pub struct Options {
     /// Our scaler's idleSeconds
     #[arg(long, default_value_t = 600, value_parser = value_parser!(u32).range(1..=WAIT_SECONDS_LIMIT.into()))]
     pub idle: u32,
-    /// Our scaler's quietSeconds
-    #[arg(long, default_value_t = 300, value_parser = value_parser!(u32).range(0..=WAIT_SECONDS_LIMIT.into()))]
-    pub quiet: u32,
+    /// Our scaler's quietSeconds; default: four times --cold-start, 60 to 300
+    #[arg(long, value_parser = value_parser!(u32).range(0..=WAIT_SECONDS_LIMIT.into()))]
+    pub quiet: Option<u32>,
     /// Our scaler's queueDepth.target; default: Auto
     #[arg(long, value_parser = value_parser!(u32).range(1..=QUEUE_TARGET_LIMIT.into()))]
     pub queue_target: Option<u32>,
@@ -140,6 +140,7 @@ impl Options {
             "--cold-start is {}: give seconds, 0 to 86400",
             self.cold_start
         );
+        let slo = self.slo()?;
         Ok(Setting {
             speed: Speed {
                 step: positive("step", self.step, 60_000.0)? / 1000.0,
@@ -147,8 +148,10 @@ impl Options {
                 prompt: 1.0 / positive("prefill", self.prefill, 1e9)?,
                 slots: self.slots as usize,
                 chunk: f64::from(self.chunk),
+                itl: slo.itl,
             },
             cold_start: self.cold_start,
+            ttft: slo.ttft,
             start: self.start.unwrap_or(0) as usize,
             least: self.min as usize,
             most: self.max as usize,
@@ -178,7 +181,7 @@ impl Options {
             ttft: SignedDuration::from_secs_f64(slo.ttft),
             itl: SignedDuration::from_secs_f64(slo.itl),
             idle: SignedDuration::from_secs(self.idle.into()),
-            quiet: SignedDuration::from_secs(self.quiet.into()),
+            quiet: self.quiet.map(|quiet| SignedDuration::from_secs(quiet.into())),
         })
     }
 }

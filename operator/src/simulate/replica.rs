@@ -1,7 +1,8 @@
 //! A model of one replica: continuous batching with chunked prefill.
 //!
 //! A step computes one token of every running request and up to [`Speed::chunk`] tokens of the prompts that wait, first come
-//! first served, as long as the batch has a slot. It takes `step + token · running + prompt · chunk` seconds. A prompt that
+//! first served, as long as the batch has a slot; fewer beside running requests, where the step would take longer than
+//! [`Speed::itl`] (the engine finds that size out, `runtime/engine/src/chunks.rs`; here it is known). It takes `step + token · running + prompt · chunk` seconds. A prompt that
 //! is through has its first token at the end of the step. Steps that are alike are computed at once.
 
 use coterie_api::rank_load::RankLoad;
@@ -21,7 +22,18 @@ pub struct Speed {
     pub slots: usize,
     /// Prompt tokens in one step at most.
     pub chunk: f64,
+    /// Seconds that a step with prompts and running requests is to take at most.
+    pub itl: f64,
 }
+
+/// Prompt tokens that a step computes however long it takes.
+const LEAST_CHUNK: f64 = 32.0;
+/// The share of [`Speed::itl`] that steps take.
+const AIM: f64 = 0.95;
+/// A step may take so many times one without prompts.
+const OF_DECODING: f64 = 2.0;
+/// Seconds of prompts that wait in a replica at most before it gets one more.
+const PROMPTS: f64 = 0.2;
 
 /// A request on its way through a replica.
 #[derive(Clone, Copy, Debug)]
@@ -102,9 +114,9 @@ impl Replica {
         self.load.steps
     }
 
-    /// Whether it should be given one more: a free slot, and not more than half a second of prompts before it.
+    /// Whether it should be given one more.
     pub fn has_room(&self) -> bool {
-        self.in_flight() < self.speed.slots && self.waiting_tokens * self.speed.prompt < 0.5
+        self.in_flight() < self.speed.slots && self.waiting_tokens * self.speed.prompt < PROMPTS
     }
 
     /// Seconds of work that a new request would find.
@@ -152,7 +164,13 @@ impl Replica {
 
     /// What the next step computes of which waiting prompts: places in the queue, and tokens.
     fn chunk(&self) -> Vec<(usize, f64)> {
-        let mut free = self.speed.chunk;
+        let Speed { step, token, prompt, chunk: most, itl, .. } = self.speed;
+        let mut free = most;
+        if !self.running.is_empty() {
+            let decoding = step + token * self.running.len() as f64;
+            let left = AIM * itl.max(OF_DECODING * decoding) - decoding;
+            free = (left / prompt).max(LEAST_CHUNK).min(most);
+        }
         let mut chunk = Vec::new();
         let slots = self.speed.slots.saturating_sub(self.running.len());
         for (at, (from, left, _)) in self.waiting.iter().enumerate().take(slots) {
@@ -229,7 +247,8 @@ impl Replica {
 mod tests {
     use super::*;
 
-    const SPEED: Speed = Speed { step: 0.01, token: 0.001, prompt: 0.000_1, slots: 2, chunk: 512.0 };
+    const SPEED: Speed =
+        Speed { step: 0.01, token: 0.001, prompt: 0.000_1, slots: 2, chunk: 512.0, itl: 1.0 };
 
     fn events(requests: &[(f64, f64, u64)], until: f64) -> (Vec<Event>, Replica) {
         let mut replica = Replica::new(0, 0.0, 1.0, SPEED);
@@ -264,6 +283,20 @@ mod tests {
         assert_eq!((load.steps, load.generated_tokens, load.computed_tokens, load.requests), (4, 3, 600, 1));
         assert!((load.busy_seconds - (first + 0.022 - 1.0)).abs() < 1e-9);
         assert_eq!((load.waiting, load.running, load.prompt_tokens), (0, 0, 600));
+    }
+
+    #[test]
+    fn chunks_beside_who_decodes_keep_the_time_between_tokens() {
+        let speed = Speed { itl: 0.04, ..SPEED };
+        let mut replica = Replica::new(0, 0.0, 1.0, speed);
+        replica.take(Request { index: 0, prompt: 10.0, output: 2 }, 0.0);
+        replica.advance(1.0111, |_| ());
+        replica.take(Request { index: 1, prompt: 1000.0, output: 1 }, 1.011);
+        let mut events = Vec::new();
+        replica.advance(9.0, |event| events.push(event));
+        at(events[0], Event::Last(0, 1.011 + 0.95 * 0.04));
+        // 270 tokens were computed in that step, the others in chunks of 512 and 218 with nobody beside.
+        at(events[1], Event::First(1, 1.049 + 0.01 + 0.0512 + 0.01 + 0.0218));
     }
 
     #[test]

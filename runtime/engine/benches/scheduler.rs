@@ -51,6 +51,7 @@ fn measure(running: usize, context: usize, mixed: bool) -> (Vec<Duration>, u64) 
         blocks: running * blocks_for(context + answer) + 2 * blocks_for(LONG_PROMPT + 1),
         step_tokens: STEP_TOKENS,
         mixed_prompt_tokens: STEP_TOKENS,
+        itl: None,
         max_running: running + 1,
         max_waiting: running,
         max_waiting_tokens: usize::MAX,

@@ -74,6 +74,9 @@ pub struct EngineOptions {
     pub step_tokens: usize,
     /// Rows of prompts in a step in which somebody decodes: what others' prompts may add to the wait for a token.
     pub mixed_prompt_tokens: usize,
+    /// How long a token may take after the one before it: chunks of prompts become so large that steps take about that
+    /// long. Without it they stay as they are.
+    pub itl: Option<Duration>,
     /// Tokens that the cache holds, all requests together; [`cache_tokens`] when absent.
     pub cache_tokens: Option<usize>,
     /// May requests take over what others computed for the same beginning?
@@ -108,6 +111,7 @@ impl Default for EngineOptions {
             max_waiting_tokens: 1 << 18,
             step_tokens: STEP_TOKENS,
             mixed_prompt_tokens: MIXED_PROMPT_TOKENS,
+            itl: None,
             cache_tokens: None,
             prefix_cache: true,
             speculate: Speculate::Lookup,
@@ -126,6 +130,8 @@ pub struct Load {
     pub running: usize,
     /// Tokens that waiting requests came with: prompts, and what was generated of their answers before.
     pub waiting_tokens: usize,
+    /// Tokens of requests in the running batch that have yet to be computed before their first answer's.
+    pub prefilling_tokens: usize,
     /// Share of the KV cache that running requests hold, 0 to 1.
     pub kv_usage: f32,
     /// Since the engine was loaded.
@@ -297,6 +303,7 @@ impl Engine {
 
     /// Computes one step, schedule → forward → sample → emit, and appends what happened to `events`.
     pub fn step(&mut self, events: &mut Vec<Event>) {
+        let began = Instant::now();
         self.scheduler.schedule(&mut self.batch, &mut self.wanted);
         if self.batch.rows() == 0 {
             return;
@@ -332,6 +339,7 @@ impl Engine {
             emit::end_of_scoring(sequence, events);
         }
         self.scheduler.retire(|sequence| sequence.ended);
+        self.scheduler.took(began.elapsed());
     }
 
     /// Shows the draft module what followed the rows of the step, so that its own state is that of the texts, and takes
@@ -359,6 +367,7 @@ impl Engine {
             waiting: self.scheduler.waiting().len(),
             running: self.scheduler.running_count(),
             waiting_tokens: self.scheduler.waiting().given_tokens(),
+            prefilling_tokens: self.scheduler.prefilling_tokens(),
             kv_usage: held as f32 / blocks as f32,
             scheduled: self.scheduler.counts(),
             generated_tokens: self.generated_tokens,
@@ -436,6 +445,7 @@ fn limits(options: &EngineOptions, config: &Config) -> Result<Limits, LoadError>
         blocks,
         step_tokens: options.step_tokens,
         mixed_prompt_tokens: options.mixed_prompt_tokens,
+        itl: options.itl,
         max_running: options.max_running,
         max_waiting: options.max_waiting,
         max_waiting_tokens: options.max_waiting_tokens,

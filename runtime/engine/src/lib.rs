@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod batch;
 pub mod block_pool;
+pub mod chunks;
 pub mod constraint;
 pub mod describe;
 pub mod digest;

@@ -56,6 +56,7 @@ fn engine() -> Engine {
         blocks: 8,
         step_tokens: 16,
         mixed_prompt_tokens: 16,
+        itl: None,
         max_running: 2,
         max_waiting: 3,
         max_waiting_tokens: 100,

@@ -63,6 +63,7 @@ const LIMITS: Limits = Limits {
     blocks: 1000,
     step_tokens: 64,
     mixed_prompt_tokens: 64,
+    itl: None,
     max_running: 40,
     max_waiting: 99,
     max_waiting_tokens: usize::MAX,

@@ -11,6 +11,7 @@ pub(super) struct Published {
     waiting: AtomicUsize,
     running: AtomicUsize,
     waiting_tokens: AtomicUsize,
+    prefilling_tokens: AtomicUsize,
     /// The bits of an f32.
     kv_usage: AtomicU32,
     prompt_tokens: AtomicU64,
@@ -35,7 +36,15 @@ impl Published {
 
     pub fn set(&self, load: &Load) {
         // Without `..`: a new figure must be published too.
-        let Load { waiting, running, waiting_tokens, kv_usage, scheduled, generated_tokens } = *load;
+        let Load {
+            waiting,
+            running,
+            waiting_tokens,
+            prefilling_tokens,
+            kv_usage,
+            scheduled,
+            generated_tokens,
+        } = *load;
         let Counts {
             prompt_tokens,
             started,
@@ -49,6 +58,7 @@ impl Published {
         self.waiting.store(waiting, Relaxed);
         self.running.store(running, Relaxed);
         self.waiting_tokens.store(waiting_tokens, Relaxed);
+        self.prefilling_tokens.store(prefilling_tokens, Relaxed);
         self.kv_usage.store(kv_usage.to_bits(), Relaxed);
         self.prompt_tokens.store(prompt_tokens, Relaxed);
         self.started.store(started, Relaxed);
@@ -66,6 +76,7 @@ impl Published {
             waiting: self.waiting.load(Relaxed),
             running: self.running.load(Relaxed),
             waiting_tokens: self.waiting_tokens.load(Relaxed),
+            prefilling_tokens: self.prefilling_tokens.load(Relaxed),
             kv_usage: f32::from_bits(self.kv_usage.load(Relaxed)),
             scheduled: Counts {
                 prompt_tokens: self.prompt_tokens.load(Relaxed),
@@ -114,6 +125,7 @@ mod tests {
             waiting: 1,
             running: 2,
             waiting_tokens: 3,
+            prefilling_tokens: 13,
             kv_usage: 0.75,
             scheduled,
             generated_tokens: 8,

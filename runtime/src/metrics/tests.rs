@@ -48,8 +48,15 @@ fn a_value_is_the_same_under_our_name_and_under_vllms() {
         draft_tokens: 31,
         accepted_tokens: 17,
     };
-    let load =
-        Load { waiting: 3, running: 2, waiting_tokens: 70, kv_usage: 0.25, scheduled, generated_tokens: 7 };
+    let load = Load {
+        waiting: 3,
+        running: 2,
+        waiting_tokens: 70,
+        prefilling_tokens: 30,
+        kv_usage: 0.25,
+        scheduled,
+        generated_tokens: 7,
+    };
     let lines = lines(&metrics, load);
     let vllm = "model_name=\"smol-moe\",engine=\"0\"";
     for (ours, theirs, value) in [

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Label of an EndpointSlice: the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -28,6 +29,19 @@ type ModelDeployment = Object<Spec, NotUsed>;
 #[serde(default)]
 struct Spec {
     model: ModelSpec,
+    scaling: Option<Scaling>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Scaling {
+    slo: Slo,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Slo {
+    ttft_milliseconds: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -48,11 +62,18 @@ struct Kept<T> {
     watch_of: BTreeMap<(String, String), usize>,
 }
 
+/// What matters of a ModelDeployment.
+#[derive(Debug)]
+struct Known {
+    served_name: String,
+    made: Option<i64>,
+    ttft: Option<Duration>,
+}
+
 /// What was seen.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The served names, and when each was made.
-    models: Kept<(String, Option<i64>)>,
+    models: Kept<Known>,
     /// The Service, and the addresses of its ready endpoints.
     slices: Kept<(String, BTreeSet<String>)>,
 }
@@ -90,7 +111,7 @@ pub async fn follow(client: Client, namespaces: &[String], tell: impl Fn(Table))
         async move {
             let take_model = |heard: Heard<ModelDeployment>| {
                 let mut seen = lock(seen);
-                seen.models.take(watch, heard.map(&|model| Some((served_name(model), made(model)))));
+                seen.models.take(watch, heard.map(&|model| Some(known(model))));
                 publish(&seen);
             };
             let take_slice = |heard: Heard<EndpointSlice>| {
@@ -192,12 +213,14 @@ impl<T> Kept<T> {
     }
 }
 
-fn served_name(model: &ModelDeployment) -> String {
-    model.spec.model.served_name.clone().unwrap_or_else(|| model.name_any())
-}
-
-fn made(model: &ModelDeployment) -> Option<i64> {
-    model.creation_timestamp().map(|time| time.0.as_second())
+fn known(model: &ModelDeployment) -> Known {
+    let slo = model.spec.scaling.as_ref().map(|scaling| &scaling.slo);
+    let ttft = slo.and_then(|slo| slo.ttft_milliseconds);
+    Known {
+        served_name: model.spec.model.served_name.clone().unwrap_or_else(|| model.name_any()),
+        made: model.creation_timestamp().map(|time| time.0.as_second()),
+        ttft: ttft.map(|milliseconds| Duration::from_millis(milliseconds.into())),
+    }
 }
 
 /// The Service that a slice is of, and where it says that requests may go.
@@ -219,10 +242,11 @@ fn table(seen: &Seen) -> Table {
     for ((namespace, _), (service, addresses)) in &seen.slices.objects {
         ranks.entry((namespace, service)).or_default().extend(addresses.iter().cloned());
     }
-    let model = |((namespace, name), (served, made)): (&(String, String), &(String, Option<i64>))| Model {
+    let model = |((namespace, name), known): (&(String, String), &Known)| Model {
         key: ModelKey { namespace: namespace.clone(), name: name.clone() },
-        served_name: served.clone(),
-        made: *made,
+        served_name: known.served_name.clone(),
+        made: known.made,
+        ttft: known.ttft,
         ranks: ranks.get(&(namespace.as_str(), name.as_str())).cloned().unwrap_or_default(),
     };
     Table { models: seen.models.objects.iter().map(model).collect() }

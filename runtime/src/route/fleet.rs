@@ -1,11 +1,11 @@
 //! Every lane of a router, by the newest table, and the questions for the loads of their ranks.
 
-use super::lane::{Lane, LaneLimits, POLL};
+use super::lane::{Lane, LaneLimits, POLL, POLL_WHILE_WAITING};
 use super::prefix::RankId;
 use super::rank_client::RankClient;
 use super::table::{Found, ModelKey, Name, Table, find};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -45,6 +45,7 @@ impl Fleet {
         for model in &table.models {
             let lane = lane_of(&model.key)
                 .map_or_else(|| Lane::new(model.key.clone(), self.limits), |served| served.lane.clone());
+            lane.set_ttft(model.ttft);
             for (rank, address) in lane.set_ranks(&model.ranks) {
                 tracing::info!(model = %model.key, rank = %address, "a rank was found");
                 tokio::spawn(ask(self.client.clone(), self.answer, lane.clone(), rank, address));
@@ -117,11 +118,17 @@ fn warn_of_unused_names(before: &[Served], models: &[Served]) {
 
 /// Asks a rank for its load for as long as it is of its lane.
 async fn ask(client: RankClient, within: Duration, lane: Arc<Lane>, rank: RankId, address: Arc<str>) {
-    let mut ticks = interval(POLL);
+    let mut ticks = interval(POLL_WHILE_WAITING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answered = true;
+    let mut asked = None;
     loop {
         ticks.tick().await;
+        let lately = asked.is_some_and(|asked: Instant| asked.elapsed() + POLL_WHILE_WAITING / 2 < POLL);
+        if lately && !lane.has_line() {
+            continue;
+        }
+        asked = Some(Instant::now());
         let answer = client.load(&address, within).await;
         if let Err(error) = &answer
             && answered

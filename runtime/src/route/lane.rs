@@ -9,7 +9,7 @@ mod rank;
 
 pub use lease::{Lease, Place};
 pub use line::{Line, Waits};
-pub use rank::{POLL, Rank};
+pub use rank::{POLL, POLL_WHILE_WAITING, Rank};
 
 use super::asked::TOKEN_BYTES;
 use super::choice::choose;
@@ -19,7 +19,7 @@ use coterie_api::front_door::ModelLoad;
 use coterie_api::rank_load::RankLoad;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What may wait in one lane.
@@ -70,6 +70,7 @@ pub struct Lane {
 
 #[derive(Debug, Default)]
 struct Inner {
+    ttft: Option<Duration>,
     ranks: Vec<Rank>,
     line: Line<Ticket>,
     prefixes: Prefixes,
@@ -92,6 +93,8 @@ struct Ticket {
     id: u64,
     need: Arc<Need>,
     since: Instant,
+    /// It had a rank before, and goes on as soon as it can.
+    again: bool,
     grant: oneshot::Sender<Lease>,
 }
 
@@ -104,6 +107,14 @@ impl Waits for Ticket {
     }
     fn bytes(&self) -> usize {
         self.need.bytes
+    }
+}
+
+impl Ticket {
+    /// Whether it has waited for so much of the time to its first token that the rest will hardly do.
+    fn is_late(&self, ttft: Option<Duration>, now: Instant) -> bool {
+        let in_time = ttft.map_or(Duration::MAX, |ttft| ttft / 2);
+        !self.again && now.saturating_duration_since(self.since) >= in_time
     }
 }
 
@@ -131,11 +142,21 @@ impl Lane {
                 }
             }
             inner.ticket += 1;
-            let ticket = Ticket { id: inner.ticket, need: need.clone(), since, grant };
+            let ticket = Ticket { id: inner.ticket, need: need.clone(), since, again, grant };
             inner.line.push(&need.caller, need.priority, ticket, again);
             Ok(inner.ticket)
         })?;
         Ok(Place::new(self, id, granted))
+    }
+
+    /// When first tokens are to be there, if anybody said so: in a crowd those go first who can still be in time.
+    pub fn set_ttft(&self, ttft: Option<Duration>) {
+        self.lock().ttft = ttft;
+    }
+
+    /// Whether requests wait for a rank with room.
+    pub fn has_line(&self) -> bool {
+        !self.lock().line.is_empty()
     }
 
     /// These are the ranks now. Returns those that are new, to be asked for their load.
@@ -223,15 +244,16 @@ impl Lane {
 
     fn move_on(self: &Arc<Self>, inner: &mut Inner) -> Vec<(oneshot::Sender<Lease>, Lease)> {
         let mut granted = Vec::new();
-        let now = Instant::now();
-        while let Some(need) = inner.line.first().map(|ticket| ticket.need.clone()) {
+        let (now, ttft) = (Instant::now(), inner.ttft);
+        let late = |ticket: &Ticket| ticket.is_late(ttft, now);
+        while let Some(need) = inner.line.first(late).map(|ticket| ticket.need.clone()) {
             let Some((at, cached)) = inner.pick(&need, now) else { break };
-            let Some(ticket) = inner.line.pop() else { break };
+            let Some(ticket) = inner.line.pop(late) else { break };
             inner.turn = inner.turn.wrapping_add(1);
             inner.running += 1;
             let rank = &mut inner.ranks[at];
             let tokens = need.prompt_tokens.saturating_sub(cached);
-            rank.send(need.choices, tokens);
+            rank.send(need.choices, tokens, now);
             inner.prefixes.saw(&need.prefix, rank.id);
             granted.push((ticket.grant, Lease::new(self, rank, need.choices, tokens)));
         }
@@ -246,7 +268,8 @@ impl Lane {
 impl Inner {
     /// The place of the rank to send to, if one has room, and how many of the prompt's tokens it has seen.
     fn pick(&self, need: &Need, now: Instant) -> Option<(usize, u64)> {
-        let with_room: Vec<usize> = (0..self.ranks.len()).filter(|at| self.ranks[*at].has_room()).collect();
+        let with_room: Vec<usize> =
+            (0..self.ranks.len()).filter(|at| self.ranks[*at].has_room(now)).collect();
         if with_room.is_empty() {
             return None;
         }

@@ -206,8 +206,13 @@ mod tests {
         let fleet =
             Fleet::new(LaneLimits { requests: 1, bytes: 1 }, RankClient::default(), Duration::from_secs(1));
         let key = ModelKey { namespace: "chat".into(), name: "smol".into() };
-        let model =
-            Model { key: key.clone(), served_name: "smol".into(), made: None, ranks: Default::default() };
+        let model = Model {
+            key: key.clone(),
+            served_name: "smol".into(),
+            made: None,
+            ttft: None,
+            ranks: Default::default(),
+        };
         fleet.update(&Table { models: vec![model] });
         let metrics = Metrics::default();
         metrics.ended(&key, "team-a", Outcome::Answered, 5);

@@ -5,6 +5,7 @@
 //!   - name: smol-moe               # of a ModelDeployment, were there one
 //!     namespace: chat              # default: default
 //!     servedName: smol-moe         # default: the name
+//!     ttftMilliseconds: 2000       # default: no one is served before who came first
 //!     ranks: ["127.0.0.1:8081", "127.0.0.1:8082"]
 //! ```
 
@@ -14,6 +15,7 @@ use crate::exchange::files::read_bounded;
 use axum::http::uri::Authority;
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -35,6 +37,7 @@ struct Entry {
     #[serde(default = "default_namespace")]
     namespace: String,
     served_name: Option<String>,
+    ttft_milliseconds: Option<NonZeroU32>,
     ranks: BTreeSet<String>,
 }
 
@@ -61,6 +64,7 @@ fn parse(bytes: &[u8]) -> Result<Table, String> {
             served_name: entry.served_name.unwrap_or_else(|| entry.name.clone()),
             key: ModelKey { namespace: entry.namespace, name: entry.name },
             made: None,
+            ttft: entry.ttft_milliseconds.map(|time| Duration::from_millis(time.get().into())),
             ranks: entry.ranks,
         })
     };
@@ -109,9 +113,11 @@ mod tests {
         let table = parse(b"models:\n- name: smol\n  ranks: ['b:1', 'a:1']\n").unwrap();
         let key = ModelKey { namespace: "default".into(), name: "smol".into() };
         let ranks = ["a:1".to_owned(), "b:1".to_owned()].into();
-        assert_eq!(table.models, [Model { key, served_name: "smol".into(), made: None, ranks }]);
-        let json = br#"{"models": [{"name": "x", "namespace": "n", "servedName": "org/x", "ranks": []}]}"#;
-        assert_eq!(parse(json).unwrap().models[0].served_name, "org/x");
+        assert_eq!(table.models, [Model { key, served_name: "smol".into(), made: None, ttft: None, ranks }]);
+        let json = br#"{"models": [{"name": "x", "namespace": "n", "servedName": "org/x", "ttftMilliseconds": 700, "ranks": []}]}"#;
+        let model = &parse(json).unwrap().models[0];
+        assert_eq!((&*model.served_name, model.ttft), ("org/x", Some(Duration::from_millis(700))));
+        assert!(parse(b"models: [{name: a, ttftMilliseconds: 0, ranks: []}]").is_err());
     }
 
     #[test]

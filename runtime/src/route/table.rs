@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 /// A ModelDeployment's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +29,8 @@ pub struct Model {
     /// When it was made, seconds since 1970; none where nobody knows. Of several that are served under one name, the
     /// oldest has it: who comes later takes nothing away.
     pub made: Option<i64>,
+    /// When a first token is to be there, if somebody said it.
+    pub ttft: Option<Duration>,
     /// `host:port` of the ranks that may get new requests.
     pub ranks: BTreeSet<String>,
 }
@@ -96,7 +99,7 @@ mod tests {
 
     fn model(namespace: &str, name: &str, served: &str) -> Model {
         let key = ModelKey { namespace: namespace.into(), name: name.into() };
-        Model { key, served_name: served.into(), made: None, ranks: BTreeSet::new() }
+        Model { key, served_name: served.into(), made: None, ttft: None, ranks: BTreeSet::new() }
     }
 
     fn found(models: &[Model], asked: &str) -> String {

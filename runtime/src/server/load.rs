@@ -17,7 +17,7 @@ pub(super) async fn load(State(front): State<Arc<Front>>) -> Json<RankLoad> {
         ready: phase == Phase::Ready,
         draining: phase == Phase::Draining,
         waiting: load.waiting as u64,
-        waiting_tokens: load.waiting_tokens as u64,
+        waiting_tokens: (load.waiting_tokens + load.prefilling_tokens) as u64,
         running: load.running as u64,
         max_running: engine.map_or(0, |engine| engine.max_running() as u64),
         kv_usage: f64::from(load.kv_usage),

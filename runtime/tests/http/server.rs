@@ -150,6 +150,22 @@ impl Server {
         panic!("{name} is {value}, not {expected}");
     }
 
+    /// Waits until these metrics are the same: a step may be counted between two looks.
+    pub async fn agree(&self, names: &[&str]) {
+        let mut values = Vec::new();
+        for _ in 0..1000 {
+            values.clear();
+            for name in names {
+                values.push(self.metric(name).await);
+            }
+            if values.iter().all(|value| *value == values[0] && *value > 0.0) {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{names:?} are {values:?}");
+    }
+
     pub fn ask(&self, asked: Asked) {
         self.asked.send_replace(asked);
     }

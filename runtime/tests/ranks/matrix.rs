@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::time::sleep;
 
+/// How often a case is tried again whose frame did not come by.
+const TRIES: usize = 3;
 /// Longer than a silent peer is believed to live.
 const UNTIL_REPAIRED: Duration = Duration::from_millis(1200);
 
@@ -22,15 +24,21 @@ async fn every_accident_at_every_step_leaves_every_token_right() {
     for (row, step) in STEPS.into_iter().enumerate() {
         for (column, accident) in ACCIDENTS.into_iter().enumerate() {
             if all || row % ACCIDENTS.len() == column {
-                case(step, accident, &expected).await;
                 count += 1;
+                let mut tries = 0..TRIES;
+                while !case(step, accident, &expected).await {
+                    assert!(tries.next().is_some(), "{step:?} {accident:?}: no such frame came by");
+                    println!("no such frame came by; once more");
+                }
             }
         }
     }
     println!("{count} cases of {}", STEPS.len() * ACCIDENTS.len());
 }
 
-async fn case(step: Step, accident: Accident, expected: &[Value]) {
+/// Says whether the accident has happened. On a machine that stands still for as long as a peer may be silent, ranks lose each
+/// other by themselves, and then what is to have the accident may never be sent; the tokens are right then, too.
+async fn case(step: Step, accident: Accident, expected: &[Value]) -> bool {
     println!("{step:?} {accident:?}");
     // Rank 0 asks rank 1 for expert 2, and nobody but rank 2 has expert 3; lost, it is rank 1's to take over.
     let mut replica = Replica::new(&map(1, &[&[0, 1], &[1, 2, 0], &[2, 3]]), &[]);
@@ -65,7 +73,7 @@ async fn case(step: Step, accident: Accident, expected: &[Value]) {
     });
     assert_eq!(zero, expected, "{step:?} {accident:?}: rank 0");
     assert_eq!(one, expected, "{step:?} {accident:?}: rank 1");
-    assert!(wire.has_happened(), "{step:?} {accident:?}: no such frame came by");
     replica.until_seen(0, 1, PeerState::Alive).await;
     assert_eq!(asked(0).await, expected, "{step:?} {accident:?}: rank 0, once all is well");
+    wire.has_happened()
 }

@@ -91,6 +91,7 @@ async fn a_model_is_as_old_at_every_router() {
     for door in [FrontDoor::start(PATIENCE, WAITING).await, FrontDoor::start(PATIENCE, WAITING).await] {
         door.update(vec![coterie_runtime::route::Model {
             made: Some(1_700_000_000),
+            ttft: None,
             ..model("a", "m", "m", &[])
         }]);
         assert_eq!(door.get("/v1/models").await.json()["data"][0]["created"], 1_700_000_000);

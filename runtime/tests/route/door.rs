@@ -36,6 +36,7 @@ pub fn model(namespace: &str, name: &str, served: &str, ranks: &[&FakeRank]) -> 
         key,
         served_name: served.into(),
         made: None,
+        ttft: None,
         ranks: ranks.iter().map(|rank| rank.address.to_string()).collect(),
     }
 }

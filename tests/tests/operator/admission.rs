@@ -323,7 +323,7 @@ async fn fills_in_what_scaling_leaves_out() -> Result<()> {
         stored["spec"]["scaling"],
         json!({
             "minReplicas": 1, "maxReplicas": 4, "queueDepth": {"target": "Auto"},
-            "slo": {"ttftMilliseconds": 2000, "itlMilliseconds": 50}, "idleSeconds": 600, "quietSeconds": 300
+            "slo": {"ttftMilliseconds": 2000, "itlMilliseconds": 50}, "idleSeconds": 600
         })
     );
     Ok(())

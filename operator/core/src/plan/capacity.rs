@@ -93,6 +93,7 @@ impl CapacityPlan {
             context_length: deployment.context_length,
             quantization: self.quantization,
             speculate: deployment.speculate,
+            itl_milliseconds: deployment.itl_milliseconds(),
             device: self.device,
             port: name::HTTP_PORT,
             drain_seconds: deployment.drain_seconds,

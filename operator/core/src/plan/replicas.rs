@@ -42,6 +42,9 @@ const DOWN_MARGIN: f64 = 1.05;
 const DOWN_MARGIN_AT_ONCE: f64 = 1.1;
 /// A replica that is Ready within so many seconds comes at once.
 const AT_ONCE: f64 = 10.0;
+/// The quiet window, where nobody says it: so many times what a replica takes to come, within these seconds.
+const QUIET_STARTS: f64 = 4.0;
+const QUIET_SECONDS: (f64, f64) = (60.0, 300.0);
 /// Room for growth is held so much of the time that a replica takes to come.
 const RESERVE_SHARE: f64 = 0.5;
 /// While something waits, comes or comes up.
@@ -96,12 +99,13 @@ impl Scaler {
         let need_now = needs.beside(fleet, 1.0, Room::Growth);
         let margin = if need_now.start < AT_ONCE { DOWN_MARGIN_AT_ONCE } else { DOWN_MARGIN };
         let enough = |room| needs.enough(fleet, margin, room);
-        let quiet = self.quiet.take(enough(Room::Now), now, policy.quiet);
-        let reserve = self.reserve.take(enough(Room::Growth), now, reserved(policy, &need_now));
+        let window = quiet_window(policy, &need_now);
+        let quiet = self.quiet.take(enough(Room::Now), now, window);
+        let reserve = self.reserve.take(enough(Room::Growth), now, reserved(window, &need_now));
         let quiet = quiet.max(reserve);
         // The first one comes up even if nobody asks: it shows whether the model can be served, and how long that takes.
         let current = before.unwrap_or_else(|| policy.least.max(fleet.replicas().max(1)));
-        let (wanted, reason) = wanted(policy, &signals, &need_now, quiet, current, now);
+        let (wanted, reason) = wanted(policy, &signals, &need_now, (quiet, window), current, now);
         let desired = wanted.clamp(policy.least, policy.most);
         if desired == 0 {
             // Who gave all replicas up does not come back with as many for the first request.
@@ -118,7 +122,7 @@ impl Scaler {
         let stirs = signals.queue_depth() > 0 || signals.running > 0 || !fleet.starting.is_empty();
         Decision {
             desired,
-            why: why::sentence(reason, bound, &need_now, &signals, fleet, policy),
+            why: why::sentence(reason, bound, &need_now, &signals, fleet, policy, window),
             look_again_after: if stirs || desired != current { SOON } else { LATER },
             need: need_now,
             signals,
@@ -126,9 +130,16 @@ impl Scaler {
     }
 }
 
+/// In how much time fewer replicas must have done before any goes. What is soon there again need not be kept for long.
+fn quiet_window(policy: &Scaling, need: &Need) -> SignedDuration {
+    let (least, most) = QUIET_SECONDS;
+    let starts = QUIET_STARTS * need.start;
+    policy.quiet.unwrap_or_else(|| SignedDuration::from_secs_f64(starts.clamp(least, most)))
+}
+
 /// How long room for growth is held: only as long as bringing it back would pay.
-fn reserved(policy: &Scaling, need: &Need) -> SignedDuration {
-    policy.quiet.min(SignedDuration::from_secs_f64(RESERVE_SHARE * need.start.clamp(0.0, 1e9)))
+fn reserved(window: SignedDuration, need: &Need) -> SignedDuration {
+    window.min(SignedDuration::from_secs_f64(RESERVE_SHARE * need.start.clamp(0.0, 1e9)))
 }
 
 /// Replicas before the bounds, and what decided.
@@ -136,7 +147,7 @@ fn wanted(
     policy: &Scaling,
     signals: &Signals,
     need: &Need,
-    quiet: usize,
+    (quiet, window): (usize, SignedDuration),
     current: usize,
     now: Timestamp,
 ) -> (usize, Reason) {
@@ -162,7 +173,7 @@ fn wanted(
     match (signals.complete_since, quiet < current) {
         (None, _) => (current, Reason::Blind),
         (Some(_), false) => (current, Reason::Enough),
-        (Some(_), true) if !watched(policy.quiet) => (current, Reason::NotYet),
+        (Some(_), true) if !watched(window) => (current, Reason::NotYet),
         (Some(_), true) if need.queued() >= current => (current, Reason::Queued),
         (Some(_), true) => (quiet.max(need.queued()), Reason::Shrink),
     }

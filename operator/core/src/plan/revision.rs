@@ -21,6 +21,8 @@ struct Made<'a> {
     quantization: Quantization,
     #[serde(skip_serializing_if = "Option::is_none")]
     speculate: Option<Speculate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    itl_milliseconds: Option<u32>,
     device: Device,
     #[serde(skip_serializing_if = "Option::is_none")]
     gpus: Option<u32>,
@@ -60,6 +62,7 @@ pub fn revision(deployment: &Deployment, capacity: &CapacityPlan) -> String {
         context_length: deployment.context_length,
         quantization: capacity.quantization,
         speculate: deployment.speculate,
+        itl_milliseconds: deployment.itl_milliseconds(),
         device: capacity.device,
         gpus: (capacity.device == Device::Gpu).then_some(capacity.gpus),
         claim_template: deployment.claim_template.as_deref(),

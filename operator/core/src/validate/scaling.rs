@@ -20,8 +20,8 @@ pub struct Scaling {
     pub itl: SignedDuration,
     /// Time without a request after which no replica is left, if `least` is 0.
     pub idle: SignedDuration,
-    /// Replicas go only when all this time would have done without them.
-    pub quiet: SignedDuration,
+    /// Replicas go only when all this time would have done without them; `None`: a few times what one takes to come.
+    pub quiet: Option<SignedDuration>,
 }
 
 /// Checks every rule; `replicas` is what stands beside it.
@@ -51,7 +51,8 @@ pub(super) fn scaling(spec: &ScalingSpec, replicas: i32) -> Result<Scaling, Inva
     let ttft = within("slo.ttftMilliseconds", spec.slo.ttft_milliseconds.into(), 1, slo)?;
     let itl = within("slo.itlMilliseconds", spec.slo.itl_milliseconds.into(), 1, slo)?;
     let idle = within("idleSeconds", spec.idle_seconds.into(), 1, most_wait)?;
-    let quiet = within("quietSeconds", spec.quiet_seconds.into(), 0, most_wait)?;
+    let quiet =
+        spec.quiet_seconds.map(|quiet| within("quietSeconds", quiet.into(), 0, most_wait)).transpose()?;
     Ok(Scaling {
         least: least as usize,
         most: most as usize,
@@ -59,6 +60,6 @@ pub(super) fn scaling(spec: &ScalingSpec, replicas: i32) -> Result<Scaling, Inva
         ttft: SignedDuration::from_millis(ttft),
         itl: SignedDuration::from_millis(itl),
         idle: SignedDuration::from_secs(idle),
-        quiet: SignedDuration::from_secs(quiet),
+        quiet: quiet.map(SignedDuration::from_secs),
     })
 }

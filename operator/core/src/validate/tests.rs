@@ -199,13 +199,20 @@ fn scaled(change: impl FnOnce(&mut ScalingSpec)) -> impl FnOnce(&mut ModelDeploy
 #[test]
 fn scaling_is_read() {
     let mut object = good();
-    scaled(|it| it.queue_depth.target = QueueTarget::Requests(8))(&mut object);
+    scaled(|it| {
+        it.queue_depth.target = QueueTarget::Requests(8);
+        it.quiet_seconds = Some(90);
+    })(&mut object);
     let scaling = validate(&object).unwrap().scaling.unwrap();
     assert_eq!((scaling.least, scaling.most, scaling.queue_target), (1, 4, Some(8)));
     assert_eq!((scaling.ttft, scaling.itl), (SignedDuration::from_secs(2), SignedDuration::from_millis(50)));
-    assert_eq!((scaling.idle, scaling.quiet), (SignedDuration::from_mins(10), SignedDuration::from_mins(5)));
+    assert_eq!(
+        (scaling.idle, scaling.quiet),
+        (SignedDuration::from_mins(10), Some(SignedDuration::from_secs(90)))
+    );
     scaled(|_| {})(&mut object);
-    assert_eq!(validate(&object).unwrap().scaling.unwrap().queue_target, None, "Auto");
+    let scaling = validate(&object).unwrap().scaling.unwrap();
+    assert_eq!((scaling.queue_target, scaling.quiet), (None, None), "by what is measured");
 }
 
 #[test]
@@ -219,7 +226,7 @@ fn err_scaling_range() {
         ("slo.ttftMilliseconds", 0, 1, 600_000, |it| it.slo.ttft_milliseconds = 0),
         ("slo.itlMilliseconds", 600_001, 1, 600_000, |it| it.slo.itl_milliseconds = 600_001),
         ("idleSeconds", 0, 1, 86_400, |it| it.idle_seconds = 0),
-        ("quietSeconds", 86_401, 0, 86_400, |it| it.quiet_seconds = 86_401),
+        ("quietSeconds", 86_401, 0, 86_400, |it| it.quiet_seconds = Some(86_401)),
     ];
     for (field, value, least, most, change) in cases {
         refused(scaled(change), Invalid::ScalingRange { field, value, least, most });

@@ -16,15 +16,14 @@ fn model(
     event: impl Fn(ModelDeployment) -> Event<ModelDeployment>,
     name: &str,
     served: Option<&str>,
-) -> Told<(String, Option<i64>)> {
+) -> Told<Known> {
     let object = json!({
         "apiVersion": "coterie.dev/v1alpha1", "kind": "ModelDeployment",
         "metadata": {"namespace": "chat", "name": name},
         "spec": {"model": {"servedName": served, "source": {"what": "ever"}}, "later": 1},
         "status": {"conditions": []},
     });
-    Heard(event(serde_json::from_value(object).unwrap()))
-        .map(&|model| Some((served_name(model), made(model))))
+    Heard(event(serde_json::from_value(object).unwrap())).map(&|model| Some(known(model)))
 }
 
 fn ranks_of(seen: &Seen, name: &str) -> Vec<String> {
@@ -53,10 +52,8 @@ fn ready_endpoints_of_all_slices_of_the_service_are_the_ranks() {
 #[test]
 fn a_new_list_replaces_what_its_watch_told_and_nothing_else() {
     let mut seen = Seen::default();
-    let begins =
-        || Heard(Event::<ModelDeployment>::Init).map(&|model| Some((served_name(model), made(model))));
-    let done =
-        || Heard(Event::<ModelDeployment>::InitDone).map(&|model| Some((served_name(model), made(model))));
+    let begins = || Heard(Event::<ModelDeployment>::Init).map(&|model| Some(known(model)));
+    let done = || Heard(Event::<ModelDeployment>::InitDone).map(&|model| Some(known(model)));
     seen.models.take(0, model(Event::Apply, "a", None));
     seen.models.take(1, model(Event::Apply, "b", None));
     seen.models.take(0, begins());
@@ -68,4 +65,18 @@ fn a_new_list_replaces_what_its_watch_told_and_nothing_else() {
     assert_eq!(names(&seen), ["b", "c"]);
     seen.models.take(1, model(Event::Delete, "b", None));
     assert_eq!(names(&seen), ["c"]);
+}
+
+#[test]
+fn the_time_to_a_first_token_is_read_where_scaling_has_it() {
+    let of = |spec: serde_json::Value| {
+        let metadata = serde_json::json!({"name": "smol", "namespace": "chat"});
+        known(&serde_json::from_value(serde_json::json!({
+            "apiVersion": "coterie.dev/v1alpha1", "kind": "ModelDeployment", "metadata": metadata, "spec": spec
+        })).unwrap()).ttft
+    };
+    let slo = serde_json::json!({"maxReplicas": 2, "slo": {"ttftMilliseconds": 700, "itlMilliseconds": 50}});
+    assert_eq!(of(serde_json::json!({"model": {}, "scaling": slo})), Some(Duration::from_millis(700)));
+    assert_eq!(of(serde_json::json!({"model": {}, "replicas": 2})), None);
+    assert_eq!(of(serde_json::json!({"model": {}, "scaling": null})), None);
 }

@@ -1,6 +1,9 @@
 //! What waits, in the order in which it is served: higher priorities first, and within one priority every caller its
 //! share of tokens, by deficit round robin (Shreedhar and Varghese, 1995): each round gives every caller one token of
 //! credit, and a request leaves when its caller's credit pays for it. All rounds until then are made at once.
+//!
+//! Of one caller's requests the first that is not late is served, so that in a crowd those who can still be served in time
+//! are, in place of nobody; each [`LATE_TURN`]th time it is the first of all, so that the late ones are served, too.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +18,9 @@ pub trait Waits {
     /// Bytes that it holds.
     fn bytes(&self) -> usize;
 }
+
+/// While requests are late and others are not, one of so many that leave is the one that has waited for longest.
+const LATE_TURN: u64 = 16;
 
 /// A line of `T`.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ struct Caller<T> {
     name: Arc<str>,
     credit: u64,
     waiting: VecDeque<T>,
+    /// Requests that left before late ones.
+    overtook: u64,
 }
 
 impl<T> Default for Line<T> {
@@ -66,7 +74,12 @@ impl<T: Waits> Line<T> {
         self.bytes += request.bytes();
         let class = self.classes.entry(Reverse(priority)).or_default();
         let at = class.iter().position(|other| other.name == *caller).unwrap_or_else(|| {
-            class.push_back(Caller { name: caller.clone(), credit: 0, waiting: VecDeque::new() });
+            class.push_back(Caller {
+                name: caller.clone(),
+                credit: 0,
+                waiting: VecDeque::new(),
+                overtook: 0,
+            });
             class.len() - 1
         });
         if before {
@@ -78,30 +91,33 @@ impl<T: Waits> Line<T> {
         }
     }
 
-    /// Whose turn it is. It stays so until it is taken or something else comes.
-    pub fn first(&mut self) -> Option<&T> {
+    /// Whose turn it is, where `late` says who is late. It stays so until it is taken, something else comes, or it is late.
+    pub fn first(&mut self, late: impl Fn(&T) -> bool) -> Option<&T> {
         let class = self.classes.values_mut().next()?;
-        let rounds: Vec<u64> = class.iter().map(Caller::missing).collect();
+        let rounds: Vec<u64> = class.iter().map(|caller| caller.missing(&late)).collect();
         let least = rounds.iter().copied().min()?;
         let at = rounds.iter().position(|rounds| *rounds == least)?;
         class.iter_mut().for_each(|caller| caller.credit = caller.credit.saturating_add(least));
         class.rotate_left(at);
-        class.front()?.waiting.front()
+        let caller = class.front()?;
+        caller.waiting.get(caller.next(&late))
     }
 
     /// Takes the one whose turn it is.
-    pub fn pop(&mut self) -> Option<T> {
-        self.first()?;
+    pub fn pop(&mut self, late: impl Fn(&T) -> bool) -> Option<T> {
+        self.first(&late)?;
         let mut class = self.classes.first_entry()?;
         let mut caller = class.get_mut().pop_front()?;
-        let request = caller.waiting.pop_front();
+        let at = caller.next(&late);
+        caller.overtook = if at == 0 { 0 } else { caller.overtook + 1 };
+        let request = caller.waiting.remove(at);
         if let Some(request) = &request {
             caller.credit = caller.credit.saturating_sub(request.cost());
             self.len -= 1;
             self.bytes -= request.bytes();
         }
         // Whoever can pay for the next goes on; whoever cannot gives the turn away. Without a request there is no credit.
-        match caller.missing() {
+        match caller.missing(&late) {
             _ if caller.waiting.is_empty() => {}
             0 => class.get_mut().push_front(caller),
             _ => class.get_mut().push_back(caller),
@@ -136,9 +152,17 @@ impl<T: Waits> Line<T> {
 }
 
 impl<T: Waits> Caller<T> {
+    /// The place of its next request.
+    fn next(&self, late: impl Fn(&T) -> bool) -> usize {
+        match self.overtook + 1 < LATE_TURN {
+            true => self.waiting.iter().position(|request| !late(request)).unwrap_or(0),
+            false => 0,
+        }
+    }
+
     /// Tokens of credit that its next request still needs.
-    fn missing(&self) -> u64 {
-        self.waiting.front().map_or(0, Waits::cost).saturating_sub(self.credit)
+    fn missing(&self, late: impl Fn(&T) -> bool) -> u64 {
+        self.waiting.get(self.next(late)).map_or(0, Waits::cost).saturating_sub(self.credit)
     }
 }
 
@@ -163,14 +187,32 @@ mod tests {
     }
 
     fn served(line: &mut Line<Asked>) -> Vec<u64> {
-        std::iter::from_fn(|| line.pop()).map(|asked| asked.0).collect()
+        std::iter::from_fn(|| line.pop(|_| false)).map(|asked| asked.0).collect()
+    }
+
+    #[test]
+    fn who_is_late_lets_those_in_time_pass_and_has_every_sixteenth_turn() {
+        let (mut line, me) = (Line::default(), Arc::from("me"));
+        (0..40).for_each(|id| line.push(&me, 0, Asked(id, 1), false));
+        let late = |asked: &Asked| asked.0 < 3;
+        let served: Vec<u64> = std::iter::from_fn(|| line.pop(late)).map(|asked| asked.0).collect();
+        let expected = (3..18).chain([0]).chain(18..33).chain([1]).chain(33..40).chain([2]);
+        assert_eq!(served, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn where_all_are_late_it_is_as_where_none_is() {
+        let (mut line, me) = (Line::default(), Arc::from("me"));
+        (0..40).for_each(|id| line.push(&me, 0, Asked(id, 1), false));
+        let served: Vec<u64> = std::iter::from_fn(|| line.pop(|_| true)).map(|asked| asked.0).collect();
+        assert_eq!(served, (0..40).collect::<Vec<_>>());
     }
 
     #[test]
     fn one_caller_is_served_in_order() {
         let (mut line, me) = (Line::default(), Arc::from("me"));
         (0..4).for_each(|id| line.push(&me, 0, Asked(id, 1000), false));
-        assert_eq!(line.first().cloned(), Some(Asked(0, 1000)));
+        assert_eq!(line.first(|_| false).cloned(), Some(Asked(0, 1000)));
         line.push(&me, 0, Asked(9, 1000), true);
         line.remove(2);
         assert_eq!((line.len(), line.bytes()), (4, 40));
@@ -191,7 +233,7 @@ mod tests {
     fn a_flood_does_not_delay_who_asks_little() {
         let (mut line, flood, quiet) = (Line::default(), Arc::from("flood"), Arc::from("quiet"));
         (0..100).for_each(|id| line.push(&flood, 0, Asked(id, 1000), false));
-        line.pop();
+        line.pop(|_| false);
         line.push(&quiet, 0, Asked(500, 1000), false);
         let order = served(&mut line);
         assert!(order.iter().position(|id| *id == 500).unwrap() <= 2, "{order:?}");
@@ -211,7 +253,7 @@ mod tests {
             let mut got = vec![0u64; costs.len()];
             let mut left = vec![60; costs.len()];
             while left.iter().all(|left| *left > 0) {
-                let Asked(id, cost) = line.pop().unwrap();
+                let Asked(id, cost) = line.pop(|_| false).unwrap();
                 let caller = (id / 1000) as usize;
                 got[caller] += cost;
                 left[caller] -= 1;

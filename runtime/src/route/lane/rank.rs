@@ -9,6 +9,11 @@ use tokio::sync::watch;
 
 /// How often ranks are asked for their load.
 pub const POLL: Duration = Duration::from_millis(500);
+/// How often, while requests wait for room.
+pub const POLL_WHILE_WAITING: Duration = Duration::from_millis(100);
+/// Seconds of prompts that wait in a rank at most before it gets one more: as many as keep it busy until it is asked again. All
+/// others wait where any rank can take them, and where who can still be served in time goes first.
+const PROMPTS: f64 = 0.2;
 /// Requests that a rank may have here before it has answered at all. It is asked as soon as it is found, so the line waits
 /// for milliseconds, and is then given out by what each rank can use.
 const UNHEARD_ROOM: u64 = 1;
@@ -40,6 +45,8 @@ pub struct Rank {
     /// `own` when it reported, and prompt tokens sent to it since.
     own_then: u64,
     sent_tokens: u64,
+    /// Seconds of prompts that it had yet to compute at a time, by its pace.
+    prompts: (f64, Instant),
     /// Nothing is sent to it until it reports again: it could not be reached, or refused.
     shunned: bool,
     pace: Pace,
@@ -63,6 +70,7 @@ impl Rank {
             reported: now,
             own_then: 0,
             sent_tokens: 0,
+            prompts: (0.0, now),
             shunned: false,
             pace: Pace::default(),
             paced: now,
@@ -94,6 +102,7 @@ impl Rank {
         let denies = self.own > 0 && self.own_then > 0 && load.running + load.waiting == 0;
         let moved = self.load.as_ref().is_none_or(|before| before.requests != load.requests);
         self.denies = self.denies.filter(|_| !moved).or(Some(now)).filter(|_| denies);
+        self.prompts = (load.waiting_tokens as f64 * self.pace.prompt_token.unwrap_or(0.0), now);
         self.load = Some(load);
         match self.denies.filter(|since| now.saturating_duration_since(*since) >= LOST) {
             Some(_) => self.did_not_answer(now),
@@ -128,9 +137,16 @@ impl Rank {
     }
 
     /// A request of so many choices is sent to it, with so many prompt tokens to compute.
-    pub fn send(&mut self, choices: u64, tokens: u64) {
+    pub fn send(&mut self, choices: u64, tokens: u64, now: Instant) {
         self.own += choices;
         self.sent_tokens += tokens;
+        self.prompts = (self.prompts(now) + tokens as f64 * self.pace.prompt_token.unwrap_or(0.0), now);
+    }
+
+    /// Seconds of prompts that it has yet to compute, if it has computed them all the time since it reported.
+    fn prompts(&self, now: Instant) -> f64 {
+        let (seconds, at) = self.prompts;
+        (seconds - now.saturating_duration_since(at).as_secs_f64()).max(0.0)
     }
 
     /// Such a request is done.
@@ -147,8 +163,8 @@ impl Rank {
 
     /// Whether a further request would be computed soon. A few may wait there, so that a place in its batch that
     /// becomes free is taken at once; all others wait here, where any rank can still take them.
-    pub fn has_room(&self) -> bool {
-        if !self.serves() {
+    pub fn has_room(&self, now: Instant) -> bool {
+        if !self.serves() || self.prompts(now) >= PROMPTS {
             return false;
         }
         let Some(load) = self.load.as_ref().filter(|load| load.max_running > 0) else {
@@ -227,7 +243,7 @@ mod tests {
     #[test]
     fn own_requests_count_at_once_and_those_of_others_as_they_are_reported() {
         let mut rank = rank();
-        rank.send(2, 10);
+        rank.send(2, 10, Instant::now());
         assert_eq!(rank.view(0, Instant::now()).requests, 2);
         rank.report(RankLoad { running: 3, waiting_tokens: 7, ..load() }, Instant::now());
         let view = rank.view(0, Instant::now());
@@ -239,16 +255,22 @@ mod tests {
     #[test]
     fn a_batch_takes_its_requests_and_a_few_more() {
         let mut rank = rank();
-        let sent = (0..100).take_while(|_| rank.has_room().then(|| rank.send(1, 1)).is_some()).count();
+        let sent = (0..100)
+            .take_while(|_| rank.has_room(Instant::now()).then(|| rank.send(1, 1, Instant::now())).is_some())
+            .count();
         assert_eq!(sent, 5);
         rank.done(1, 1);
-        assert!(rank.has_room());
+        assert!(rank.has_room(Instant::now()));
     }
 
     #[test]
     fn a_rank_that_has_not_answered_yet_gets_one_request() {
         let sent = |rank: &mut Rank| {
-            (0..100).take_while(|_| rank.has_room().then(|| rank.send(1, 1)).is_some()).count()
+            (0..100)
+                .take_while(|_| {
+                    rank.has_room(Instant::now()).then(|| rank.send(1, 1, Instant::now())).is_some()
+                })
+                .count()
         };
         let mut rank = Rank::new(1, "a:1", Instant::now());
         assert_eq!(sent(&mut rank), 1);
@@ -263,18 +285,40 @@ mod tests {
     }
 
     #[test]
+    fn prompts_that_take_too_long_wait_elsewhere() {
+        let (mut rank, start) = (rank(), Instant::now());
+        let computed = RankLoad { steps: 10, busy_seconds: 1.0, computed_tokens: 1000, ..load() };
+        rank.report(computed.clone(), start);
+        rank.send(1, 190, start);
+        assert!(rank.has_room(start), "0.19 s at a millisecond each");
+        rank.send(1, 20, start);
+        assert!(!rank.has_room(start), "0.21 s");
+        assert!(rank.has_room(start + Duration::from_millis(11)), "it computes them");
+        rank.report(RankLoad { waiting_tokens: 5000, running: 2, ..computed.clone() }, start);
+        assert!(!rank.has_room(start), "somebody else sent more");
+        rank.report(RankLoad { waiting_tokens: 0, running: 2, ..computed }, start);
+        rank.send(1, 100_000, start);
+        assert!(!rank.has_room(start));
+        rank.report(load(), start + FORGET * 2);
+        assert!(rank.has_room(start + FORGET * 2), "another process, whose pace nobody knows");
+    }
+
+    #[test]
     fn requests_of_another_router_take_room() {
         let mut rank = rank();
         rank.report(RankLoad { running: 4, ..load() }, Instant::now());
-        rank.send(1, 1);
-        assert!(!rank.has_room(), "four of another's and one of ours are a batch and a quarter");
+        rank.send(1, 1, Instant::now());
+        assert!(
+            !rank.has_room(Instant::now()),
+            "four of another's and one of ours are a batch and a quarter"
+        );
     }
 
     #[test]
     fn what_waits_in_a_batch_with_places_waits_for_memory() {
         let mut rank = rank();
         rank.report(RankLoad { running: 2, waiting: 1, ..load() }, Instant::now());
-        assert!(!rank.has_room());
+        assert!(!rank.has_room(Instant::now()));
     }
 
     #[test]
@@ -282,15 +326,15 @@ mod tests {
         for change in [RankLoad { draining: true, ..load() }, RankLoad { ready: false, ..load() }] {
             let mut rank = rank();
             rank.report(change, Instant::now());
-            assert!(!rank.has_room());
+            assert!(!rank.has_room(Instant::now()));
         }
         let mut rank = rank();
         rank.shun();
-        assert!(!rank.has_room());
+        assert!(!rank.has_room(Instant::now()));
         rank.report(load(), Instant::now());
-        assert!(rank.has_room(), "it answers again");
+        assert!(rank.has_room(Instant::now()), "it answers again");
         rank.listed = false;
-        assert!(!rank.has_room());
+        assert!(!rank.has_room(Instant::now()));
     }
 
     #[test]
@@ -309,7 +353,7 @@ mod tests {
     fn requests_that_a_rank_knows_nothing_of_are_lost_there() {
         let (mut rank, start) = (rank(), Instant::now());
         let silent = rank.silent();
-        rank.send(1, 10);
+        rank.send(1, 10, Instant::now());
         rank.report(load(), start);
         rank.report(load(), start + LOST);
         assert_eq!(*silent.borrow(), None, "it has had time to get it only since the last report");
@@ -322,7 +366,7 @@ mod tests {
         rank.done(1, 10);
         rank.report(load(), start + LOST * 3);
         assert!(silent.borrow().is_none() && rank.serves());
-        rank.send(1, 10);
+        rank.send(1, 10, Instant::now());
         for seconds in 0..300 {
             let report = RankLoad { requests: seconds / 50, ..load() };
             rank.report(report, start + LOST * 4 + Duration::from_secs(seconds));

@@ -168,3 +168,24 @@ async fn a_rank_is_lost_when_it_is_silent_to_everybody_for_long() {
     lane.heard(1, Err(()));
     assert!(tokio::time::timeout(Duration::from_secs(20), lease.lost(heard, patience)).await.is_ok());
 }
+
+#[test]
+fn in_a_crowd_those_go_first_who_can_still_be_served_in_time() {
+    let lane = lane();
+    lane.set_ttft(Some(Duration::from_secs(2)));
+    lane.set_ranks(&addresses(&["r:1"]));
+    report(&lane, 1, 0);
+    let mut leases: Vec<Lease> = (0..2).map(|_| now(&mut join(&lane).unwrap()).unwrap()).collect();
+    let waited = |seconds| Instant::now() - Duration::from_secs(seconds);
+    let mut late = lane.join(&need("me", 1), waited(3), false).unwrap();
+    let mut in_time = lane.join(&need("me", 1), waited(0), false).unwrap();
+    leases.pop();
+    let _granted = now(&mut in_time).unwrap();
+    assert!(now(&mut late).is_none());
+
+    // Who had a rank goes on before both.
+    let _newer = lane.join(&need("me", 1), waited(0), false).unwrap();
+    let mut again = lane.join(&need("me", 1), waited(60), true).unwrap();
+    leases.pop();
+    let _granted = now(&mut again).unwrap();
+}

@@ -28,7 +28,7 @@ const STEADY_SECONDS: (usize, usize) = (5, 30);
 const JUMP_SECONDS: usize = 2;
 const JUMP: f64 = 15.0;
 /// What is planned for: deviations of the growth in the time that a replica takes to come.
-const DEVIATIONS: f64 = 2.5;
+const DEVIATIONS: f64 = 0.75;
 
 /// How many replicas the demand takes, and the numbers that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

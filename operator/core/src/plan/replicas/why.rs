@@ -4,6 +4,7 @@ use super::demand::Signals;
 use super::fleet::Fleet;
 use super::need::{Need, unmeasured_target};
 use crate::validate::Scaling;
+use jiff::SignedDuration;
 
 /// What decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub(super) fn sentence(
     signals: &Signals,
     fleet: &Fleet,
     policy: &Scaling,
+    window: SignedDuration,
 ) -> String {
     let queue = requests(signals.queue_depth());
     let mut text = match reason {
@@ -73,13 +75,11 @@ pub(super) fn sentence(
         Reason::Idle => format!("no request for {} s", policy.idle.as_secs()),
         Reason::Blind => "a router or a rank does not answer, so nothing is taken away".to_owned(),
         Reason::Shrink => {
-            format!("the last {} s would have done with fewer; {}", policy.quiet.as_secs(), demand(need))
+            format!("the last {} s would have done with fewer; {}", window.as_secs(), demand(need))
         }
-        Reason::NotYet => format!(
-            "fewer may do ({}), which was not watched for {} s yet",
-            demand(need),
-            policy.quiet.as_secs()
-        ),
+        Reason::NotYet => {
+            format!("fewer may do ({}), which was not watched for {} s yet", demand(need), window.as_secs())
+        }
         Reason::Queued => format!("{queue}: more than may wait for fewer replicas, so none is taken away"),
     };
     match bound {

@@ -126,7 +126,7 @@ impl Backlog {
 #[test]
 fn a_replica_that_would_be_asked_back_for_the_same_backlog_stays() {
     let mut policy = policy(1, 2);
-    policy.quiet = SignedDuration::from_secs(30);
+    policy.quiet = Some(SignedDuration::from_secs(30));
     // More run than wait, so that the rank does not count as one that was seen to be full.
     let mut stage = Backlog::new(policy, 2, 10, 31, [30, 0]);
     for _ in 0..300 {
@@ -143,7 +143,7 @@ fn a_replica_that_would_be_asked_back_for_the_same_backlog_stays() {
 #[test]
 fn nothing_is_taken_away_while_more_waits_than_may() {
     let mut policy = policy(1, 2);
-    policy.quiet = SignedDuration::from_secs(30);
+    policy.quiet = Some(SignedDuration::from_secs(30));
     // One replica is through before another could come, and still 30 wait at its rank.
     let mut stage = Backlog::new(policy, 2, 60, 16, [30, 0]);
     for _ in 0..100 {
@@ -174,7 +174,7 @@ proptest! {
         target in prop::option::of(1..50_u32),
     ) {
         let mut policy = policy(least, least + more);
-        policy.quiet = SignedDuration::from_secs(quiet);
+        policy.quiet = Some(SignedDuration::from_secs(quiet));
         policy.ttft = SignedDuration::from_secs(ttft);
         policy.queue_target = target;
         let ready = ready.clamp(least.max(1), least + more);

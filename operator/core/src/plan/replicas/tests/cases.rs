@@ -2,6 +2,7 @@
 
 use super::stage::{Stage, WORK, at, policy};
 use crate::plan::replicas::{Fleet, Scaler, record};
+use crate::validate::Scaling;
 use coterie_api::deployment::scaling::ScalingStatus;
 use coterie_api::front_door::ModelLoad;
 use jiff::SignedDuration;
@@ -202,6 +203,20 @@ fn replicas_go_after_a_quiet_window_and_not_before() {
     assert!(stage.desired() >= least, "{} after {least}", stage.desired());
     stage.run(800, 5.0);
     assert!((1..=3).contains(&stage.desired()), "{}", stage.desired());
+}
+
+#[test]
+fn what_is_soon_there_again_goes_sooner() {
+    for (cold_start, window) in [(5, 60), (30, 120), (120, 300)] {
+        let mut stage = Stage::new(Scaling { quiet: None, ..policy(1, 50) }, 12, cold_start);
+        stage.run(2000, 40.0);
+        stage.restart();
+        let busy = stage.desired();
+        stage.run(window - 1, 1.0);
+        assert_eq!(stage.desired(), busy, "{cold_start}");
+        stage.run(20, 1.0);
+        assert!(stage.desired() < busy, "{cold_start}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What holds for any traffic.
 
 use super::stage::{Stage, WORK, policy};
+use crate::validate::Scaling;
 use proptest::prelude::*;
 
 /// A stretch of traffic: seconds, requests a second, and whether nobody can be asked.
@@ -17,7 +18,7 @@ fn constant_load_at_an_edge_settles_where_replicas_come_at_once() -> Result<(), 
 
 /// No replica comes and goes at a load that stays.
 fn settles(rate: f64, ready: usize, cold_start: i64) -> Result<(), TestCaseError> {
-    let mut stage = Stage::new(policy(1, 100), ready, cold_start);
+    let mut stage = Stage::new(Scaling { quiet: None, ..policy(1, 100) }, ready, cold_start);
     // Longer than bursts are remembered: while there are many replicas, their whole requests come in bursts.
     stage.run(3000, rate);
     let settled = stage.desired();

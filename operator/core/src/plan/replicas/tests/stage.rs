@@ -23,7 +23,7 @@ pub fn policy(least: usize, most: usize) -> Scaling {
         ttft: SignedDuration::from_secs(2),
         itl: SignedDuration::from_millis(50),
         idle: SignedDuration::from_secs(600),
-        quiet: SignedDuration::from_secs(300),
+        quiet: Some(SignedDuration::from_secs(300)),
     }
 }
 
