@@ -14,8 +14,10 @@ pub struct RankLoad {
     pub draining: bool,
     /// Requests that wait for their first step.
     pub waiting: u64,
-    /// Prompt tokens that are yet to be computed, of requests that wait and of those in the batch.
+    /// Prompt tokens of the requests that wait.
     pub waiting_tokens: u64,
+    /// Prompt tokens of requests in the running batch that are yet to be computed. An older rank does not tell: 0.
+    pub prefilling_tokens: u64,
     /// Requests in the running batch.
     pub running: u64,
     /// Requests in one batch at most.
@@ -34,4 +36,11 @@ pub struct RankLoad {
     pub steps: u64,
     /// Seconds that the steps took together.
     pub busy_seconds: f64,
+}
+
+impl RankLoad {
+    /// Prompt tokens that are yet to be computed before a new request's, at most.
+    pub fn uncomputed_tokens(&self) -> u64 {
+        self.waiting_tokens.saturating_add(self.prefilling_tokens)
+    }
 }

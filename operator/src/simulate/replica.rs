@@ -127,11 +127,14 @@ impl Replica {
     /// What it would answer to `GET /load`.
     pub fn load(&self) -> RankLoad {
         let begun = |(_, left, request): &&(f64, f64, Request)| *left < request.prompt;
-        let prefilling = self.waiting.iter().take(self.speed.slots).filter(begun).count() as u64;
+        let begun = || self.waiting.iter().take(self.speed.slots).filter(begun);
+        let prefilling = begun().count() as u64;
+        let prefilling_tokens = begun().map(|(_, left, _)| left).sum::<f64>();
         RankLoad {
             ready: true,
             waiting: self.waiting.len() as u64 - prefilling,
-            waiting_tokens: self.waiting_tokens as u64,
+            waiting_tokens: (self.waiting_tokens - prefilling_tokens).max(0.0) as u64,
+            prefilling_tokens: prefilling_tokens as u64,
             running: self.running.len() as u64 + prefilling,
             computed_tokens: self.computed as u64,
             prompt_tokens: self.begun_tokens as u64,

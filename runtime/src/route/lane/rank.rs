@@ -102,7 +102,7 @@ impl Rank {
         let denies = self.own > 0 && self.own_then > 0 && load.running + load.waiting == 0;
         let moved = self.load.as_ref().is_none_or(|before| before.requests != load.requests);
         self.denies = self.denies.filter(|_| !moved).or(Some(now)).filter(|_| denies);
-        self.prompts = (load.waiting_tokens as f64 * self.pace.prompt_token.unwrap_or(0.0), now);
+        self.prompts = (load.uncomputed_tokens() as f64 * self.pace.prompt_token.unwrap_or(0.0), now);
         self.load = Some(load);
         match self.denies.filter(|since| now.saturating_duration_since(*since) >= LOST) {
             Some(_) => self.did_not_answer(now),
@@ -193,7 +193,7 @@ impl Rank {
         View {
             requests: self.requests(),
             max_running: load.map_or_else(|| self.untold_room(), |load| load.max_running),
-            waiting_tokens: load.map_or(0, |load| load.waiting_tokens) + self.sent_tokens,
+            waiting_tokens: load.map_or(0, RankLoad::uncomputed_tokens) + self.sent_tokens,
             cached_tokens,
             overdue: now.saturating_duration_since(self.reported).saturating_sub(2 * POLL),
             pace: self.pace,
@@ -294,7 +294,7 @@ mod tests {
         rank.send(1, 20, start);
         assert!(!rank.has_room(start), "0.21 s");
         assert!(rank.has_room(start + Duration::from_millis(11)), "it computes them");
-        rank.report(RankLoad { waiting_tokens: 5000, running: 2, ..computed.clone() }, start);
+        rank.report(RankLoad { prefilling_tokens: 5000, running: 2, ..computed.clone() }, start);
         assert!(!rank.has_room(start), "somebody else sent more");
         rank.report(RankLoad { waiting_tokens: 0, running: 2, ..computed }, start);
         rank.send(1, 100_000, start);

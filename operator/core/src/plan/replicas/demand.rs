@@ -71,7 +71,7 @@ pub struct Signals {
     pub at_routers: u64,
     /// Requests that wait at ranks.
     pub at_ranks: u64,
-    /// Prompt tokens of both.
+    /// Prompt tokens of both, and of those at ranks that were begun and are yet to be computed.
     pub waiting_tokens: f64,
     /// Requests that are being answered.
     pub running: u64,
@@ -249,7 +249,8 @@ impl Demand {
         self.complete_since = if stale { None } else { self.complete_since.or(Some(now)) };
         let ranks = || self.ranks.values().filter_map(|rank| rank.answer.as_ref());
         let routers = || self.routers.values().filter_map(|router| router.answer.as_ref());
-        let tokens = ranks().map(|load| load.waiting_tokens).chain(routers().map(|load| load.waiting_tokens));
+        let tokens =
+            ranks().map(RankLoad::uncomputed_tokens).chain(routers().map(|load| load.waiting_tokens));
         Signals {
             at_routers: routers().map(|load| load.waiting).fold(0, u64::saturating_add),
             at_ranks: ranks().map(|load| load.waiting).fold(0, u64::saturating_add),
