@@ -323,9 +323,7 @@ fn shortened(value: &Value) -> String {
 
 #[test]
 fn the_load_is_described_field_by_field() {
-    let keys = |value: &serde_json::Value| {
-        value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
-    };
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let load = serde_json::to_value(coterie_api::rank_load::RankLoad::default()).unwrap();
     assert_eq!(keys(&super::answers::load()["properties"]), keys(&load));
 }
